@@ -1,0 +1,59 @@
+# Every command of the project. The two that a newcomer needs: `make run` and `make test`.
+#
+# The environment is .venv, filled from requirements.lock: names and versions of everything, for `pip install -c`.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+.PHONY: help run test check format migrate openapi lock clean
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+run: .venv/run ## Serve on http://127.0.0.1:8000 with reload, on an SQLite file; prints a curl to paste
+	@$(BIN)/todo-backend dev
+
+test: .venv/dev ## Run all tests, on SQLite and on a PostgreSQL of their own, and show the coverage
+	$(BIN)/python -m pytest --cov --cov-report=term
+
+check: .venv/dev ## Format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: .venv/dev ## Put the code into form
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+migrate: .venv/run ## Bring the database of DATABASE_URL up to date
+	@$(BIN)/todo-backend migrate
+
+openapi: .venv/run ## Write specs/openapi.json anew
+	@$(BIN)/todo-backend openapi > specs/openapi.json
+
+lock: ## Write requirements.lock anew, from the newest versions that pyproject.toml allows
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check --quiet install '.[dev]' 'flit_core>=3.12,<4'
+	.venv-lock/bin/python -m pip freeze --exclude todo-backend > requirements.lock
+	rm -rf .venv-lock
+
+clean: ## Remove the environment and all caches
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+
+# An environment is made anew when what it is made from has changed. The editable install comes last and without
+# build isolation: its one build tool is pinned like everything else.
+.venv/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed; name one with PYTHON=")'
+	$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/run: .venv/python pyproject.toml requirements.lock
+	$(PIP) install -c requirements.lock flit_core
+	$(PIP) install -c requirements.lock --no-build-isolation -e .
+	@touch $@
+
+.venv/dev: .venv/run
+	$(PIP) install -c requirements.lock --no-build-isolation -e '.[dev]'
+	@touch $@

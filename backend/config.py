@@ -1,0 +1,139 @@
+"""The settings: read from the environment or `.env`, checked once, at the start.
+
+This module imports nothing of ours and nothing heavy, so that a wrong setting is reported at once.
+"""
+
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any, Literal, NoReturn, Self
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MINIMUM_SECRET_BYTES = 32
+"""RFC 7518, section 3.2: an HS256 key has at least the 256 bits of the hash."""
+
+
+class ConfigurationError(Exception):
+    """A setting that the service cannot start with. `reason` never holds the setting's value."""
+
+    def __init__(self, variable: str, reason: str) -> None:
+        super().__init__(f"{variable}: {reason}")
+
+
+def _split(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _http_url(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
+    except ValueError:
+        usable = False
+    if not usable or parts.username is not None or parts.query or parts.fragment or not value.isprintable():
+        raise ValueError("must be an http or https URL without user, query or fragment")
+    return value.rstrip("/")
+
+
+def _origin(value: str) -> str:
+    # Browsers send an origin in lower case and without a path (RFC 6454); "*" would be one, too, and is refused here.
+    url = _http_url(value)
+    if urlsplit(url).path:
+        raise ValueError("each must be an origin such as https://app.example.com, without a path")
+    return url.lower()
+
+
+def _long_enough(value: SecretStr) -> SecretStr:
+    if len(value.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
+        raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} bytes")
+    return value
+
+
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+HttpUrl = Annotated[str, AfterValidator(_http_url)]
+Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
+Seconds = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
+
+
+class Settings(BaseSettings):
+    """Every setting of the service; `.env.example` explains each. An empty variable counts as unset."""
+
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
+
+    environment: Literal["development", "production"] = "development"
+
+    database_url: SecretStr = SecretStr("sqlite+aiosqlite:///./todo.db")
+    database_url_direct: SecretStr | None = None
+    database_url_test: SecretStr | None = None
+    database_pool_size: Annotated[int, Field(ge=0, le=1000)] = 0
+    database_max_overflow: Annotated[int, Field(ge=0, le=1000)] = 10
+    database_pool_timeout: Seconds = 5
+    database_pool_recycle: Annotated[int, Field(ge=1, le=86_400)] = 240
+    database_pool_pre_ping: bool = False
+    database_connect_timeout: Seconds = 10
+    database_command_timeout: Seconds = 10
+
+    better_auth_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
+    better_auth_url: HttpUrl | None = None
+    better_auth_jwks_url: HttpUrl | None = None
+    api_audience: CommaSeparated = ()
+
+    allowed_origins: Origins = ("http://localhost:3000",)
+    max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 100
+
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "INFO"
+    log_format: Literal["text", "json"] | None = None
+
+    @model_validator(mode="after")
+    def _has_a_way_to_verify_tokens(self) -> Self:
+        if self.better_auth_secret is None and self.better_auth_url is None:
+            raise ValueError("BETTER_AUTH_SECRET or BETTER_AUTH_URL: one of them is required")
+        if self.better_auth_jwks_url is not None and self.better_auth_url is None:
+            raise ValueError("BETTER_AUTH_JWKS_URL: needs BETTER_AUTH_URL, which names the tokens' issuer")
+        return self
+
+    @property
+    def production(self) -> bool:
+        """True where the service faces the world: no `/docs`, JSON logs, no development tokens."""
+        return self.environment == "production"
+
+    @property
+    def json_logs(self) -> bool:
+        """The log format that applies: `LOG_FORMAT`, or what the environment calls for."""
+        return self.production if self.log_format is None else self.log_format == "json"
+
+
+def load_settings(*checks: Callable[[Settings], object]) -> Settings:
+    """Read and check the settings; where one is wrong, print one line that names it and exit with status 1.
+
+    `checks` are further looks at the settings by modules that this one must not know; they raise `ConfigurationError`.
+    """
+    try:
+        settings = Settings()
+        for check in checks:
+            check(settings)
+    except ValidationError as error:
+        _exit("; ".join(_describe(dict(detail)) for detail in error.errors(include_input=False, include_url=False)))
+    except ConfigurationError as error:
+        _exit(str(error))
+    except UnicodeDecodeError:
+        _exit(".env: must be UTF-8")
+    return settings
+
+
+def _describe(error: dict[str, Any]) -> str:
+    location: tuple[Any, ...] = error["loc"]
+    message = str(error["msg"]).removeprefix("Value error, ")
+    return f"{str(location[0]).upper()}: {message}" if location else message
+
+
+def _exit(reason: str) -> NoReturn:
+    sys.exit(f"todo-backend: wrong setting: {reason}")

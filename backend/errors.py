@@ -1,0 +1,63 @@
+"""What can go wrong, in the service's own words. No framework, no driver: `api/problems.py` gives each its HTTP form.
+
+TodoError
+├── TaskNotFound
+├── SameUser                a transfer from a user to itself
+├── TokenError
+│   ├── TokenMissing
+│   └── TokenInvalid
+│       └── TokenExpired
+├── IssuerUnavailable       no key to judge a token by
+└── DatabaseError
+    ├── DatabaseUnavailable the statement surely had no effect
+    ├── OutcomeUnknown      a write was sent, and no answer came
+    └── DatabaseNotMigrated
+"""
+
+
+class TodoError(Exception):
+    """The root of the tree. A text given to it is for the log, never for the caller."""
+
+
+class TaskNotFound(TodoError):
+    """The caller has no such task: it never existed, was deleted, or is somebody else's."""
+
+
+class SameUser(TodoError):
+    """Tasks cannot be transferred from a user to the same user."""
+
+
+class TokenError(TodoError):
+    """The caller could not be identified."""
+
+
+class TokenMissing(TokenError):
+    """No bearer token was sent."""
+
+
+class TokenInvalid(TokenError):
+    """The token is not one that this service accepts."""
+
+
+class TokenExpired(TokenInvalid):
+    """The token was good until its `exp`."""
+
+
+class IssuerUnavailable(TodoError):
+    """The issuer's keys are needed to judge this token, and cannot be had now."""
+
+
+class DatabaseError(TodoError):
+    """The database did not do what it was asked."""
+
+
+class DatabaseUnavailable(DatabaseError):
+    """The database could not be reached or refused; nothing was written."""
+
+
+class OutcomeUnknown(DatabaseError):
+    """A write was sent and its answer was lost: it may or may not have happened."""
+
+
+class DatabaseNotMigrated(DatabaseError):
+    """The tables are missing or old: `todo-backend migrate` makes them."""
