@@ -1,0 +1,1 @@
+"""The connection: from any database URL to sessions whose failures have names."""

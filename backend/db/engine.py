@@ -1,0 +1,175 @@
+"""Engines: how a connection is made, kept, looked at before use, and closed.
+
+Every statement of the service runs on its own in autocommit: no BEGIN, no COMMIT, one round trip where the connection
+is kept. The reasons and the measurements: specs/decisions/0004-neon-connection.md.
+"""
+
+import asyncio
+import contextlib
+import select
+from typing import Any
+
+import asyncpg
+from sqlalchemy import URL, Connection, NullPool, event
+from sqlalchemy.dialects import registry
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+
+from backend.config import Settings
+from backend.db.url import DatabaseURL, PostgresURL, SQLiteURL
+
+CLOSE_TIMEOUT = 2.0
+"""Seconds that a goodbye to the server may take."""
+
+_closing: set[asyncio.Task[None]] = set()
+
+
+class BackgroundCloseConnection(asyncpg.Connection):
+    """A connection whose `close()` returns at once: a goodbye costs a round trip, and no answer should wait for it."""
+
+    async def close(self, *, timeout: float | None = None) -> None:
+        """Close in the background, within `CLOSE_TIMEOUT`."""
+        task = asyncio.create_task(self._say_goodbye())
+        _closing.add(task)
+        task.add_done_callback(_closing.discard)
+
+    async def _say_goodbye(self) -> None:
+        with contextlib.suppress(Exception):  # a connection that cannot be closed properly is dropped by close() itself
+            await super().close(timeout=CLOSE_TIMEOUT)
+
+
+async def closed_connections() -> None:
+    """Wait until all connections given up so far are closed; at most a little over `CLOSE_TIMEOUT`."""
+    if _closing:
+        await asyncio.wait(_closing, timeout=CLOSE_TIMEOUT + 0.5)
+
+
+class PooledPostgresDialect(PGDialect_asyncpg):
+    """SQLAlchemy's asyncpg dialect without the questions that it asks on an engine's first connection.
+
+    They cost nine round trips, and run under a mutex: while a first connection hangs, every other request would queue
+    behind it. What they would find out does not matter to our statements, or is known: Neon runs PostgreSQL 14 and up.
+    """
+
+    driver = "asyncpg_pooled"
+    supports_statement_cache = True
+
+    def initialize(self, connection: Connection) -> None:
+        """Set what the questions would have found."""
+        self.server_version_info = (14, 0)
+        self.default_schema_name = "public"
+        self.default_isolation_level = "READ COMMITTED"
+        self._backslash_escapes = False
+
+    def on_connect(self) -> None:
+        """Install no codecs: no column of ours is JSON."""
+
+
+registry.register("postgresql.asyncpg_pooled", __name__, PooledPostgresDialect.__name__)
+
+
+def connect_timeout(url: DatabaseURL, settings: Settings) -> float:
+    """Return the seconds that connecting may take: the URL's own `connect_timeout`, else `DATABASE_CONNECT_TIMEOUT`."""
+    own = url.connect_timeout if isinstance(url, PostgresURL) else None
+    return settings.database_connect_timeout if own is None else own
+
+
+async def connect(url: PostgresURL, settings: Settings) -> asyncpg.Connection:
+    """Connect to PostgreSQL. Raises what asyncpg and the operating system raise, within the connect timeout.
+
+    `statement_cache_size=0` makes asyncpg send statements without names, which is what every PgBouncer in transaction
+    mode can pass on; SQLAlchemy's own cache must then stay at its default, or each statement costs a second round trip.
+    """
+    return await asyncpg.connect(
+        **url.connect_arguments(),
+        timeout=connect_timeout(url, settings),
+        command_timeout=settings.database_command_timeout,
+        statement_cache_size=0,
+        connection_class=BackgroundCloseConnection,
+    )
+
+
+def make_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
+    """Make the engine that serves requests: autocommit, SQL parameters hidden. Connects to nothing yet."""
+    if isinstance(url, SQLiteURL):
+        return _make_sqlite_engine(url, settings)
+    return _make_postgres_engine(url, settings)
+
+
+def _make_postgres_engine(url: PostgresURL, settings: Settings) -> AsyncEngine:
+    pool: dict[str, Any] = {"poolclass": NullPool}
+    if settings.database_pool_size:
+        pool = {
+            "pool_size": settings.database_pool_size,
+            "max_overflow": settings.database_max_overflow,
+            "pool_timeout": settings.database_pool_timeout,
+            "pool_recycle": settings.database_pool_recycle,
+            "pool_pre_ping": settings.database_pool_pre_ping,
+            "pool_use_lifo": True,  # the connections that are not needed grow old and go
+        }
+    engine = create_async_engine(
+        URL.create("postgresql+asyncpg_pooled"),
+        async_creator=lambda: connect(url, settings),
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        hide_parameters=True,
+        **pool,
+    )
+    if settings.database_pool_size:
+        event.listen(engine.sync_engine, "checkout", _refuse_dead_connection)
+    return engine
+
+
+def _refuse_dead_connection(
+    dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry, _proxy: PoolProxiedConnection
+) -> None:
+    """Replace a pooled connection that died while idle. Costs no round trip: the socket's state is looked at.
+
+    An idle connection has nothing to read. Where there is something, it is the end of the stream or the server's notice
+    of it, which the event loop has not handled yet.
+    """
+    connection = dbapi_connection.driver_connection
+    if not connection.is_closed():
+        poll = select.poll()
+        poll.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 # asyncpg offers no other way to its socket
+        if not poll.poll(0):
+            return
+    raise DisconnectionError("the connection died while idle")
+
+
+def _make_sqlite_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
+    engine = create_async_engine(
+        url.sqlalchemy_url,
+        connect_args={"timeout": settings.database_command_timeout},
+        isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
+        hide_parameters=True,
+    )
+    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    return engine
+
+
+def _set_up_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    """Readers beside a writer (WAL), foreign keys that hold. `timeout` above is SQLite's busy timeout."""
+    cursor = dbapi_connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def make_migration_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
+    """Make an engine for schema changes: SQLAlchemy's own dialects, one connection, real transactions."""
+    if isinstance(url, PostgresURL):
+        return create_async_engine(
+            URL.create("postgresql+asyncpg"),
+            async_creator=lambda: connect(url, settings),
+            poolclass=NullPool,
+            hide_parameters=True,
+        )
+    engine = _make_sqlite_engine(url, settings)
+    # Python's sqlite3 begins no transaction before DDL by itself. IMMEDIATE keeps two migrations apart.
+    event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine

@@ -1,0 +1,255 @@
+"""From any PostgreSQL URL, such as a Neon console's, to what asyncpg takes: each parameter with libpq's meaning.
+
+asyncpg and SQLAlchemy each read a URL in a way of their own and fail on what Neon's console gives out, so neither sees
+one: the URL is taken apart here (specs/decisions/0004-neon-connection.md). What cannot be honoured is refused by name.
+A message never holds a part of the URL, since any part may be a piece of a badly encoded password.
+
+libpq's meanings: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
+"""
+
+import ssl
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, get_args
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from backend.config import ConfigurationError, Settings
+
+SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
+
+POSTGRES_SCHEMES = ("postgres", "postgresql", "postgresql+asyncpg")
+SQLITE_SCHEME = "sqlite+aiosqlite"
+
+# libpq's other parameters. Known by name, so that the message may repeat the name: an unknown one may be a secret.
+_REFUSED = frozenset(
+    """
+    hostaddr passfile require_auth client_encoding replication gssencmode sslcompression sslcert sslkey sslpassword
+    sslcertmode sslkeylogfile sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version ssl_max_protocol_version
+    min_protocol_version max_protocol_version krbsrvname gsslib gssdelegation scram_client_key scram_server_key service
+    target_session_attrs load_balance_hosts keepalives keepalives_idle keepalives_interval keepalives_count
+    tcp_user_timeout oauth_issuer oauth_client_id oauth_client_secret oauth_scope
+    """.split()  # noqa: SIM905 # a list would be forty lines
+)
+
+
+class _Unusable(ValueError):
+    """Why a URL cannot be used, without a word of it."""
+
+
+@dataclass(frozen=True)
+class SQLiteURL:
+    """An SQLite file, or a database in memory where `path` is None."""
+
+    path: Path | None
+
+    @property
+    def sqlalchemy_url(self) -> str:
+        """The URL as SQLAlchemy reads it."""
+        return f"{SQLITE_SCHEME}:///{'' if self.path is None else self.path}"
+
+
+@dataclass(frozen=True)
+class PostgresURL:
+    """A PostgreSQL server and how to speak to it."""
+
+    host: str | None
+    port: int
+    user: str | None
+    password: str | None = field(repr=False)
+    database: str | None
+    sslmode: SslMode
+    sslrootcert: str | None = None
+    direct_tls: bool = False
+    channel_binding_required: bool = False
+    connect_timeout: int | None = None
+    server_settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def is_neon(self) -> bool:
+        """True for Neon's cloud, which is reached over the open internet and so never without TLS."""
+        return self.host is not None and self.host.endswith((".neon.tech", ".neon.build"))
+
+    @property
+    def is_pooled(self) -> bool:
+        """True for the address of Neon's pooler (PgBouncer in transaction mode)."""
+        return self.is_neon and self._endpoint.endswith("-pooler")
+
+    @property
+    def _endpoint(self) -> str:
+        return (self.host or "").partition(".")[0]
+
+    def direct(self) -> "PostgresURL":
+        """Return the address of the server itself, which migrations need: on a Neon host without `-pooler`."""
+        if not self.is_pooled or self.host is None:
+            return self
+        pooled, endpoint = self._endpoint, self._endpoint.removesuffix("-pooler")
+        settings = {
+            name: value.replace(f"endpoint={pooled}", f"endpoint={endpoint}") if name == "options" else value
+            for name, value in self.server_settings.items()
+        }
+        return replace(self, host=endpoint + self.host.removeprefix(pooled), server_settings=settings)
+
+    @cached_property
+    def tls(self) -> ssl.SSLContext | SslMode:
+        """What asyncpg takes as `ssl`. The context is made once: each one costs as much as a connection's handshake."""
+        if self.sslmode in {"disable", "allow", "prefer"}:
+            return self.sslmode  # asyncpg tries the one and the other as libpq does
+        context = ssl.create_default_context(cafile=None if self.sslrootcert == "system" else self.sslrootcert)
+        context.check_hostname = self.sslmode == "verify-full"
+        if self.sslmode == "require" and self.sslrootcert is None:
+            context.verify_mode = ssl.CERT_NONE  # "require" is encryption without proof of who is there
+        if self.direct_tls:
+            context.set_alpn_protocols(["postgresql"])
+        return context
+
+    def connect_arguments(self) -> dict[str, Any]:
+        """Return the keyword arguments of `asyncpg.connect` that say where and as whom; not the timeouts."""
+        arguments: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "user": self.user,
+            "password": self.password,
+            "database": self.database,
+            "ssl": self.tls,
+            "server_settings": dict(self.server_settings),
+        }
+        return arguments | ({"direct_tls": True} if self.direct_tls else {})
+
+
+DatabaseURL = SQLiteURL | PostgresURL
+
+
+def parse_database_url(url: str, variable: str = "DATABASE_URL") -> DatabaseURL:
+    """Read a database URL. Raises `ConfigurationError`, which names `variable` and repeats nothing of the URL."""
+    try:
+        if not url.isprintable():
+            raise _Unusable("must not contain control characters")
+        scheme = url.partition(":")[0].lower()
+        if scheme == SQLITE_SCHEME:
+            return _parse_sqlite(url)
+        if scheme in POSTGRES_SCHEMES:
+            return _parse_postgres(url)
+        raise _Unusable(f"must begin with postgresql:// or {SQLITE_SCHEME}:///")
+    except _Unusable as error:
+        raise ConfigurationError(variable, str(error)) from None
+
+
+def database_url(settings: Settings) -> DatabaseURL:
+    """Return the database that serves requests."""
+    return parse_database_url(settings.database_url.get_secret_value())
+
+
+def direct_database_url(settings: Settings) -> DatabaseURL:
+    """Return the database without a pooler in between: `DATABASE_URL_DIRECT`, or derived from `DATABASE_URL`."""
+    if settings.database_url_direct is not None:
+        return parse_database_url(settings.database_url_direct.get_secret_value(), "DATABASE_URL_DIRECT")
+    url = database_url(settings)
+    return url.direct() if isinstance(url, PostgresURL) else url
+
+
+def _parse_sqlite(url: str) -> SQLiteURL:
+    _, found, path = url.partition(":///")
+    if "?" in path or (not found and url != f"{SQLITE_SCHEME}://"):
+        raise _Unusable(f"must be {SQLITE_SCHEME}:///path, without parameters")
+    return SQLiteURL(Path(path) if path and path != ":memory:" else None)
+
+
+def _parse_postgres(url: str) -> PostgresURL:
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:  # its message would repeat the URL
+        raise _Unusable("has a host or port that cannot be read; percent-encode the password") from None
+    if parts.fragment or "[" in parts.path:
+        raise _Unusable("must not contain #; percent-encode the password")
+    if "," in parts.netloc.rpartition("@")[2]:
+        raise _Unusable("must name one host")
+    query = _query(parts.query)
+    address = {
+        "host": unquote(parts.hostname) if parts.hostname else None,
+        "port": str(port) if port is not None else None,
+        "user": unquote(parts.username) if parts.username else None,
+        "password": unquote(parts.password) if parts.password else None,
+        "dbname": unquote(parts.path.removeprefix("/")) or None,
+    }
+    # As in libpq, a parameter of the query wins over the same part before it: `?host=/run/postgresql` is a socket.
+    address |= {name: query.pop(name) for name in address.keys() & query.keys()}
+    server_settings: dict[str, str] = {
+        name: query.pop(name) for name in ("application_name", "options") if name in query
+    }
+    if "fallback_application_name" in query:
+        server_settings.setdefault("application_name", query.pop("fallback_application_name"))
+    result = PostgresURL(
+        host=address["host"],
+        port=_port(address["port"]),
+        user=address["user"],
+        password=address["password"],
+        database=address["dbname"],
+        sslmode="prefer",
+        channel_binding_required=_one_of(query, "channel_binding", ("disable", "prefer", "require")) == "require",
+        connect_timeout=_connect_timeout(query),
+        server_settings=server_settings,
+    )
+    result = _with_tls(result, query)
+    for name in query:
+        raise _Unusable(f"{name} is not supported" if name in _REFUSED else "has a parameter that libpq does not know")
+    return result
+
+
+def _query(text: str) -> dict[str, str]:
+    # Not parse_qsl's own decoding: in libpq's URIs a plus sign is a plus sign.
+    pairs = parse_qsl(text.replace("+", "%2B"), keep_blank_values=True)
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise _Unusable("has a parameter twice")
+    return dict(pairs)
+
+
+def _one_of(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
+    value = query.pop(name, None)
+    if value is not None and value not in allowed:
+        raise _Unusable(f"{name} must be one of {', '.join(allowed)}")
+    return value
+
+
+def _port(text: str | None) -> int:
+    if text is None:
+        return 5432
+    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65_536):
+        raise _Unusable("port must be a number from 1 to 65535")
+    return int(text)
+
+
+def _connect_timeout(query: dict[str, str]) -> int | None:
+    text = query.pop("connect_timeout", None)
+    if text is None:
+        return None
+    if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 10):
+        raise _Unusable("connect_timeout must be a whole number of seconds")
+    # Zero or less is libpq's "wait for ever". Here every wait has a limit: DATABASE_CONNECT_TIMEOUT then holds.
+    return int(text) if int(text) > 0 else None
+
+
+def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
+    if "ssl" in query:
+        query.setdefault("sslmode", query.pop("ssl"))  # as many recipes for SQLAlchemy with asyncpg spell it
+    mode = _one_of(query, "sslmode", SSL_MODES)
+    root = query.pop("sslrootcert", None)
+    direct = _one_of(query, "sslnegotiation", ("postgres", "direct")) == "direct"
+    if root == "system":
+        if mode not in {None, "verify-full"}:
+            raise _Unusable("sslrootcert=system needs sslmode=verify-full")
+        mode = "verify-full"
+    elif root is not None and not Path(root).is_file():
+        raise _Unusable("sslrootcert names a file that does not exist")
+    if url.is_neon and mode in {"disable", "allow"}:
+        raise _Unusable(f"sslmode={mode} is refused: a Neon host is never spoken to without TLS")
+    if url.is_neon and mode in {None, "prefer"}:
+        mode = "require"
+    if direct and mode not in {"require", "verify-ca", "verify-full"}:
+        raise _Unusable("sslnegotiation=direct needs sslmode=require or stronger")
+    if mode == "require" and root is not None:
+        mode = "verify-ca"  # libpq: with a root certificate at hand, "require" checks against it
+    sslmode: SslMode = mode or "prefer"  # type: ignore[assignment] # _one_of has seen to it
+    return replace(url, sslmode=sslmode, sslrootcert=root, direct_tls=direct)
