@@ -1,0 +1,1 @@
+"""The data: tables and what goes in and out of them."""

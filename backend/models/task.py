@@ -1,0 +1,175 @@
+"""A task: the table, what may be sent, and what is answered."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated, Any, ClassVar
+from uuid import UUID
+
+from pydantic import AfterValidator, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic_core import PydanticCustomError
+from sqlalchemy import CheckConstraint, DateTime, Dialect, PrimaryKeyConstraint, Text, TypeDecorator, Uuid
+from sqlmodel import Field as ColumnField
+from sqlmodel import SQLModel
+from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
+
+TITLE_MAX = 200
+DESCRIPTION_MAX = 2000
+OWNER_MAX = 255
+
+# What str.strip() removes, written out: `\s` means something else in every language, and the schema must mean this.
+_SPACE = r"\u0009-\u000d\u001c-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"
+
+
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+"""NUL, which PostgreSQL cannot store and SQLite can; and surrogates, which are half a character and have no UTF-8."""
+
+
+def storable(text: str) -> bool:
+    """Tell whether both engines can store the text and give it back unchanged."""
+    return _UNSTORABLE.search(text) is None
+
+
+def _storable(text: str) -> str:
+    if not storable(text):
+        raise PydanticCustomError("invalid_character", "must not contain NUL or a lone surrogate")
+    return text
+
+
+def _title(text: str) -> str:
+    trimmed = _storable(text).strip()
+    if not trimmed:
+        raise PydanticCustomError("blank", "must not be blank")
+    if len(trimmed) > TITLE_MAX:
+        raise PydanticCustomError("too_long", f"must have at most {TITLE_MAX} characters")
+    return trimmed
+
+
+def _description(text: str) -> str:
+    if len(_storable(text)) > DESCRIPTION_MAX:
+        raise PydanticCustomError("too_long", f"must have at most {DESCRIPTION_MAX} characters")
+    return text
+
+
+Title = Annotated[
+    str,
+    AfterValidator(_title),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": TITLE_MAX,
+            "pattern": rf"^[^\u0000]*[^\u0000{_SPACE}][^\u0000]*$",
+            "description": "Surrounding white space is trimmed, and must leave something. No NUL.",
+            "examples": ["Buy milk"],
+        }
+    ),
+]
+"""1 to 200 code points after trimming."""
+
+_DESCRIPTION_SCHEMA = {
+    "maxLength": DESCRIPTION_MAX,
+    "pattern": r"^[^\u0000]*$",
+    "description": "Stored as sent. No NUL.",
+    "examples": ["Two litres, the blue one"],
+}
+
+Description = Annotated[
+    Annotated[str, AfterValidator(_description)] | None,
+    WithJsonSchema({"anyOf": [{"type": "string", **_DESCRIPTION_SCHEMA}, {"type": "null"}]}),
+]
+"""Up to 2000 code points, stored as sent, or null."""
+
+Completed = Annotated[StrictBool, Field(examples=[False])]
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment in UTC. PostgreSQL's timestamptz is one already; SQLite's text knows no zone, which is put back here."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Store in UTC, which is the only zone that SQLite's text can mean."""
+        return value.astimezone(UTC) if value is not None else None
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Say UTC where the database could not."""
+        return value.replace(tzinfo=UTC) if value is not None else None
+
+
+class TaskBase(SQLModel):
+    """What a person writes into a task."""
+
+    title: str = ColumnField(sa_type=Text)
+    description: str | None = ColumnField(default=None, sa_type=Text)
+    completed: bool = False
+
+
+class Task(TaskBase, table=True):
+    """The table. A SQLModel table does not validate: `TaskCreate` and `TaskUpdate` do, before anything reaches it.
+
+    The primary key is the only index: it serves isolation, order and paging, and is what the table would be sharded by
+    (specs/decisions/0003-primary-key.md).
+    """
+
+    __tablename__ = "tasks"
+    __table_args__ = (
+        PrimaryKeyConstraint("user_id", "id", name="tasks_pkey"),
+        CheckConstraint(f"length(user_id) between 1 and {OWNER_MAX}", name="tasks_user_id_length"),
+        CheckConstraint(f"length(title) between 1 and {TITLE_MAX}", name="tasks_title_length"),
+        CheckConstraint(f"length(description) <= {DESCRIPTION_MAX}", name="tasks_description_length"),
+    )
+
+    user_id: str = ColumnField(sa_type=Text, primary_key=True)
+    id: UUID = ColumnField(sa_type=Uuid, primary_key=True)
+    created_at: datetime = ColumnField(sa_type=UtcDateTime, nullable=False)
+    updated_at: datetime = ColumnField(sa_type=UtcDateTime, nullable=False)
+
+
+def _drop_defaults(schema: dict[str, Any]) -> None:
+    for field in schema["properties"].values():
+        field.pop("default", None)
+
+
+class TaskCreate(TaskBase):
+    """A new task. It has no owner: that is the caller."""
+
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # type: ignore[assignment] # SQLModel's own type is narrower
+
+    title: Title
+    description: Description = None
+    completed: Completed = False
+
+
+class TaskUpdate(SQLModel):
+    """A JSON merge patch (RFC 7396) of a task: what is absent is kept, null clears the description."""
+
+    # The defaults below only mean "absent", which is told apart by `model_fields_set`; they are no value of the API.
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", json_schema_extra=_drop_defaults)  # type: ignore[assignment] # as above
+
+    title: Title = ""
+    description: Description = None
+    completed: Completed = False
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields that were sent, with their values."""
+        return {name: getattr(self, name) for name in self.model_fields_set}
+
+
+class TaskPublic(TypedDict):
+    """A task as its owner sees it. A typed dict, because a row needs no validation on its way out."""
+
+    id: Annotated[UUID, Field(description="UUID version 7: newer tasks have greater ids.")]
+    title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX, examples=["Buy milk"])]
+    description: Annotated[str | None, Field(examples=["Two litres, the blue one"])]
+    completed: bool
+    created_at: Annotated[datetime, Field(description="RFC 3339, in UTC.")]
+    updated_at: Annotated[datetime, Field(description="Moves with every write to the task.")]
+
+
+class TaskStats(TypedDict):
+    """How many tasks the caller has."""
+
+    total: Annotated[int, Field(ge=0)]
+    completed: Annotated[int, Field(ge=0)]
+    active: Annotated[int, Field(ge=0)]
