@@ -1,0 +1,125 @@
+"""The issuer's public keys: fetched when first needed, kept through its outages, fetched again when they rotate."""
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jose.backends.base import Key
+
+from backend.auth.keys import public_keys
+from backend.errors import IssuerUnavailable, TokenInvalid
+
+FETCH_TIMEOUT = 3.0
+"""Seconds that a fetch may take, connecting included."""
+MAX_BYTES = 64 * 1024
+REFETCH_INTERVAL = 30.0
+"""Seconds between two fetches for unknown key ids: strangers choose those, and must not choose our requests."""
+REFRESH_AFTER = 600.0
+"""Seconds after which the keys are fetched again in the background, so that a withdrawn key is forgotten."""
+
+logger = logging.getLogger(__name__)
+
+
+class JWKS:
+    """The key set at one URL (RFC 7517). One fetch at a time, shared by all who wait for it."""
+
+    def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._url = url
+        self._clock = clock
+        self._keys: dict[tuple[str, str], Key] | None = None
+        self._fetched_at = 0.0
+        self._refetched_at = float("-inf")
+        self._reachable = True
+        self._fetch: asyncio.Task[None] | None = None
+
+    @property
+    def keys(self) -> dict[tuple[str, str], Key]:
+        """The keys that are known now, by key id and algorithm."""
+        return self._keys or {}
+
+    async def key(self, key_id: str, algorithm: str) -> Key:
+        """Return the issuer's key of this id for this algorithm, fetching the keys where that may help.
+
+        Raises `TokenInvalid` where the issuer has no such key, `IssuerUnavailable` where it cannot be asked.
+        """
+        wanted = (key_id, algorithm)
+        if self._keys is None:
+            await self.fetch()
+        elif wanted in self._keys:
+            if self._clock() - self._fetched_at >= REFRESH_AFTER:
+                self._start_fetch()
+        elif self._fetching() or self._clock() - self._refetched_at >= REFETCH_INTERVAL:
+            if not self._fetching():
+                self._refetched_at = self._clock()
+            await self.fetch()
+        elif not self._reachable:
+            raise IssuerUnavailable("unknown key id while the issuer is down")
+        key = self.keys.get(wanted)
+        if key is None:
+            raise TokenInvalid("unknown key id or algorithm")
+        return key
+
+    async def fetch(self) -> None:
+        """Fetch the keys, or wait for the fetch under way.
+
+        Raises `IssuerUnavailable`; then what is known stays known.
+        """
+        await asyncio.shield(self._start_fetch())
+        if not self._reachable:
+            raise IssuerUnavailable("the issuer's keys cannot be fetched")
+
+    def _fetching(self) -> bool:
+        return self._fetch is not None and not self._fetch.done()
+
+    def _start_fetch(self) -> asyncio.Task[None]:
+        if self._fetch is None or self._fetch.done():
+            self._fetched_at = self._clock()  # also of a failed one: the next background refresh is due a while later
+            self._fetch = asyncio.create_task(self._replace_keys())
+        return self._fetch
+
+    async def _replace_keys(self) -> None:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT):
+                document = await self._download()
+            self._keys = _read(document)
+            self._reachable = True
+        except Exception as error:  # noqa: BLE001 # whatever the issuer sends or does, what is known stays known
+            self._reachable = False
+            logger.warning("the issuer's keys cannot be fetched: %s", type(error).__name__)
+
+    async def _download(self) -> bytes:
+        import httpx  # not needed where tokens are signed with a shared secret
+
+        body = bytearray()
+        async with (
+            httpx.AsyncClient(timeout=FETCH_TIMEOUT, follow_redirects=False, trust_env=False) as client,
+            client.stream("GET", self._url, headers={"Accept": "application/json"}) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise ValueError("not 200")
+            async for chunk in response.aiter_bytes():
+                body += chunk
+                if len(body) > MAX_BYTES:
+                    raise ValueError("too large")
+        return bytes(body)
+
+
+def _read(body: bytes) -> dict[tuple[str, str], Key]:
+    """Read a key set. A key that cannot be used is left out: it must not keep the others from working."""
+    keys: dict[tuple[str, str], Key] = {}
+    document: Any = json.loads(body)
+    for entry in document["keys"]:
+        key_id = entry.get("kid") if isinstance(entry, dict) else None
+        if not isinstance(key_id, str):
+            continue
+        try:
+            usable = public_keys(entry)
+        except Exception as error:  # noqa: BLE001 # python-jose and cryptography raise of everything
+            logger.warning("a key of the issuer cannot be used: %s", type(error).__name__)
+            continue
+        for algorithm, key in usable.items():
+            keys.setdefault((key_id, algorithm), key)
+    return keys

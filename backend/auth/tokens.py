@@ -1,0 +1,197 @@
+"""From a bearer token to an identity (RFC 7519, RFC 8725).
+
+Size and shape are checked before python-jose sees a byte, the key is chosen by the token's algorithm and key id and
+serves only that algorithm, and python-jose verifies the signature with exactly this one. The claims are checked here:
+python-jose lets many a bad one pass (specs/features/authentication.md has the list).
+"""
+
+import base64
+import json
+import logging
+import math
+import re
+import time
+from collections.abc import Callable
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+from jose import jws, jwt
+from jose.backends.base import Key
+
+from backend.auth.identity import Identity
+from backend.auth.jwks import JWKS
+from backend.auth.keys import PUBLIC_KEY_ALGORITHMS, secret_key
+from backend.config import ConfigurationError, Settings
+from backend.errors import IssuerUnavailable, TokenExpired, TokenInvalid
+
+MAX_TOKEN_LENGTH = 8192
+LEEWAY = 30
+"""Seconds that the issuer's clock may differ from ours."""
+MAX_SUBJECT_LENGTH = 255
+
+_COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_FORBIDDEN_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
+_TYPES = ("JWT", "at+jwt")
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
+
+logger = logging.getLogger(__name__)
+
+
+class TokenVerifier:
+    """Verifies bearer tokens by a shared secret (HS256), by an issuer's published keys, or by either."""
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._secret: Key | None = None
+        if settings.better_auth_secret is not None:
+            try:
+                self._secret = secret_key(settings.better_auth_secret.get_secret_value())
+            except ValueError as error:
+                raise ConfigurationError("BETTER_AUTH_SECRET", str(error)) from None
+        self.jwks: JWKS | None = None
+        if settings.better_auth_url is not None:
+            self.jwks = JWKS(settings.better_auth_jwks_url or f"{settings.better_auth_url}/api/auth/jwks")
+        self._issuer = issuer(settings)
+        self._audiences = audiences(settings)
+
+    async def verify(self, token: str) -> Identity:
+        """Return who the token speaks for.
+
+        Raises `TokenExpired`, `TokenInvalid` for anything else that is wrong with it, whatever bytes it holds, and
+        `IssuerUnavailable` where there is no key to judge it by.
+        """
+        try:
+            return await self._verify(token)
+        except (TokenInvalid, IssuerUnavailable):
+            raise
+        except Exception as error:  # RecursionError and more can come from inside a JSON or JOSE library
+            raise TokenInvalid(f"{type(error).__name__} while reading it") from error
+
+    async def _verify(self, token: str) -> Identity:
+        parts = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
+        if parts is None:
+            raise TokenInvalid("not a compact JWS of acceptable length")
+        header, payload = _decode_json(parts[1]), _decode_json(parts[2])
+        _decode_base64url(parts[3])
+        algorithm = _check_header(header)
+        key = await self._key(header, algorithm)
+        jws.verify(token, key, [algorithm])
+        return self._check_claims(payload)
+
+    async def _key(self, header: dict[str, Any], algorithm: str) -> Key:
+        if algorithm == "HS256" and self._secret is not None:
+            return self._secret
+        if algorithm in PUBLIC_KEY_ALGORITHMS and self.jwks is not None:
+            key_id = header.get("kid")
+            if not isinstance(key_id, str):
+                raise TokenInvalid("no key id")
+            return await self.jwks.key(key_id, algorithm)
+        raise TokenInvalid("algorithm not allowed")
+
+    def _check_claims(self, claims: dict[str, Any]) -> Identity:
+        now = self._clock()
+        subject = claims.get("sub")
+        if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH or _UNSTORABLE.search(subject):
+            raise TokenInvalid("sub is missing or unusable")
+        if self._issuer is not None and claims.get("iss") != self._issuer:
+            raise TokenInvalid("wrong issuer")
+        if self._audiences and not _addressed_to(claims.get("aud"), self._audiences):
+            raise TokenInvalid("wrong audience")
+        expires = _time(claims, "exp")
+        if expires is None:
+            raise TokenInvalid("no exp")
+        for name in ("nbf", "iat"):
+            moment = _time(claims, name)
+            if moment is not None and moment > now + LEEWAY:
+                raise TokenInvalid(f"{name} is in the future")
+        if now >= expires + LEEWAY:
+            raise TokenExpired
+        return Identity(subject)
+
+
+def issuer(settings: Settings) -> str | None:
+    """Return the `iss` that tokens must have: Better Auth writes the origin of its base URL."""
+    if settings.better_auth_url is None:
+        return None
+    url = urlsplit(settings.better_auth_url)
+    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
+    default = {"http": 80, "https": 443}[url.scheme]
+    return f"{url.scheme}://{host}" + ("" if url.port in {None, default} else f":{url.port}")
+
+
+def audiences(settings: Settings) -> frozenset[str]:
+    """Return the values of which a token's `aud` must have one; empty where any will do."""
+    origin = issuer(settings)
+    return frozenset(settings.api_audience or ((origin,) if origin is not None else ()))
+
+
+def mint(settings: Settings, user_id: str, lifetime: int, clock: Callable[[], float] = time.time) -> str:
+    """Sign a token for `user_id` with the shared secret, good for `lifetime` seconds: for development.
+
+    Raises `ConfigurationError` in production and where there is no secret.
+    """
+    if settings.production:
+        raise ConfigurationError("ENVIRONMENT", "tokens are made in development only")
+    if settings.better_auth_secret is None:
+        raise ConfigurationError("BETTER_AUTH_SECRET", "is needed to sign a token")
+    now = int(clock())
+    claims: dict[str, Any] = {"sub": user_id, "iat": now, "exp": now + lifetime}
+    if (origin := issuer(settings)) is not None:
+        claims["iss"] = origin
+    if accepted := audiences(settings):
+        claims["aud"] = min(accepted)
+    token: str = jwt.encode(claims, settings.better_auth_secret.get_secret_value(), algorithm="HS256")
+    return token
+
+
+def _decode_base64url(text: str) -> bytes:
+    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text:
+        raise TokenInvalid("base64url is not canonical")
+    return data
+
+
+def _decode_json(text: str) -> dict[str, Any]:
+    value = json.loads(
+        _decode_base64url(text).decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
+    )
+    if not isinstance(value, dict):
+        raise TokenInvalid("not a JSON object")
+    return value
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise TokenInvalid("a name is given twice")
+    return value
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise TokenInvalid("NaN and Infinity are no JSON")
+
+
+def _check_header(header: dict[str, Any]) -> str:
+    if not _FORBIDDEN_HEADERS.isdisjoint(header):
+        raise TokenInvalid("a header parameter is refused")
+    if "typ" in header and header["typ"] not in _TYPES:
+        raise TokenInvalid("wrong type")
+    algorithm = header.get("alg")
+    if not isinstance(algorithm, str):
+        raise TokenInvalid("no algorithm")
+    return algorithm
+
+
+def _time(claims: dict[str, Any], name: str) -> float | None:
+    """Return a NumericDate, None where the claim is absent."""
+    if name not in claims:
+        return None
+    value = claims[name]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise TokenInvalid(f"{name} is not a time")
+    return value
+
+
+def _addressed_to(audience: Any, accepted: frozenset[str]) -> bool:
+    values = audience if isinstance(audience, list) else [audience]
+    return all(isinstance(value, str) for value in values) and not accepted.isdisjoint(values)
