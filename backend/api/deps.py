@@ -1,0 +1,106 @@
+"""What routes ask for, by name."""
+
+import re
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import Depends, Path, Query, Request, Security
+from fastapi.security import HTTPBearer
+from pydantic import BeforeValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from backend.auth.identity import Identity
+from backend.auth.tokens import TokenVerifier
+from backend.db.session import Database, get_session
+from backend.services.tasks import TaskService
+
+_UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
+MAX_SKIP = 2**31 - 1
+
+_WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,18}")
+
+
+def _canonical_uuid(value: Any) -> UUID:
+    # Python would also take braces, "urn:uuid:", and hyphens anywhere.
+    if not isinstance(value, str) or _UUID.fullmatch(value) is None:
+        raise PydanticCustomError("not_a_uuid", "must be a UUID")
+    return UUID(value)
+
+
+def _whole_number(value: Any) -> int:
+    # pydantic would also take " 1 ", "1.0" and "1_000".
+    if isinstance(value, int):
+        return value
+    if _WHOLE_NUMBER.fullmatch(value) is None:
+        raise PydanticCustomError("not_an_integer", "must be a whole number")
+    return int(value)
+
+
+CanonicalUUID = Annotated[
+    UUID,
+    BeforeValidator(_canonical_uuid),
+    WithJsonSchema({"type": "string", "format": "uuid", "pattern": f"^{_UUID.pattern}$"}),
+]
+TaskId = Annotated[CanonicalUUID, Path(alias="id", description="The task's id.")]
+
+# The schemas are written out: a parameter that may be absent is not one that may be null.
+Completed = Annotated[
+    Literal["true", "false"] | None,
+    Query(description="Only completed, or only active, tasks."),
+    WithJsonSchema({"type": "boolean"}),
+]
+Limit = Annotated[int, Query(ge=1, le=500, description="The most tasks to return."), BeforeValidator(_whole_number)]
+Skip = Annotated[
+    int | None,
+    Query(ge=0, le=MAX_SKIP, description="Tasks to pass over; not together with `cursor`."),
+    BeforeValidator(_whole_number),
+    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_SKIP, "default": 0}),
+]
+Cursor = Annotated[
+    str | None,
+    Query(description="Where the page before ended: from its `Link` header."),
+    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{32}$"}),
+]
+OnlyCompleted = Annotated[
+    Literal["true"],
+    Query(alias="completed", description="Exactly `true`: anything else deletes nothing."),
+    WithJsonSchema({"type": "boolean", "enum": [True]}),
+]
+
+
+class Bearer(HTTPBearer):
+    """The bearer scheme, for the documentation. The guard has verified the token before any route is chosen."""
+
+    async def __call__(self, request: Request) -> Identity:  # type: ignore[override] # what it returns is ours to say
+        """Return whom the guard has identified."""
+        identity: Identity = request.scope["identity"]
+        return identity
+
+
+Caller = Annotated[
+    Identity, Security(Bearer(bearerFormat="JWT", description="A JWT of Better Auth, or of `todo-backend token`."))
+]
+
+
+async def _database(request: Request) -> Database:
+    database: Database = request.app.state.database
+    return database
+
+
+CurrentDatabase = Annotated[Database, Depends(_database)]
+
+
+async def _verifier(request: Request) -> TokenVerifier:
+    verifier: TokenVerifier = request.app.state.verifier
+    return verifier
+
+
+CurrentVerifier = Annotated[TokenVerifier, Depends(_verifier)]
+
+
+async def _tasks(database: CurrentDatabase, caller: Caller) -> TaskService:
+    return TaskService(get_session(database), caller.user_id)
+
+
+Tasks = Annotated[TaskService, Depends(_tasks)]
+"""The caller's tasks, and nobody else's."""

@@ -1,0 +1,228 @@
+"""The guard: what every request passes before a route, and every answer before the network. Pure ASGI, for its cost.
+
+In order: a request id; a browser's preflight; framing that cannot be misread; the token, for `/api`; the whole body,
+within its limits; a place among the requests under way. Whatever goes wrong, here or behind, becomes a problem answer
+with all the headers of a good one, because without the CORS headers a browser hides it from the frontend.
+"""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http import HTTPStatus
+
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from backend.api.problems import Problem, problem_of, problem_response
+from backend.auth.identity import Identity
+from backend.auth.tokens import TokenVerifier
+from backend.config import Settings
+from backend.errors import TokenInvalid, TokenMissing
+
+MAX_BODY = 64 * 1024
+MAX_DISCARDED = 1024 * 1024
+BODY_TIMEOUT = 10.0
+"""Seconds in which a body must have arrived."""
+PREFLIGHT_MAX_AGE = 600
+"""Seconds for which a browser may keep a preflight's answer."""
+PROBES = frozenset({"/health", "/health/db"})
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_API_HEADERS = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Origin"))
+_OTHER_HEADERS = ((b"vary", b"Origin"),)
+_PREFLIGHT_HEADERS = {
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PATCH, DELETE",
+    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-ID",
+    "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE),
+}
+_EXPOSED_HEADERS = b"Location, Link, Retry-After, X-Request-ID"
+
+logger = logging.getLogger(__name__)
+request_logger = logging.getLogger("backend.request")
+
+
+class Guard:
+    """The middleware. `verifier` says who is calling; whom it has identified is `scope["identity"]` from then on."""
+
+    def __init__(self, app: ASGIApp, settings: Settings, verifier: TokenVerifier) -> None:
+        self._app = app
+        self._verifier = verifier
+        self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
+        self._max_in_flight = settings.max_concurrent_requests
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle a request; whatever happens, answer it and write its line into the log."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = Exchange(scope, receive, send, self._origins)
+        try:
+            await self._handle(exchange)
+        except Disconnected:
+            pass
+        except Exception as error:  # noqa: BLE001 # the last place where an error can become an answer
+            await exchange.answer_error(error)
+        finally:
+            exchange.log()
+
+    async def _handle(self, exchange: "Exchange") -> None:
+        if exchange.is_preflight:
+            # Starlette's CORSMiddleware would answer strangers in plain text, and with CORS headers.
+            await exchange.answer(
+                Response(status_code=204, headers=_PREFLIGHT_HEADERS if exchange.allowed_origin else {})
+            )
+            return
+        exchange.refuse_ambiguous_length()
+        if exchange.is_api:
+            exchange.scope["identity"] = await self._identify(exchange)
+        receive = await exchange.read_body()
+        if exchange.scope["path"] in PROBES:
+            await self._app(exchange.scope, receive, exchange.send)
+            return
+        with self._place():
+            await self._app(exchange.scope, receive, exchange.send)
+
+    async def _identify(self, exchange: "Exchange") -> Identity:
+        values = [value for name, value in exchange.scope["headers"] if name == b"authorization"]
+        if len(values) > 1:
+            raise TokenInvalid("more than one Authorization header")
+        scheme, _, token = (values[0] if values else b"").partition(b" ")
+        if scheme.lower() != b"bearer" or not token.strip():
+            raise TokenMissing
+        return await self._verifier.verify(token.strip(b" ").decode("latin-1"))
+
+    @contextmanager
+    def _place(self) -> Iterator[None]:
+        if self._in_flight >= self._max_in_flight:
+            raise Problem("overloaded")
+        self._in_flight += 1
+        try:
+            yield
+        finally:
+            self._in_flight -= 1
+
+
+class Disconnected(Exception):
+    """The caller went away before its body had arrived: there is nobody to answer."""
+
+
+class Exchange:
+    """One request and its answer."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, origins: frozenset[bytes]) -> None:
+        self._started_at = time.perf_counter()
+        self._receive = receive
+        self._send = send
+        self._status: int | None = None
+        self._method: str = scope["method"]
+        headers = dict(scope["headers"])  # of a repeated header the last; the ones that must not be are looked at apart
+        self._headers = headers
+        given_id = headers.get(b"x-request-id", b"")
+        self.request_id = given_id.decode() if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
+        origin = headers.get(b"origin")
+        self.allowed_origin = origin if origin in origins else None
+        self.is_api: bool = scope["path"] == "/api" or scope["path"].startswith("/api/")
+        self.is_preflight = (
+            self._method == "OPTIONS" and origin is not None and b"access-control-request-method" in headers
+        )
+        # HEAD is GET without the body. A copy, because the server must go on knowing that it was HEAD.
+        self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
+        self.scope["request_id"] = self.request_id
+
+    async def send(self, message: Message) -> None:
+        """Send a message of the answer, with the headers that every answer has."""
+        if message["type"] == "http.response.start":
+            self._status = message["status"]
+            extra = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
+            extra += _API_HEADERS if self.is_api else _OTHER_HEADERS
+            if self.allowed_origin is not None:
+                extra.append((b"access-control-allow-origin", self.allowed_origin))
+                extra.append((b"access-control-expose-headers", _EXPOSED_HEADERS))
+            message = {**message, "headers": [*message["headers"], *extra]}
+        elif self._method == "HEAD":
+            message = {**message, "body": b""}
+        await self._send(message)
+
+    async def answer(self, response: Response) -> None:
+        """Send a whole answer."""
+        await response(self.scope, self._receive, self.send)
+
+    async def answer_error(self, error: Exception) -> None:
+        """Answer with the problem that the error is. A bug is logged with its request id, and is the only 500."""
+        problem = problem_of(error)
+        log_error(error, problem, self.request_id)
+        if self._status is None:
+            await self.answer(problem_response(problem, self.scope, self.request_id))
+
+    def refuse_ambiguous_length(self) -> None:
+        """Refuse a request whose end two servers could see in two places (RFC 9112, section 6.1)."""
+        if b"content-length" in self._headers and b"transfer-encoding" in self._headers:
+            raise Problem("ambiguous_length")
+
+    async def read_body(self) -> Receive:
+        """Read the whole body and return a `receive` that gives it again. Raises `Problem` past the limits."""
+        length = self._headers.get(b"content-length", b"0")
+        if length == b"0" and b"transfer-encoding" not in self._headers:
+            return self._receive
+        if int(length) > MAX_BODY and b"expect" in self._headers:  # the server has checked that it is a number
+            raise Problem("body_too_large")  # before "100 Continue": the caller has not begun to send
+        try:
+            async with asyncio.timeout(BODY_TIMEOUT):
+                body = await self._collect_body()
+        except TimeoutError:
+            raise Problem("request_timeout") from None
+        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+        async def receive() -> Message:
+            return messages.pop() if messages else await self._receive()
+
+        return receive
+
+    async def _collect_body(self) -> bytes:
+        body = bytearray()
+        size = 0
+        more = True
+        # A body that is too large is read a while longer, and dropped: a caller that is still sending when the
+        # connection closes gets a reset, and never sees the answer.
+        while more and size <= MAX_DISCARDED:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise Disconnected
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size <= MAX_BODY:
+                body += chunk
+            more = message.get("more_body", False)
+        if size > MAX_BODY:
+            raise Problem("body_too_large")
+        return bytes(body)
+
+    def log(self) -> None:
+        """Write the request's line: nothing of what the caller wrote but the method and the id."""
+        status = self._status
+        level = logging.ERROR if status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        if request_logger.isEnabledFor(level):
+            request_logger.log(
+                level,
+                "request",
+                extra={
+                    "request_id": self.request_id,
+                    "method": self._method,
+                    "route": getattr(self.scope.get("route"), "path_format", None),
+                    "status": status,
+                    "duration_ms": round((time.perf_counter() - self._started_at) * 1000, 2),
+                },
+            )
+
+
+def log_error(error: Exception, problem: Problem, request_id: str) -> None:
+    """Log why a request failed, where the answer must not say it."""
+    if problem.kind.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
+    elif problem.kind.status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, TokenInvalid):
+        logger.warning("%s: %s", problem.kind.code, error, extra={"request_id": request_id})

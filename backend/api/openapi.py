@@ -1,0 +1,133 @@
+"""The parts of the OpenAPI document that FastAPI cannot know: every problem that a route can answer with, examples."""
+
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, Field
+
+from backend.api.problems import KINDS, MEDIA_TYPE
+from backend.api.requests import MERGE_PATCH
+
+DESCRIPTION = """\
+A user's tasks. Send a JWT as a bearer token; all that is listed, read and changed is its user's.
+
+Every error is a problem document (RFC 9457) whose `code` is stable. A 503 on a write means that its outcome is unknown
+unless the `code` says otherwise.
+"""
+
+TASK_EXAMPLE = {
+    "id": "0192f0c1-2345-7abc-8def-0123456789ab",
+    "title": "Buy milk",
+    "description": None,
+    "completed": False,
+    "created_at": "2026-01-02T03:04:05.678901Z",
+    "updated_at": "2026-01-02T03:04:05.678901Z",
+}
+
+NEXT_PAGE = {
+    "Link": {
+        "description": "While more tasks follow: the address of the next page, relation `next` (RFC 8288).",
+        "schema": {"type": "string"},
+        "example": '</api/tasks?limit=100&cursor=AAGS8MEjRXq8je8BI0VniavZUtdDQDIx>; rel="next"',
+    }
+}
+
+MERGE_PATCH_BODY: dict[str, Any] = {
+    "requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": "#/components/schemas/TaskUpdate"}}}}
+}
+
+_BODY_PROBLEMS = ("malformed_json", "request_timeout", "body_too_large", "unsupported_media_type")
+_DATABASE_PROBLEMS = ("database_unavailable", "outcome_unknown", "database_not_migrated")
+
+
+class FieldProblem(BaseModel):
+    """One place of the request that breaks a rule."""
+
+    source: str = Field(description="Where to look: `body`, `query`, `path` or `header`.", examples=["body"])
+    pointer: str = Field(description="A JSON pointer (RFC 6901) into the source.", examples=["/title"])
+    code: str = Field(description="The rule, machine-readable.", examples=["blank"])
+    detail: str = Field(description="The rule, for people.", examples=["must not be blank"])
+
+
+class ProblemDocument(BaseModel):
+    """An error (RFC 9457)."""
+
+    type: str = Field(examples=["about:blank"])
+    title: str = Field(description="The status in words.", examples=["Not Found"])
+    status: int = Field(examples=[404])
+    detail: str = Field(description="What to do, for people.", examples=["You have no task with this id."])
+    instance: str = Field(
+        description="The request's path.", examples=["/api/tasks/0192f0c1-2345-7abc-8def-0123456789ab"]
+    )
+    code: str = Field(description="Stable and machine-readable.", examples=["task_not_found"])
+    request_id: str = Field(description="The answer's X-Request-ID, to find the request in the logs.")
+    errors: list[FieldProblem] | None = Field(default=None, description="With status 422 only.")
+
+
+def documented(
+    status: int,
+    *,
+    example: Any = None,
+    headers: dict[str, Any] | None = None,
+    task: bool = False,
+    public: bool = False,
+    database: bool = False,
+) -> dict[str, Any]:
+    """Return a route's `responses`: the good one with its example, and every problem that it can answer with."""
+    good: dict[str, Any] = {"description": HTTPStatus(status).phrase}
+    if example is not None:
+        good["content"] = {"application/json": {"example": example}}
+    if headers or status == HTTPStatus.CREATED:
+        location = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}}
+        good["headers"] = headers or location
+    codes = ["internal_error"]
+    if public:
+        codes += ["database_unavailable"] if database else []
+    else:
+        codes += ["token_missing", "token_invalid", "token_expired", "validation_error", "overloaded"]
+        codes += ["issuer_unavailable", *_BODY_PROBLEMS, *_DATABASE_PROBLEMS]
+        codes += ["task_not_found"] if task else []
+    return {"responses": {status: good, **_problems(codes)}}
+
+
+def _problems(codes: Iterable[str]) -> dict[int, Any]:
+    responses: dict[int, Any] = {}
+    for code in codes:
+        kind = KINDS[code]
+        response = responses.setdefault(
+            kind.status,
+            {
+                "description": kind.title,
+                "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
+            },
+        )
+        response["content"][MEDIA_TYPE]["examples"][code] = {"summary": kind.detail, "value": _example(code)}
+        for name, value in kind.headers:
+            if name != "Connection":
+                response.setdefault("headers", {})[name] = {"schema": {"type": "string"}, "example": value}
+    return dict(sorted(responses.items()))
+
+
+def _example(code: str) -> dict[str, Any]:
+    kind = KINDS[code]
+    example = kind.document("/api/tasks", "7f9c0f2a4e6b4d0c9a3b5d7e1f2a4c6e")
+    if kind.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+        error = {"source": "body", "pointer": "/title", "code": "blank", "detail": "must not be blank"}
+        example["errors"] = [error]
+    return example
+
+
+def make_openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the document, made once: FastAPI's own, with the problems' schemas."""
+    if app.openapi_schema is None:
+        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        schemas = document["components"]["schemas"]
+        problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas.update(problem.pop("$defs"))
+        schemas["Problem"] = problem
+        document["components"]["schemas"] = dict(sorted(schemas.items()))
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,113 @@
+"""What a request must be before a route sees it: strict JSON of the right type, no stray or repeated parameters.
+
+FastAPI would ignore an unknown query parameter, take the last of a repeated one, and let Python's JSON decide on
+duplicate names, NaN and byte order marks.
+"""
+
+import json
+from collections.abc import Callable, Coroutine
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl
+
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Match
+from starlette.types import Receive, Scope, Send
+
+from backend.api.problems import MAX_ERRORS, MAX_POINTED_NAME, FieldError, Problem
+
+JSON = "application/json"
+MERGE_PATCH = "application/merge-patch+json"
+_MAX_PARAMETERS = 100
+
+
+class StrictRequest(Request):
+    """A request whose body is read as strict JSON."""
+
+    async def json(self) -> Any:
+        """Return the body's value. Raises `Problem` for what is not JSON (RFC 8259) in UTF-8 with unique names."""
+        if not hasattr(self, "_json"):
+            try:
+                self._json = json.loads(
+                    (await self.body()).decode(), object_pairs_hook=_unique, parse_constant=_no_constant
+                )
+            except (ValueError, RecursionError):  # also of numbers with too many digits and of bytes that are no UTF-8
+                raise Problem("malformed_json") from None
+        return self._json
+
+
+class StrictRoute(APIRoute):
+    """A route that takes only the parameters it names, each once, and only the body it names."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """Check the request, then handle it as FastAPI does."""
+        handle = super().get_route_handler()
+        parameters = frozenset(field.alias for field in self.dependant.query_params)
+        media_types = (JSON, MERGE_PATCH) if "PATCH" in (self.methods or ()) else (JSON,)
+
+        async def handle_strictly(request: Request) -> Response:
+            if request.scope["query_string"]:
+                _check_parameters(request.scope["query_string"], parameters)
+            if self.body_field is not None:
+                request = StrictRequest(request.scope, request.receive)
+                if await request.body():
+                    _check_media_type(request, media_types)
+                    await request.json()  # read here: FastAPI would turn the problem into one of its own
+            return await handle(request)
+
+        return handle_strictly
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle the request; refuse its method with an `Allow` header that names all the address's routes have."""
+        if scope["method"] not in (self.methods or ()):
+            raise Problem("method_not_allowed", headers={"Allow": _allowed_methods(scope)})
+        await super().handle(scope, receive, send)
+
+
+def _allowed_methods(scope: Scope) -> str:
+    # Starlette names the methods of the first route that matches the path, and of no other.
+    methods = {
+        method
+        for route in scope["router"].routes
+        if isinstance(route, APIRoute) and route.matches(scope)[0] is not Match.NONE
+        for method in route.methods or ()
+    }
+    return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        raise ValueError("duplicate name")
+    return value
+
+
+def _no_constant(_name: str) -> NoReturn:
+    raise ValueError("NaN and Infinity are no JSON")
+
+
+def _check_parameters(query_string: bytes, known: frozenset[str]) -> None:
+    try:
+        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+    except ValueError:
+        raise Problem("validation_error", [FieldError("query", "", "too_long", "has too many parameters")]) from None
+    found = []
+    seen = set()
+    for name, _ in pairs:
+        shown = f"/{name}" if name.isidentifier() and len(name) <= MAX_POINTED_NAME else ""
+        if name not in known:
+            found.append(FieldError("query", shown, "unknown_parameter", "is not a parameter of this address"))
+        elif name in seen:
+            found.append(FieldError("query", shown, "repeated", "must be given once"))
+        seen.add(name)
+    if found:
+        raise Problem("validation_error", found[:MAX_ERRORS])
+
+
+def _check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
+    values = request.headers.getlist("content-type")
+    media_type, _, parameters = (values[0] if len(values) == 1 else "").lower().partition(";")
+    charset = parameters.strip().removeprefix("charset=").strip('"')
+    if media_type.strip() not in accepted or charset not in {"", "utf-8"}:
+        raise Problem("unsupported_media_type")

@@ -1,0 +1,41 @@
+"""The probes: no token, no place among the requests under way, and never a reason."""
+
+from typing import Literal
+
+from fastapi import APIRouter
+from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
+
+from backend.api.deps import CurrentDatabase
+from backend.api.openapi import documented
+from backend.db.session import check_db_health
+
+
+class Alive(TypedDict):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Healthy(TypedDict):
+    """The database answers."""
+
+    status: Literal["healthy"]
+    database: Literal["connected"]
+
+
+router = APIRouter(prefix="/health", tags=["health"], generate_unique_id_function=lambda route: route.name)
+
+
+@router.get("", **documented(200, example={"status": "ok"}, public=True))
+async def health() -> Alive:
+    """Tell that the process is alive. Touches no database."""
+    return {"status": "ok"}
+
+
+@router.get(
+    "/db", **documented(200, example={"status": "healthy", "database": "connected"}, public=True, database=True)
+)
+async def health_db(database: CurrentDatabase) -> Healthy:
+    """Tell that the database answers. Probes at the same time share one query."""
+    await check_db_health(database)
+    return {"status": "healthy", "database": "connected"}

@@ -1,0 +1,173 @@
+"""The commands. Heavy modules are imported by the command that needs them, after the settings have been checked."""
+
+import asyncio
+import secrets
+import sys
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import typer
+
+from backend.auth.tokens import TokenVerifier, mint
+from backend.config import ConfigurationError, Settings, load_settings
+from backend.db.url import SQLiteURL, database_url, direct_database_url
+from backend.errors import DatabaseError, SameUser
+
+GRACEFUL_SHUTDOWN = 10
+"""Seconds that requests under way have after SIGTERM; then they are cut off, so that the exit is bounded."""
+
+DEVELOPMENT_TOKEN_LIFETIME = 7 * 24 * 3600
+
+app = typer.Typer(
+    help="A tasks API for Neon and Better Auth. Settings come from the environment or .env; see .env.example.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Host = Annotated[str, typer.Option(help="The address to listen on.")]
+Port = Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65_535, envvar="PORT")]
+
+
+def main() -> None:
+    """Run the command that the command line names."""
+    app()
+
+
+def _settings() -> Settings:
+    return load_settings(database_url, direct_database_url, TokenVerifier)
+
+
+def _fail(reason: str) -> NoReturn:
+    sys.exit(f"todo-backend: {reason}")
+
+
+@app.command()
+def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
+    """Serve for development: makes .env and the SQLite file where there are none, and reloads when code changes."""
+    if not Path(".env").exists():
+        Path(".env").touch(mode=0o600)
+        Path(".env").write_text(
+            "# Made by `todo-backend dev`; .env.example has every setting.\n"
+            f"BETTER_AUTH_SECRET={secrets.token_urlsafe(48)}\n"
+        )
+        print("made .env with a random BETTER_AUTH_SECRET")
+    settings = _settings()
+    if isinstance(database_url(settings), SQLiteURL):
+        _migrate(settings)
+    if settings.better_auth_secret is not None and not settings.production:
+        token = mint(settings, "dev-user", DEVELOPMENT_TOKEN_LIFETIME)
+        print(
+            f"\nTry it:\n\n  curl -H 'Authorization: Bearer {token}' http://{host}:{port}/api/tasks\n\nRead it: http://{host}:{port}/docs\n",
+            flush=True,
+        )
+    _serve(settings, host, port, reload=True, reload_dirs=[str(Path(__file__).parent)])
+
+
+@app.command()
+def serve(
+    host: Host = "0.0.0.0",  # noqa: S104 # in production it is for others to reach
+    port: Port = 8000,
+    workers: Annotated[int, typer.Option(help="How many processes.", min=1, max=256, envvar="WEB_CONCURRENCY")] = 1,
+    proxy_headers: Annotated[bool, typer.Option(help="Trust X-Forwarded-* of FORWARDED_ALLOW_IPS.")] = False,
+) -> None:
+    """Serve for production. On SIGTERM requests under way finish, within 10 seconds."""
+    _serve(_settings(), host, port, workers=workers, proxy_headers=proxy_headers)
+
+
+def _serve(settings: Settings, host: str, port: int, **options: Any) -> None:
+    import uvicorn
+
+    from backend.log import configure_logging
+
+    configure_logging(settings)  # for the process that watches the workers; each of them does it for itself
+    uvicorn.run(
+        "backend.main:app",
+        host=host,
+        port=port,
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN,
+        **{"proxy_headers": False} | options,
+    )
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the database up to date, over the direct address: a pooler would not do. Safe to repeat."""
+    _migrate(_settings())
+
+
+def _migrate(settings: Settings) -> None:
+    from backend.db.migrations import head, upgrade
+    from backend.db.session import migrate as run_migration
+
+    try:
+        asyncio.run(run_migration(settings, upgrade))
+    except DatabaseError as error:
+        _fail(f"the database was not changed: {error}")
+    print(f"the database is at revision {head()}")
+
+
+@app.command()
+def token(
+    user: Annotated[str, typer.Option(help="The user's id: the token's `sub`.")],
+    ttl: Annotated[int, typer.Option(help="Seconds for which it is good.", min=1, max=366 * 24 * 3600)] = 3600,
+) -> None:
+    """Print a token for a user, signed with BETTER_AUTH_SECRET. In development only."""
+    try:
+        print(mint(_settings(), user, ttl))
+    except ConfigurationError as error:
+        _fail(str(error))
+
+
+@app.command()
+def transfer(
+    giver: Annotated[str, typer.Argument(metavar="FROM", help="Whose tasks.")],
+    taker: Annotated[str, typer.Argument(metavar="TO", help="Who gets them.")],
+) -> None:
+    """Give all tasks of one user to another, in one transaction."""
+    settings = _settings()
+    if not all(0 < len(user) <= 255 for user in (giver, taker)):
+        _fail("a user's id has 1 to 255 characters")
+    try:
+        print(f"transferred {asyncio.run(_transfer(settings, giver, taker))} tasks")
+    except SameUser:
+        _fail("FROM and TO are the same user")
+    except DatabaseError as error:
+        _fail(str(error))
+
+
+async def _transfer(settings: Settings, giver: str, taker: str) -> int:
+    from backend.db.session import Database, get_session_context
+    from backend.services.tasks import TaskService
+
+    database = Database(settings)
+    try:
+        async with get_session_context(database) as session:
+            return await TaskService(session, giver).transfer_to(taker)
+    finally:
+        await database.close()
+
+
+@app.command()
+def openapi() -> None:
+    """Print the API's OpenAPI document."""
+    import json
+
+    from backend.main import app as application
+
+    json.dump(application.openapi(), sys.stdout, indent=2)
+    print()
+
+
+@app.command()
+def check() -> None:
+    """Look at everything that must be right in production, one line each. Fails where the service would not work."""
+    from backend.check import check_all
+
+    sys.exit(0 if asyncio.run(check_all(_settings())) else 1)

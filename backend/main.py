@@ -1,0 +1,76 @@
+"""The application: `create_app(settings)`, and `app` for `uvicorn backend.main:app`."""
+
+from backend.auth.tokens import TokenVerifier
+from backend.config import Settings, load_settings
+from backend.db.url import database_url, direct_database_url
+
+# Before the imports below, which take a second: a wrong setting is reported at once.
+settings = load_settings(database_url, direct_database_url, TokenVerifier)
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import NoReturn
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+
+from backend.api.middleware import Guard
+from backend.api.openapi import DESCRIPTION, make_openapi
+from backend.api.routers import docs, health, tasks
+from backend.db.session import Database, create_db_and_tables
+from backend.db.url import SQLiteURL
+from backend.errors import DatabaseError
+from backend.log import configure_logging
+
+logger = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application. It connects to nothing before it is asked, so it starts while the database sleeps."""
+    configure_logging(settings)
+    verifier = TokenVerifier(settings)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        database = app.state.database = Database(settings)
+        if isinstance(database.url, SQLiteURL) and not settings.production:
+            await _migrate(database)
+        yield
+        await database.close()
+
+    app = FastAPI(
+        title=docs.TITLE,
+        version="1",
+        description=DESCRIPTION,
+        lifespan=lifespan,
+        # Given as a list rather than included: an included router matches every request twice.
+        routes=[*tasks.router.routes, *health.router.routes, *([] if settings.production else docs.routes())],
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        exception_handlers={HTTPException: _raise, RequestValidationError: _raise},
+        # FastAPI's own telemetry would record validation errors, which hold what users wrote.
+        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+    )
+    app.state.verifier = verifier
+    app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
+    app.add_middleware(Guard, settings=settings, verifier=verifier)
+    return app
+
+
+async def _raise(_request: Request, error: Exception) -> NoReturn:
+    """Leave an error to the guard, which turns all of them into answers."""
+    raise error
+
+
+async def _migrate(database: Database) -> None:
+    try:
+        await create_db_and_tables(database)
+    except DatabaseError as error:  # it says so on every request, too, and may pass
+        logger.error("the database cannot be brought up to date: %s", error)
+
+
+app = create_app(settings)
