@@ -57,10 +57,11 @@ class JWKS:
             await self.fetch()
         elif not self._reachable:
             raise IssuerUnavailable("unknown key id while the issuer is down")
-        key = self.keys.get(wanted)
-        if key is None:
+        if not self.keys:
+            raise IssuerUnavailable("the issuer publishes no key that can be used")
+        if wanted not in self.keys:
             raise TokenInvalid("unknown key id or algorithm")
-        return key
+        return self.keys[wanted]
 
     async def fetch(self) -> None:
         """Fetch the keys, or wait for the fetch under way.
@@ -95,12 +96,13 @@ class JWKS:
 
         body = bytearray()
         async with (
-            httpx.AsyncClient(timeout=FETCH_TIMEOUT, follow_redirects=False, trust_env=False) as client,
-            client.stream("GET", self._url, headers={"Accept": "application/json"}) as response,
+            httpx.AsyncClient(timeout=FETCH_TIMEOUT, follow_redirects=False) as client,
+            # Uncompressed, so that the limit below limits what is read into memory.
+            client.stream("GET", self._url, headers={"Accept-Encoding": "identity"}) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise ValueError("not 200")
-            async for chunk in response.aiter_bytes():
+            async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
                     raise ValueError("too large")

@@ -12,6 +12,8 @@ import math
 import re
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -28,6 +30,7 @@ MAX_TOKEN_LENGTH = 8192
 LEEWAY = 30
 """Seconds that the issuer's clock may differ from ours."""
 MAX_SUBJECT_LENGTH = 255
+MAX_KEPT = 4096
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _FORBIDDEN_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
@@ -37,8 +40,23 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Verified:
+    """The outcome of a verification, as long as the key that it was made with is the one to use."""
+
+    identity: Identity
+    expires: float
+    algorithm: str
+    key_id: str | None
+    key: Key
+
+
 class TokenVerifier:
-    """Verifies bearer tokens by a shared secret (HS256), by an issuer's published keys, or by either."""
+    """Verifies bearer tokens by a shared secret (HS256), by an issuer's published keys, or by either.
+
+    Keeps the last `MAX_KEPT` good outcomes, by the tokens' hashes: a signature is checked once for each token. What is
+    kept ends with the token's `exp`, and with its key: one that was withdrawn, or even fetched anew, is another key.
+    """
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
@@ -53,6 +71,7 @@ class TokenVerifier:
             self.jwks = JWKS(settings.better_auth_jwks_url or f"{settings.better_auth_url}/api/auth/jwks")
         self._issuer = issuer(settings)
         self._audiences = audiences(settings)
+        self._kept: dict[bytes, _Verified] = {}
 
     async def verify(self, token: str) -> Identity:
         """Return who the token speaks for.
@@ -61,35 +80,47 @@ class TokenVerifier:
         `IssuerUnavailable` where there is no key to judge it by.
         """
         try:
-            return await self._verify(token)
+            verified = await self._recall(token)
         except (TokenInvalid, IssuerUnavailable):
             raise
         except Exception as error:  # RecursionError and more can come from inside a JSON or JOSE library
             raise TokenInvalid(f"{type(error).__name__} while reading it") from error
+        if self._clock() >= verified.expires + LEEWAY:
+            raise TokenExpired
+        return verified.identity
 
-    async def _verify(self, token: str) -> Identity:
+    async def _recall(self, token: str) -> _Verified:
+        digest = sha256(token.encode()).digest()
+        verified = self._kept.get(digest)
+        if verified is None or verified.key is not await self._key(verified.algorithm, verified.key_id):
+            verified = await self._verify(token)
+            if len(self._kept) >= MAX_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[digest] = verified
+        return verified
+
+    async def _verify(self, token: str) -> _Verified:
         parts = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
         if parts is None:
             raise TokenInvalid("not a compact JWS of acceptable length")
         header, payload = _decode_json(parts[1]), _decode_json(parts[2])
         _decode_base64url(parts[3])
-        algorithm = _check_header(header)
-        key = await self._key(header, algorithm)
+        algorithm, key_id = _check_header(header)
+        key = await self._key(algorithm, key_id)
         jws.verify(token, key, [algorithm])
-        return self._check_claims(payload)
+        identity, expires = self._check_claims(payload)
+        return _Verified(identity, expires, algorithm, key_id, key)
 
-    async def _key(self, header: dict[str, Any], algorithm: str) -> Key:
+    async def _key(self, algorithm: str, key_id: str | None) -> Key:
         if algorithm == "HS256" and self._secret is not None:
             return self._secret
         if algorithm in PUBLIC_KEY_ALGORITHMS and self.jwks is not None:
-            key_id = header.get("kid")
-            if not isinstance(key_id, str):
+            if key_id is None:
                 raise TokenInvalid("no key id")
             return await self.jwks.key(key_id, algorithm)
         raise TokenInvalid("algorithm not allowed")
 
-    def _check_claims(self, claims: dict[str, Any]) -> Identity:
-        now = self._clock()
+    def _check_claims(self, claims: dict[str, Any]) -> tuple[Identity, float]:
         subject = claims.get("sub")
         if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH or _UNSTORABLE.search(subject):
             raise TokenInvalid("sub is missing or unusable")
@@ -102,11 +133,9 @@ class TokenVerifier:
             raise TokenInvalid("no exp")
         for name in ("nbf", "iat"):
             moment = _time(claims, name)
-            if moment is not None and moment > now + LEEWAY:
+            if moment is not None and moment > self._clock() + LEEWAY:
                 raise TokenInvalid(f"{name} is in the future")
-        if now >= expires + LEEWAY:
-            raise TokenExpired
-        return Identity(subject)
+        return Identity(subject), expires
 
 
 def issuer(settings: Settings) -> str | None:
@@ -171,15 +200,16 @@ def _refuse_constant(_name: str) -> NoReturn:
     raise TokenInvalid("NaN and Infinity are no JSON")
 
 
-def _check_header(header: dict[str, Any]) -> str:
+def _check_header(header: dict[str, Any]) -> tuple[str, str | None]:
+    """Return the algorithm and the key id."""
     if not _FORBIDDEN_HEADERS.isdisjoint(header):
         raise TokenInvalid("a header parameter is refused")
     if "typ" in header and header["typ"] not in _TYPES:
         raise TokenInvalid("wrong type")
-    algorithm = header.get("alg")
-    if not isinstance(algorithm, str):
-        raise TokenInvalid("no algorithm")
-    return algorithm
+    algorithm, key_id = header.get("alg"), header.get("kid")
+    if not isinstance(algorithm, str) or not isinstance(key_id, str | None):
+        raise TokenInvalid("algorithm or key id is missing or no string")
+    return algorithm, key_id
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:
