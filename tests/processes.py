@@ -1,0 +1,145 @@
+"""The program as its users start it: in a process of its own, with an environment of its own."""
+
+import contextlib
+import http.client
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from backend.config import Settings
+
+SCRIPT = str(Path(sys.executable).parent / "todo-backend")
+SERVE: dict[str, list[str]] = {
+    "uvicorn": [sys.executable, "-m", "uvicorn", "backend.main:app"],
+    "todo-backend": [SCRIPT, "serve"],
+    "python -m backend": [sys.executable, "-m", "backend", "serve"],
+}
+"""The ways to start the service."""
+
+DEADLINE = 30.0
+"""Seconds after which a process that does not do what it should has failed: no measure of how fast it must be."""
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of this process without a setting of the service but those given."""
+    settings = {name.upper() for name in Settings.model_fields} | {"PORT", "WEB_CONCURRENCY"}
+    kept = {name: value for name, value in os.environ.items() if name not in settings}
+    return kept | {"PYTHONUNBUFFERED": "1"} | variables
+
+
+def run(command: list[str], cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False
+    )
+
+
+def backend(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run a command of the service to its end."""
+    return run([sys.executable, "-m", "backend", *arguments], cwd, **variables)
+
+
+def eventually(condition: Callable[[], Any], what: str) -> Any:
+    """Wait until a condition holds, and return what it gave."""
+    end = time.monotonic() + DEADLINE
+    while not (value := condition()):
+        assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
+
+
+class Server:
+    """A service that runs in another process."""
+
+    def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path, errors: Path) -> None:
+        self.process = process
+        self.port = port
+        self._output = output
+        self._errors = errors
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def stdout(self) -> str:
+        """What it has printed until now."""
+        return self._output.read_text()
+
+    @property
+    def stderr(self) -> str:
+        """What it has logged until now."""
+        return self._errors.read_text()
+
+    def connect(self) -> socket.socket:
+        """Open a connection for bytes of the test's own."""
+        return socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE)
+
+    def exchange(self, request: bytes) -> bytes:
+        """Send bytes, and return all that comes back until the server closes."""
+        with self.connect() as connection:
+            connection.sendall(request)
+            return read_to_end(connection)
+
+    def answers(self) -> bool:
+        """Tell whether `/health` answers."""
+        assert self.process.poll() is None, f"the server has ended: {self.stderr}"
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        try:
+            connection.request("GET", "/health")
+            return connection.getresponse().status == 200
+        except OSError:
+            return False
+        finally:
+            connection.close()
+
+    def stop(self) -> int:
+        """Ask it to end, wait until it has, and return its status."""
+        self.process.terminate()
+        return self.process.wait(DEADLINE)
+
+
+def read_to_end(connection: socket.socket) -> bytes:
+    """Return all that comes until the other side closes."""
+    received = bytearray()
+    with contextlib.suppress(ConnectionResetError):
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return bytes(received)
+
+
+@contextmanager
+def serving(command: list[str], cwd: Path, **variables: str) -> Iterator[Server]:
+    """Run a service, from its first answer to the end of the block."""
+    port = free_port()
+    output, errors = cwd / "stdout", cwd / "stderr"
+    with output.open("wb") as stdout, errors.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*command, "--port", str(port)], cwd=cwd, env=environment(**variables), stdout=stdout, stderr=stderr
+        )
+    server = Server(process, port, output, errors)
+    try:
+        eventually(server.answers, "the server answers")
+        yield server
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            try:
+                process.wait(DEADLINE)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
