@@ -52,7 +52,14 @@ class DatabaseError(TodoError):
 
 
 class DatabaseUnavailable(DatabaseError):
-    """The database could not be reached or refused; nothing was written."""
+    """The database could not be reached or refused; nothing was written.
+
+    `repeatable` tells that the same statement may well succeed when it is run again.
+    """
+
+    def __init__(self, reason: str, *, repeatable: bool = False) -> None:
+        super().__init__(reason)
+        self.repeatable = repeatable
 
 
 class OutcomeUnknown(DatabaseError):

@@ -7,6 +7,7 @@ is kept. The reasons and the measurements: specs/decisions/0004-neon-connection.
 import asyncio
 import contextlib
 import select
+from contextvars import ContextVar
 from typing import Any
 
 import asyncpg
@@ -17,12 +18,23 @@ from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from backend.config import Settings
+from backend.db.failures import may_pass
 from backend.db.url import DatabaseURL, PostgresURL, SQLiteURL
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that a goodbye to the server may take."""
+
+RETRY_AFTER = 0.05
+"""Seconds before the first new attempt to connect; the pauses grow from there, at random, up to the next figure."""
+MAX_RETRY_AFTER = 0.5
+REFUSED_PATIENCE = 3.0
+"""Seconds for which refused connections are taken for a server that restarts."""
+
+retrying: ContextVar[bool] = ContextVar("retrying", default=True)
+"""Whether failures that may pass are worth another attempt, here and now."""
 
 _closing: set[asyncio.Task[None]] = set()
 
@@ -78,14 +90,37 @@ def connect_timeout(url: DatabaseURL, settings: Settings) -> float:
 
 
 async def connect(url: PostgresURL, settings: Settings) -> asyncpg.Connection:
-    """Connect to PostgreSQL. Raises what asyncpg and the operating system raise, within the connect timeout.
+    """Connect to PostgreSQL, trying again for as long as the connect timeout lasts where the server is not ready yet.
 
-    `statement_cache_size=0` makes asyncpg send statements without names, which is what every PgBouncer in transaction
-    mode can pass on; SQLAlchemy's own cache must then stay at its default, or each statement costs a second round trip.
+    Raises what asyncpg and the operating system raise: at once for what will not pass, such as a wrong password.
     """
+    async with asyncio.timeout(connect_timeout(url, settings)):
+        try:
+            return await _connect_once(url, settings)
+        except Exception as error:
+            if not (may_pass(error) and retrying.get()):
+                raise
+        await asyncio.sleep(RETRY_AFTER)
+        again = AsyncRetrying(
+            retry=retry_if_exception(may_pass),
+            wait=wait_random_exponential(multiplier=RETRY_AFTER, max=MAX_RETRY_AFTER),
+            stop=_nobody_listens,
+            reraise=True,
+        )
+        return await again(_connect_once, url, settings)
+
+
+def _nobody_listens(state: RetryCallState) -> bool:
+    # Neon's proxy always answers. Where nobody does for longer than a restart takes, the caller is better told so.
+    refused = state.outcome is not None and isinstance(state.outcome.exception(), OSError)
+    return refused and (state.seconds_since_start or 0) > REFUSED_PATIENCE
+
+
+async def _connect_once(url: PostgresURL, settings: Settings) -> asyncpg.Connection:
+    # `statement_cache_size=0` makes asyncpg send statements without names, which every PgBouncer in transaction mode
+    # can pass on. SQLAlchemy's own cache must then stay at its default, or each statement costs a second round trip.
     return await asyncpg.connect(
         **url.connect_arguments(),
-        timeout=connect_timeout(url, settings),
         command_timeout=settings.database_command_timeout,
         statement_cache_size=0,
         connection_class=BackgroundCloseConnection,

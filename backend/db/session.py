@@ -11,23 +11,26 @@ scripts need no application: `engine` and `session_maker` of this module are tha
 
 import asyncio
 import functools
+import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Result, text, util
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
-from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.config import Settings, load_settings
-from backend.db.engine import closed_connections, connect_timeout, make_engine, make_migration_engine
+from backend.db.engine import closed_connections, connect_timeout, make_engine, make_migration_engine, retrying
+from backend.db.failures import DATABASE_FAILURES, translate
 from backend.db.url import SQLiteURL, database_url, direct_database_url
-from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
+from backend.errors import DatabaseUnavailable
 
 T = TypeVar("T")
+
+REPEAT_AFTER = 0.1
+"""The longest pause, in seconds, before a statement is run once more."""
 
 _BUFFERED = util.immutabledict({"prebuffer_rows": True})
 
@@ -41,6 +44,7 @@ class Session(AsyncSession):
     def __init__(self, bind: AsyncEngine, *, deadline: float, **options: Any) -> None:
         super().__init__(bind, **options)
         self._deadline = deadline
+        self._sent = False
 
     async def exec(  # type: ignore[override] # one signature instead of SQLModel's overloads with private arguments
         self,
@@ -51,26 +55,44 @@ class Session(AsyncSession):
     ) -> Result[*tuple[Any, ...]]:
         """Run one statement, commit it, and return its rows, all of them fetched.
 
-        Raises `DatabaseUnavailable` where it surely had no effect, `OutcomeUnknown` where a write may have had one,
-        and `DatabaseNotMigrated`. Takes no longer than connect timeout and command timeout together.
+        A statement that surely had no effect, because it reads or was rolled back, is run once more where its
+        connection was lost or another statement was in its way; a write that may have run never is.
+
+        Raises `DatabaseUnavailable` where it had no effect, `OutcomeUnknown` where a write may have had one, and
+        `DatabaseNotMigrated`. Takes no longer than connect timeout and command timeout together.
         """
-        sent = False
+        try:
+            async with asyncio.timeout(self._deadline):
+                try:
+                    return await self._run(statement, params, options)
+                except DatabaseUnavailable as error:
+                    if not error.repeatable or not retrying.get():
+                        raise
+                await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
+                return await self._run(statement, params, options)
+        except TimeoutError as error:
+            raise translate(error, may_have_run=self._sent and not _reads(statement)) from error
+
+    async def _run(self, statement: Executable, params: Any, options: Mapping[str, Any]) -> Result[*tuple[Any, ...]]:
+        self._sent = False
 
         def run() -> Result[*tuple[Any, ...]]:
-            nonlocal sent
             session = self.sync_session
             try:
                 session.connection()
-                sent = True
+                self._sent = True
                 return session.exec(statement, params=params, execution_options=_BUFFERED, **options)  # type: ignore[call-overload, no-any-return] # as above
             finally:
                 session.close()
 
         try:
-            async with asyncio.timeout(self._deadline):
-                return await greenlet_spawn(run)
-        except (OSError, SQLAlchemyError) as error:
-            raise _translate(error, may_have_run=sent and not getattr(statement, "is_select", False)) from error
+            return await greenlet_spawn(run)
+        except DATABASE_FAILURES as error:
+            raise translate(error, may_have_run=self._sent and not _reads(statement)) from error
+
+
+def _reads(statement: Executable) -> bool:
+    return bool(getattr(statement, "is_select", False))
 
 
 class Database:
@@ -98,6 +120,7 @@ class Database:
         await asyncio.shield(self._probe)  # one caller that goes away must not fail the others
 
     async def _ask(self) -> None:
+        retrying.set(False)  # a probe is to tell how things are; this task's context is its own
         await self.session_maker().exec(text("SELECT 1").columns())
 
     async def close(self) -> None:
@@ -135,8 +158,8 @@ async def get_session_context(database: Database | None = None) -> AsyncIterator
             yield session
             committing = True
             await session.commit()
-    except (OSError, SQLAlchemyError) as error:
-        raise _translate(error, may_have_run=committing) from error
+    except DATABASE_FAILURES as error:
+        raise translate(error, may_have_run=committing) from error
 
 
 async def create_db_and_tables(database: Database | None = None) -> None:
@@ -152,8 +175,8 @@ async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
     try:
         async with engine.begin() as connection:
             return await connection.run_sync(change)
-    except (OSError, SQLAlchemyError) as error:
-        raise _translate(error, may_have_run=False) from error
+    except DATABASE_FAILURES as error:
+        raise translate(error, may_have_run=False) from error
     finally:
         await engine.dispose()
         await closed_connections()
@@ -162,49 +185,3 @@ async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
 async def check_db_health(database: Database | None = None) -> None:
     """Return when the database has answered a query. Raises `DatabaseUnavailable`."""
     await (database or default_database()).answers()
-
-
-# SQLSTATE classes and codes (https://www.postgresql.org/docs/current/errcodes-appendix.html).
-_NOT_MIGRATED = ("42P01", "42703", "3F000")
-_CONNECTION_LOST = ("08", "57P", "XX")
-_REFUSED = ("25006", "28", "3D000", "40", "42501", "53", "55", "57014", "58")
-_SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
-
-
-def _translate(error: Exception, *, may_have_run: bool) -> Exception:
-    """Say in the service's words what happened; return the error itself where it can only be a bug."""
-    lost = OutcomeUnknown if may_have_run else DatabaseUnavailable
-    if isinstance(error, PoolTimeoutError):
-        return DatabaseUnavailable("no connection of the pool became free in time")
-    if isinstance(error, OSError):  # DNS, TCP, TLS and time limits reach us as they are, and all are OSErrors
-        return lost(f"{type(error).__name__}: {error}")
-    if not isinstance(error, DBAPIError) or error.orig is None:
-        return error
-    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
-    reason = _reason(error, sqlstate)
-    if sqlstate is not None:
-        return _translate_sqlstate(sqlstate, reason, lost) or error
-    if isinstance(error, OperationalError):  # SQLite's
-        return (DatabaseNotMigrated if any(text in reason for text in _SQLITE_NOT_MIGRATED) else DatabaseUnavailable)(
-            reason
-        )
-    if isinstance(error.driver_exception, ValueError):  # asyncpg could not encode a parameter
-        return error
-    return lost(reason)
-
-
-def _translate_sqlstate(sqlstate: str, reason: str, lost: type[DatabaseError]) -> Exception | None:
-    if sqlstate.startswith(_NOT_MIGRATED):
-        return DatabaseNotMigrated(reason)
-    if sqlstate.startswith(_CONNECTION_LOST):
-        return lost(reason)
-    if sqlstate.startswith(_REFUSED):
-        return DatabaseUnavailable(reason)
-    return None
-
-
-def _reason(error: DBAPIError, sqlstate: str | None) -> str:
-    # The driver's message alone: its DETAIL and HINT, which str() would add, can hold the values of a row.
-    orig = error.orig
-    message = orig.args[0] if orig is not None and orig.args else ""
-    return f"{type(orig).__name__} {sqlstate or ''} {message}".replace("  ", " ")

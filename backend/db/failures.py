@@ -1,0 +1,96 @@
+"""What a failure of the database means: will it pass, can the statement have run, and what is it in our words.
+
+SQLAlchemy wraps some errors of asyncpg and leaves others as they are; Neon's proxy gives every error of its own the
+SQLSTATE XX000, so that only the message tells them apart (specs/decisions/0004-neon-connection.md).
+SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
+"""
+
+import socket
+import ssl
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
+
+DATABASE_FAILURES = (OSError, SQLAlchemyError)
+"""Whatever a statement can raise for the database's sake: DNS, TCP, TLS and time limits are all OSErrors."""
+
+_CONNECTION_LOST = ("08", "57P", "XX")
+_ROLLED_BACK = ("40",)  # deadlock, serialization failure
+_REFUSED = ("25006", "28", "3D000", "42501", "53", "55", "57014", "58")
+_NOT_MIGRATED = ("42P01", "42703", "3F000")
+_SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
+
+_STARTING_OR_FULL = ("57P", "53300", "08000", "08003", "08006")
+_NOT_YET = (
+    "Couldn't connect to compute node",
+    "Control plane request failed",
+    "Too many connections to this endpoint",
+    "Failed to acquire permit",
+    "Authentication timed out",
+    "server login has been failing",  # PgBouncer
+    "no more connections allowed",  # PgBouncer
+)
+_NEVER = ("endpoint is disabled", "cannot be found")
+
+
+def may_pass(error: BaseException) -> bool:
+    """Tell whether an error of connecting means "not yet", so that trying again soon makes sense, or "never"."""
+    if isinstance(error, asyncpg.PostgresError):
+        message = str(error.args[0]) if error.args else ""
+        if any(text in message for text in _NEVER):
+            return False
+        return (error.sqlstate or "").startswith(_STARTING_OR_FULL) or any(text in message for text in _NOT_YET)
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
+    # A server that restarts refuses connections or drops them half made; its socket's file is gone for a moment.
+    return isinstance(error, OSError) and not isinstance(error, ssl.SSLError | PermissionError | TimeoutError)
+
+
+def translate(error: Exception, *, may_have_run: bool) -> Exception:
+    """Say in the service's words what happened; return the error itself where it can only be a bug.
+
+    `may_have_run` tells that a write has been sent: then a lost connection leaves its outcome unknown.
+    """
+    if isinstance(error, PoolTimeoutError):
+        return DatabaseUnavailable("no connection of the pool became free in time")
+    if isinstance(error, TimeoutError):
+        return OutcomeUnknown("timed out") if may_have_run else DatabaseUnavailable("timed out")
+    if isinstance(error, OSError):
+        return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return error
+    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
+    reason = _reason(error.orig, sqlstate)
+    if sqlstate is not None:
+        return _translate_sqlstate(sqlstate, reason, may_have_run=may_have_run) or error
+    if isinstance(error, OperationalError):  # SQLite's
+        not_migrated = any(text in reason for text in _SQLITE_NOT_MIGRATED)
+        return DatabaseNotMigrated(reason) if not_migrated else DatabaseUnavailable(reason)
+    if isinstance(error.driver_exception, ValueError):  # asyncpg could not encode a parameter
+        return error
+    return _lost(reason, may_have_run=may_have_run)
+
+
+def _translate_sqlstate(sqlstate: str, reason: str, *, may_have_run: bool) -> DatabaseError | None:
+    if sqlstate.startswith(_NOT_MIGRATED):
+        return DatabaseNotMigrated(reason)
+    if sqlstate.startswith(_REFUSED):
+        return DatabaseUnavailable(reason)
+    if sqlstate.startswith(_ROLLED_BACK):
+        return DatabaseUnavailable(reason, repeatable=True)
+    if sqlstate.startswith(_CONNECTION_LOST):
+        return _lost(reason, may_have_run=may_have_run)
+    return None
+
+
+def _lost(reason: str, *, may_have_run: bool) -> DatabaseError:
+    return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason, repeatable=True)
+
+
+def _reason(orig: BaseException, sqlstate: str | None) -> str:
+    # The driver's message alone: its DETAIL and HINT, which str() would add, can hold the values of a row.
+    message = orig.args[0] if orig.args else ""
+    return " ".join(filter(None, (type(orig).__name__, sqlstate, str(message))))
