@@ -66,7 +66,7 @@ class Session(AsyncSession):
                 try:
                     return await self._run(statement, params, options)
                 except DatabaseUnavailable as error:
-                    if not error.repeatable or not retrying.get():
+                    if not (error.repeatable and self._sent and retrying.get()):
                         raise
                 await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
                 return await self._run(statement, params, options)
