@@ -123,6 +123,12 @@ async def test_a_body_without_a_token_is_422(
     assert_problem(response, 422, "validation_error", ("body", pointer, code))
 
 
+async def test_a_token_of_half_a_character_is_not_valid(alice: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "application/json"}
+    response = await alice.post(TRANSFER, content=rb'{"from_token": "\ud800"}', headers=headers)
+    assert_problem(response, 422, "invalid_from_token", ("body", "/from_token", "invalid_from_token"))
+
+
 async def test_the_other_users_token_alone_is_not_enough(anonymous: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
     task = await create(bob)
     response = await anonymous.post(TRANSFER, json={"from_token": token_of(bob)})
