@@ -1,0 +1,128 @@
+"""CORS: listed origins, and nobody else, read answers in a browser; the errors too."""
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.api.conftest import ABSENT
+from tests.conftest import client_of, make_settings, running
+
+ORIGIN = "http://localhost:3000"
+EXPOSED = {"location", "link", "retry-after", "x-request-id"}
+STRANGERS = [
+    "http://localhost:3001",
+    "http://localhost",
+    "https://localhost:3000",
+    "http://localhost:30000",
+    "http://localhost:3000.evil.example",
+    "http://localhost:3000@evil.example",
+    "http://evil.example/http://localhost:3000",
+    "http://evillocalhost:3000",
+    "http://sub.localhost:3000",
+    "http://localhost:3000/",
+    "http://LOCALHOST:3000",
+    "http://localhost:3000 http://evil.example",
+    "http://localhost:3000, http://evil.example",
+    "http://localhost:300",
+    "null",
+    "*",
+    "",
+]
+
+strangers = pytest.mark.parametrize("origin", STRANGERS, ids=lambda origin: origin or "empty")
+
+
+def cors_headers(response: httpx.Response) -> set[str]:
+    return {name for name in response.headers if name.startswith("access-control-")}
+
+
+def listed(value: str) -> set[str]:
+    return {part.strip().lower() for part in value.split(",")}
+
+
+def preflight(origin: str, method: str = "PATCH") -> dict[str, str]:
+    return {
+        "Origin": origin,
+        "Access-Control-Request-Method": method,
+        "Access-Control-Request-Headers": "authorization,content-type",
+    }
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", f"/api/tasks/{ABSENT}", "/api/nowhere", "/health"])
+async def test_a_preflight_of_a_listed_origin_is_allowed_without_a_token(
+    anonymous: httpx.AsyncClient, path: str
+) -> None:
+    response = await anonymous.options(path, headers=preflight(ORIGIN))
+    assert (response.status_code, response.content) == (204, b"")
+    assert response.headers.get_list("Access-Control-Allow-Origin") == [ORIGIN]
+    assert listed(response.headers["Access-Control-Allow-Methods"]) >= {"get", "head", "post", "patch", "delete"}
+    assert listed(response.headers["Access-Control-Allow-Headers"]) == {"authorization", "content-type", "x-request-id"}
+    assert int(response.headers["Access-Control-Max-Age"]) > 0
+    assert "Access-Control-Allow-Credentials" not in response.headers
+    assert "Origin" in response.headers["Vary"]
+
+
+@strangers
+async def test_a_preflight_of_another_origin_has_no_cors_header(anonymous: httpx.AsyncClient, origin: str) -> None:
+    response = await anonymous.options("/api/tasks", headers=preflight(origin))
+    assert cors_headers(response) == set()
+    assert "Origin" in response.headers["Vary"]
+
+
+@strangers
+async def test_an_answer_to_another_origin_has_no_cors_header(alice: httpx.AsyncClient, origin: str) -> None:
+    for path in ("/api/tasks", f"/api/tasks/{ABSENT}", "/health"):
+        response = await alice.get(path, headers={"Origin": origin})
+        assert cors_headers(response) == set()
+        assert "Origin" in response.headers["Vary"]
+
+
+async def test_an_answer_without_an_origin_has_no_cors_header(alice: httpx.AsyncClient) -> None:
+    assert cors_headers(await alice.get("/api/tasks")) == set()
+
+
+async def test_two_origins_that_are_not_listed_get_nothing(alice: httpx.AsyncClient) -> None:
+    headers = [("Origin", ORIGIN), ("Origin", "http://evil.example")]
+    assert cors_headers(await alice.get("/api/tasks", headers=headers)) == set()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        ("GET", "/api/tasks", {}, 200),
+        ("HEAD", "/api/tasks", {}, 200),
+        ("POST", "/api/tasks", {"json": {"title": "x"}}, 201),
+        ("POST", "/api/tasks", {"content": b"{", "headers": {"Content-Type": "application/json"}}, 400),
+        ("GET", "/api/tasks", {"headers": {"Authorization": "Bearer x"}}, 401),
+        ("GET", f"/api/tasks/{ABSENT}", {}, 404),
+        ("GET", "/nowhere", {}, 404),
+        ("PUT", "/api/tasks", {}, 405),
+        ("OPTIONS", "/api/tasks", {}, 405),
+        ("POST", "/api/tasks", {"content": b"x" * 70_000}, 413),
+        ("POST", "/api/tasks", {"content": b"x"}, 415),
+        ("POST", "/api/tasks", {"json": {}}, 422),
+        ("GET", "/health", {}, 200),
+        ("GET", "/health/db", {}, 200),
+    ],
+)
+async def test_every_answer_to_a_listed_origin_can_be_read(
+    alice: httpx.AsyncClient, method: str, path: str, options: dict[str, Any], status: int
+) -> None:
+    alice.headers["Origin"] = ORIGIN
+    response = await alice.request(method, path, **options)
+    assert response.status_code == status
+    assert response.headers.get_list("Access-Control-Allow-Origin") == [ORIGIN]
+    assert listed(response.headers["Access-Control-Expose-Headers"]) == EXPOSED
+    assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+async def test_each_of_several_origins_is_named_alone(app: FastAPI) -> None:
+    origins = ["https://app.example.com", "https://other.example.com:8443"]
+    settings = make_settings("sqlite+aiosqlite://", allowed_origins=",".join(origins))
+    async with running(settings) as other, client_of(other, settings) as anonymous:
+        for origin in origins:
+            response = await anonymous.get("/health", headers={"Origin": origin})
+            assert response.headers.get_list("Access-Control-Allow-Origin") == [origin]
+        assert cors_headers(await anonymous.get("/health", headers={"Origin": ORIGIN})) == set()
