@@ -3,11 +3,12 @@
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Literal
 
 from sqlalchemy import text
 
-from backend.auth.tokens import TokenVerifier
+from backend.auth.tokens import LEEWAY, TokenVerifier
 from backend.config import Settings
 from backend.db.engine import closed_connections, connect
 from backend.db.migrations import current, head
@@ -104,7 +105,21 @@ async def _jwks(settings: Settings) -> Finding:
         return Finding("FAIL", "the issuer publishes no key that can be used")
     algorithms = sorted({algorithm for _, algorithm in jwks.keys})
     key_ids = {key_id for key_id, _ in jwks.keys}
-    return Finding("ok", f"{len(key_ids)} keys: {', '.join(algorithms)}")
+    keys = f"{len(key_ids)} keys: {', '.join(algorithms)}"
+    difference = _seconds_from_now(jwks.date)
+    if difference is None:
+        return Finding("ok", f"{keys}; the issuer does not tell the time")
+    if abs(difference) > LEEWAY:
+        direction = "ahead of" if difference > 0 else "behind"
+        return Finding("warn", f"{keys}; the issuer's clock is {abs(difference):.0f} s {direction} ours")
+    return Finding("ok", f"{keys}; the clocks agree")
+
+
+def _seconds_from_now(date: str | None) -> float | None:
+    try:
+        return None if date is None else parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return None
 
 
 _LOOKS: dict[str, Look] = {

@@ -1,8 +1,10 @@
 """The issuer's public keys: fetched when first needed, kept through its outages, fetched again when they rotate."""
 
 import asyncio
+import functools
 import json
 import logging
+import ssl
 import time
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +36,8 @@ class JWKS:
         self._refetched_at = float("-inf")
         self._reachable = True
         self._fetch: asyncio.Task[None] | None = None
+        self.date: str | None = None
+        """The issuer's clock at the last fetch: its `Date` header, if it sends one."""
 
     @property
     def keys(self) -> dict[tuple[str, str], Key]:
@@ -96,12 +100,13 @@ class JWKS:
 
         body = bytearray()
         async with (
-            httpx.AsyncClient(timeout=FETCH_TIMEOUT, follow_redirects=False) as client,
+            httpx.AsyncClient(verify=_authorities(), timeout=FETCH_TIMEOUT, follow_redirects=False) as client,
             # Uncompressed, so that the limit below limits what is read into memory.
             client.stream("GET", self._url, headers={"Accept-Encoding": "identity"}) as response,
         ):
             if response.status_code != httpx.codes.OK:
                 raise ValueError("not 200")
+            self.date = response.headers.get("Date")
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
@@ -109,11 +114,22 @@ class JWKS:
         return bytes(body)
 
 
+@functools.cache
+def _authorities() -> ssl.SSLContext:
+    """Return the trusted authorities, read once: that takes 20 ms, and strangers can bring fetches about."""
+    import httpx
+
+    return httpx.create_ssl_context()
+
+
 def _read(body: bytes) -> dict[tuple[str, str], Key]:
     """Read a key set. A key that cannot be used is left out: it must not keep the others from working."""
     keys: dict[tuple[str, str], Key] = {}
     document: Any = json.loads(body)
-    for entry in document["keys"]:
+    entries = document["keys"]
+    if not isinstance(entries, list):
+        raise TypeError("keys must be a list")
+    for entry in entries:
         key_id = entry.get("kid") if isinstance(entry, dict) else None
         if not isinstance(key_id, str):
             continue

@@ -207,7 +207,7 @@ def _check_header(header: dict[str, Any]) -> tuple[str, str | None]:
     if "typ" in header and header["typ"] not in _TYPES:
         raise TokenInvalid("wrong type")
     algorithm, key_id = header.get("alg"), header.get("kid")
-    if not isinstance(algorithm, str) or not isinstance(key_id, str | None):
+    if not isinstance(algorithm, str) or not (isinstance(key_id, str) or "kid" not in header):
         raise TokenInvalid("algorithm or key id is missing or no string")
     return algorithm, key_id
 
