@@ -7,11 +7,12 @@ is kept. The reasons and the measurements: specs/decisions/0004-neon-connection.
 import asyncio
 import contextlib
 import select
+from contextlib import AbstractAsyncContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
 import asyncpg
-from sqlalchemy import URL, Connection, NullPool, event
+from sqlalchemy import URL, AsyncAdaptedQueuePool, Connection, NullPool, event
 from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -23,6 +24,7 @@ from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_ran
 from backend.config import Settings
 from backend.db.failures import may_pass
 from backend.db.url import DatabaseURL, PostgresURL, SQLiteURL
+from backend.errors import DatabaseUnavailable
 
 CLOSE_TIMEOUT = 2.0
 """Seconds that a goodbye to the server may take."""
@@ -94,20 +96,33 @@ async def connect(url: PostgresURL, settings: Settings) -> asyncpg.Connection:
 
     Raises what asyncpg and the operating system raise: at once for what will not pass, such as a wrong password.
     """
-    async with asyncio.timeout(connect_timeout(url, settings)):
+    failures: list[Exception] = []
+
+    async def attempt() -> asyncpg.Connection:
         try:
             return await _connect_once(url, settings)
         except Exception as error:
-            if not (may_pass(error) and retrying.get()):
-                raise
-        await asyncio.sleep(RETRY_AFTER)
-        again = AsyncRetrying(
-            retry=retry_if_exception(may_pass),
-            wait=wait_random_exponential(multiplier=RETRY_AFTER, max=MAX_RETRY_AFTER),
-            stop=_nobody_listens,
-            reraise=True,
-        )
-        return await again(_connect_once, url, settings)
+            failures.append(error)
+            raise
+
+    try:
+        async with asyncio.timeout(connect_timeout(url, settings)):
+            try:
+                return await attempt()
+            except Exception as error:
+                if not (may_pass(error) and retrying.get()):
+                    raise
+            await asyncio.sleep(RETRY_AFTER)
+            again = AsyncRetrying(
+                retry=retry_if_exception(may_pass),
+                wait=wait_random_exponential(multiplier=RETRY_AFTER, max=MAX_RETRY_AFTER),
+                stop=_nobody_listens,
+                reraise=True,
+            )
+            return await again(attempt)
+    except TimeoutError as error:
+        error.args = (f"after {failures[-1]!r}",) if failures else ()
+        raise
 
 
 def _nobody_listens(state: RetryCallState) -> bool:
@@ -125,6 +140,40 @@ async def _connect_once(url: PostgresURL, settings: Settings) -> asyncpg.Connect
         statement_cache_size=0,
         connection_class=BackgroundCloseConnection,
     )
+
+
+class Turns:
+    """Admits as many at once as the pool has connections, first come, first served.
+
+    The pool's own queue gives a connection to whoever asks in the moment when it comes back, past all who wait: under
+    load some requests would wait until they fail.
+    """
+
+    def __init__(self, places: int, timeout: float) -> None:
+        self._semaphore = asyncio.Semaphore(places)
+        self._timeout = timeout
+
+    async def __aenter__(self) -> None:
+        """Wait for a turn, `DATABASE_POOL_TIMEOUT` at most. Raises `DatabaseUnavailable`."""
+        if not self._semaphore.locked():
+            await self._semaphore.acquire()
+            return
+        try:
+            async with asyncio.timeout(self._timeout):
+                await self._semaphore.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("no connection of the pool became free in time") from None
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._semaphore.release()
+
+
+def make_turns(engine: AsyncEngine, settings: Settings) -> AbstractAsyncContextManager[None]:
+    """Return the turns of an engine's pool; without a pool nobody has to wait."""
+    pool = engine.pool
+    if not isinstance(pool, AsyncAdaptedQueuePool):
+        return nullcontext()
+    return Turns(pool.size() + pool._max_overflow, settings.database_pool_timeout)  # noqa: SLF001 # it is not told otherwise
 
 
 def make_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:

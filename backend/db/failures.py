@@ -57,7 +57,8 @@ def translate(error: Exception, *, may_have_run: bool) -> Exception:
     if isinstance(error, PoolTimeoutError):
         return DatabaseUnavailable("no connection of the pool became free in time")
     if isinstance(error, TimeoutError):
-        return OutcomeUnknown("timed out") if may_have_run else DatabaseUnavailable("timed out")
+        reason = f"timed out {error}".rstrip()
+        return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason)
     if isinstance(error, OSError):
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
     if not isinstance(error, DBAPIError) or error.orig is None:

@@ -13,7 +13,7 @@ import asyncio
 import functools
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Result, text, util
@@ -22,7 +22,14 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.config import Settings, load_settings
-from backend.db.engine import closed_connections, connect_timeout, make_engine, make_migration_engine, retrying
+from backend.db.engine import (
+    closed_connections,
+    connect_timeout,
+    make_engine,
+    make_migration_engine,
+    make_turns,
+    retrying,
+)
 from backend.db.failures import DATABASE_FAILURES, translate
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseUnavailable
@@ -41,8 +48,11 @@ class Session(AsyncSession):
     It holds nothing in between, so nobody has to close it. Failures are those of `errors.DatabaseError`.
     """
 
-    def __init__(self, bind: AsyncEngine, *, deadline: float, **options: Any) -> None:
+    def __init__(
+        self, bind: AsyncEngine, *, turns: AbstractAsyncContextManager[None], deadline: float, **options: Any
+    ) -> None:
         super().__init__(bind, **options)
+        self._turns = turns
         self._deadline = deadline
         self._sent = False
 
@@ -62,7 +72,7 @@ class Session(AsyncSession):
         `DatabaseNotMigrated`. Takes no longer than connect timeout and command timeout together.
         """
         try:
-            async with asyncio.timeout(self._deadline):
+            async with asyncio.timeout(self._deadline), self._turns:
                 try:
                     return await self._run(statement, params, options)
                 except DatabaseUnavailable as error:
@@ -103,7 +113,8 @@ class Database:
         self.url = database_url(settings)
         self.engine = make_engine(self.url, settings)
         deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
-        self.session_maker = async_sessionmaker(self.engine, class_=Session, deadline=deadline)
+        turns = make_turns(self.engine, settings)
+        self.session_maker = async_sessionmaker(self.engine, class_=Session, turns=turns, deadline=deadline)
         isolation = "SERIALIZABLE" if isinstance(self.url, SQLiteURL) else "READ COMMITTED"
         self.transaction_maker = async_sessionmaker(
             self.engine.execution_options(isolation_level=isolation), class_=AsyncSession, expire_on_commit=False
