@@ -1,0 +1,90 @@
+"""The database as the service meets it in production."""
+
+from collections.abc import AsyncIterator, Callable
+
+import asyncpg
+import pytest
+
+from backend.db.session import Database, create_db_and_tables
+from backend.db.url import PostgresURL, parse_database_url
+from tests.conftest import make_settings, new_postgres_database
+from tests.neon import Neon, neon_like, pgbouncer_program
+
+NewDatabase = Callable[..., Database]
+
+
+@pytest.fixture(scope="session")
+async def neon() -> AsyncIterator[Neon]:
+    """A migrated PostgreSQL behind PgBouncer behind TLS."""
+    if pgbouncer_program() is None:
+        pytest.skip("PgBouncer is not installed")
+    async with neon_like() as neon:
+        database = Database(make_settings(neon.url()))
+        await create_db_and_tables(database)
+        await database.close()
+        yield neon
+
+
+@pytest.fixture(scope="session")
+async def migrated_postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
+    """A migrated PostgreSQL database of these tests."""
+    async with new_postgres_database(postgres_server_url) as url:
+        database = Database(make_settings(url))
+        await create_db_and_tables(database)
+        await database.close()
+        yield url
+
+
+@pytest.fixture(scope="session")
+async def migrated_sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A migrated SQLite file of these tests."""
+    url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('db') / 'todo.db'}"
+    database = Database(make_settings(url))
+    await create_db_and_tables(database)
+    await database.close()
+    return url
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgres"])
+def migrated_url(request: pytest.FixtureRequest) -> str:
+    """A migrated database of either engine."""
+    url: str = request.getfixturevalue(f"migrated_{request.param}_url")
+    return url
+
+
+@pytest.fixture
+async def empty_postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
+    """An empty PostgreSQL database of the test's own."""
+    async with new_postgres_database(postgres_server_url) as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def empty_url(request: pytest.FixtureRequest) -> str:
+    """An empty database of either engine."""
+    url: str = request.getfixturevalue("sqlite_url" if request.param == "sqlite" else "empty_postgres_url")
+    return url
+
+
+@pytest.fixture
+async def open_database() -> AsyncIterator[NewDatabase]:
+    """A maker of databases that are closed after the test."""
+    opened: list[Database] = []
+
+    def make(url: str, **changes: object) -> Database:
+        opened.append(Database(make_settings(url, **changes)))
+        return opened[-1]
+
+    yield make
+    for database in opened:
+        await database.close()
+
+
+@pytest.fixture
+async def server(migrated_postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A connection of the test's own to the migrated PostgreSQL database."""
+    url = parse_database_url(migrated_postgres_url)
+    assert isinstance(url, PostgresURL)
+    connection = await asyncpg.connect(**url.connect_arguments())
+    yield connection
+    await connection.close()

@@ -1,0 +1,245 @@
+"""The connection to a stand-in for Neon: TLS, passwords, a pooler in transaction mode, and how little it may cost."""
+
+import asyncio
+import random
+import ssl
+import uuid
+from typing import Any
+
+import httpx
+import pytest
+
+from backend.db.engine import closed_connections
+from backend.db.session import Database, check_db_health, get_session
+from backend.errors import DatabaseUnavailable
+from backend.models.task import TaskCreate
+from backend.services.tasks import TaskService
+from tests.conftest import client_of, make_settings, running
+from tests.neon import Neon, certificate_of_localhost
+from tests.network import proxy_to
+
+NULL_POOL_ROUND_TRIPS = 7
+"""TLS asked for, TLS, start, password (2), statement prepared, statement run. TCP's own is not seen here."""
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        "sslmode=require&channel_binding=require",
+        "sslmode=require",
+        "application_name=tasks&sslmode=require&connect_timeout=15",
+        "sslmode=verify-full&sslrootcert={certificate}",
+        "sslmode=verify-ca&sslrootcert={certificate}",
+        "",
+    ],
+)
+async def test_a_console_string_works_as_it_is(neon: Neon, parameters: str) -> None:
+    neon.edge.server_names.clear()
+    database = Database(make_settings(neon.url(parameters.format(certificate=neon.certificate))))
+    await check_db_health(database)
+    assert set(neon.edge.server_names) == {"localhost"}  # by its name (SNI) Neon's proxy finds the server
+    await database.close()
+
+
+@pytest.mark.parametrize(
+    ("parameters", "host"),
+    [
+        ("sslmode=verify-full", "localhost"),  # this machine's authorities do not know the certificate
+        ("sslmode=verify-full&sslrootcert={certificate}", "127.0.0.1"),  # which is not this address's
+        ("sslmode=verify-ca&sslrootcert={other}", "localhost"),
+        ("sslmode=disable", "localhost"),  # the edge does not speak without TLS
+    ],
+)
+async def test_an_impostor_is_refused_and_never_asked_twice(neon: Neon, parameters: str, host: str) -> None:
+    with certificate_of_localhost() as (_, other):
+        parameters = parameters.format(certificate=neon.certificate, other=other)
+        database = Database(make_settings(neon.url(parameters, host), database_connect_timeout=3))
+        with pytest.raises(DatabaseUnavailable):
+            await check_db_health(database)
+        await database.close()
+
+
+async def test_the_tls_context_is_made_once(neon: Neon, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[dict[str, Any]] = []
+    original = ssl.create_default_context
+
+    def make(**options: Any) -> ssl.SSLContext:
+        made.append(options)
+        return original(**options)
+
+    monkeypatch.setattr(ssl, "create_default_context", make)
+    database = Database(make_settings(neon.url()))
+    for _ in range(3):
+        await TaskService(get_session(database), "somebody").stats()
+    await database.close()
+    assert len(made) == 1
+
+
+def requests(task_id: str) -> list[tuple[str, str, Any]]:
+    """One request for each endpoint that is one statement."""
+    return [
+        ("GET", "/api/tasks", None),
+        ("GET", "/api/tasks?completed=true&limit=5", None),
+        ("POST", "/api/tasks", {"title": "x"}),
+        ("GET", f"/api/tasks/{task_id}", None),
+        ("PATCH", f"/api/tasks/{task_id}", {"title": "y"}),
+        ("PATCH", f"/api/tasks/{task_id}", {}),
+        ("POST", f"/api/tasks/{task_id}/toggle", None),
+        ("POST", "/api/tasks/bulk-complete", {"task_ids": [task_id]}),
+        ("GET", "/api/tasks/stats", None),
+        ("DELETE", f"/api/tasks/{task_id}", None),
+        ("DELETE", "/api/tasks?completed=true", None),
+        ("GET", "/health/db", None),
+    ]
+
+
+@pytest.mark.parametrize(("pool_size", "expected"), [(0, NULL_POOL_ROUND_TRIPS), (1, 1)])
+async def test_every_endpoint_costs_the_fewest_round_trips(neon: Neon, pool_size: int, expected: int) -> None:
+    settings = make_settings(neon.url(), database_pool_size=pool_size, database_max_overflow=0)
+    async with running(settings) as app, client_of(app, settings, f"counter-{uuid.uuid4()}") as client:
+        counts = {}
+        for _ in range(2):  # a pooled connection prepares each statement once; then it is one round trip
+            task_id = (await client.post("/api/tasks", json={"title": "x"})).json()["id"]
+            for method, path, body in requests(task_id):
+                await closed_connections()
+                neon.edge.round_trips = 0
+                await client.request(method, path, json=body)
+                counts[method, path.replace(task_id, "{id}"), str(body).replace(task_id, "{id}")] = (
+                    neon.edge.round_trips
+                )
+    assert {request: count for request, count in counts.items() if count != expected} == {}
+
+
+@pytest.mark.parametrize("pool_size", [0, 5])
+async def test_ten_thousand_requests_through_a_pool_of_two_meet_no_error_and_no_foreign_task(
+    neon: Neon, pool_size: int
+) -> None:
+    settings = make_settings(neon.url(), database_pool_size=pool_size, log_level="WARNING")
+    total, workers = (2_000, 8) if pool_size == 0 else (8_000, 16)
+    async with running(settings) as app:
+
+        async def work(number: int) -> None:
+            name = f"worker-{number}-{uuid.uuid4()}"
+            choose = random.Random(number)
+            async with client_of(app, settings, name) as client:
+                ids: list[str] = []
+                for _ in range(total // workers):
+                    await one_request(client, name, ids, choose)
+
+        await asyncio.gather(*(work(number) for number in range(workers)))
+
+
+async def one_request(client: httpx.AsyncClient, name: str, ids: list[str], choose: random.Random) -> None:
+    action = choose.choice(["create", "list", "get", "patch", "toggle", "delete", "stats"]) if ids else "create"
+    some = choose.choice(ids) if ids else ""
+    match action:
+        case "create":
+            answer = await client.post("/api/tasks", json={"title": name})
+            assert answer.status_code == 201, answer.text
+            ids.append(answer.json()["id"])
+        case "list":
+            answer = await client.get("/api/tasks?limit=20")
+            assert [task["id"] for task in answer.json()] == ids[::-1][:20]
+        case "get":
+            answer = await client.get(f"/api/tasks/{some}")
+        case "patch":
+            answer = await client.patch(f"/api/tasks/{some}", json={"description": name})
+        case "toggle":
+            answer = await client.post(f"/api/tasks/{some}/toggle")
+        case "delete":
+            answer = await client.delete(f"/api/tasks/{some}")
+            ids.remove(some)
+        case _:
+            answer = await client.get("/api/tasks/stats")
+            assert answer.json()["total"] == len(ids)
+    assert answer.status_code in {200, 201, 204}, answer.text
+    if action in {"create", "get", "patch", "toggle"}:
+        assert answer.json()["title"] == name
+
+
+async def test_an_answer_does_not_wait_for_the_goodbye(neon: Neon) -> None:
+    database = Database(make_settings(neon.url()))
+    service = TaskService(get_session(database), "somebody")
+    await service.stats()
+    assert len(neon.edge.open) >= 1  # the answer is here, and the connection is not closed yet
+    await database.close()
+
+
+async def test_a_connection_that_died_while_idle_is_not_used(neon: Neon) -> None:
+    settings = make_settings(neon.url(), database_pool_size=3)
+    database = Database(settings)
+    service = TaskService(get_session(database), "somebody")
+    await asyncio.gather(*(TaskService(get_session(database), "somebody").stats() for _ in range(3)))
+    neon.edge.cut_all()
+    await asyncio.sleep(0)  # the sockets are closed now; the service's event loop has not been told
+    await service.create(TaskCreate(title="a write: it is never tried twice"))
+    await database.close()
+
+
+async def test_waking_up_is_waited_for(neon: Neon) -> None:
+    neon.pgbouncer.kill()
+    database = Database(make_settings(neon.url()))
+    writing = asyncio.create_task(TaskService(get_session(database), "somebody").create(TaskCreate(title="patient")))
+    before = neon.edge.connections
+    async with asyncio.timeout(20):
+        while neon.edge.connections < before + 2:  # it has tried, failed and tried again  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+    neon.pgbouncer.start()
+    assert (await writing)["title"] == "patient"
+    await database.close()
+
+
+async def test_a_wrong_password_is_refused_at_once(neon: Neon) -> None:
+    url = neon.url().replace("odd", "even")
+    database = Database(make_settings(url))
+    before = neon.edge.connections
+    with pytest.raises(DatabaseUnavailable):
+        await TaskService(get_session(database), "somebody").stats()
+    assert neon.edge.connections == before + 1
+    await database.close()
+
+
+async def test_a_probe_is_not_repeated(neon: Neon) -> None:
+    neon.pgbouncer.kill()
+    database = Database(make_settings(neon.url()))
+    before = neon.edge.connections
+    with pytest.raises(DatabaseUnavailable):
+        await check_db_health(database)
+    assert neon.edge.connections == before + 1
+    neon.pgbouncer.start()
+    await check_db_health(database)  # whole again, without a restart
+    await database.close()
+
+
+async def test_a_black_hole_does_not_make_callers_queue(neon: Neon) -> None:
+    database = Database(make_settings(neon.url(), database_connect_timeout=1))
+    neon.edge.flowing.clear()
+    try:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        outcomes = await asyncio.gather(
+            *(TaskService(get_session(database), "somebody").stats() for _ in range(20)), return_exceptions=True
+        )
+        # No measure of speed: twenty callers behind one another would take twenty seconds.
+        assert loop.time() - started < 10
+        assert {type(outcome) for outcome in outcomes} == {DatabaseUnavailable}
+    finally:
+        neon.edge.flowing.set()
+    await check_db_health(database)
+    await database.close()
+
+
+async def test_a_lost_commit_is_an_unknown_outcome_and_a_lost_read_is_read_again(neon: Neon) -> None:
+    async with proxy_to(port=neon.pgbouncer.port) as proxy:
+        url = neon.url("sslmode=disable").replace(f":{neon.edge.port}/", f":{proxy.port}/")
+        settings = make_settings(url, database_pool_size=1)
+        async with running(settings) as app, client_of(app, settings, f"cut-{uuid.uuid4()}") as client:
+            first = (await client.post("/api/tasks", json={"title": "first"})).json()
+            for cut, stored in (("cut_before", ["first"]), ("cut_after", ["cut_after", "first"])):
+                setattr(proxy, cut, cut.encode())  # in the message that runs the INSERT: it carries the title
+                answer = await client.post("/api/tasks", json={"title": cut})
+                assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+                assert [task["title"] for task in (await client.get("/api/tasks")).json()] == stored
+            proxy.cut_after = b"SELECT"
+            assert (await client.get(f"/api/tasks/{first['id']}")).json()["title"] == "first"
+            assert proxy.cut_after is None
