@@ -124,13 +124,12 @@ def read_to_end(connection: socket.socket) -> bytes:
 
 @contextmanager
 def serving(command: list[str], cwd: Path, **variables: str) -> Iterator[Server]:
-    """Run a service, from its first answer to the end of the block."""
-    port = free_port()
+    """Run a service, from its first answer to the end of the block; on a free port, if PORT does not say which."""
+    port = int(variables["PORT"]) if "PORT" in variables else free_port()
+    command = command if "PORT" in variables else [*command, "--port", str(port)]
     output, errors = cwd / "stdout", cwd / "stderr"
     with output.open("wb") as stdout, errors.open("wb") as stderr:
-        process = subprocess.Popen(
-            [*command, "--port", str(port)], cwd=cwd, env=environment(**variables), stdout=stdout, stderr=stderr
-        )
+        process = subprocess.Popen(command, cwd=cwd, env=environment(**variables), stdout=stdout, stderr=stderr)
     server = Server(process, port, output, errors)
     try:
         eventually(server.answers, "the server answers")
