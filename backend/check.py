@@ -77,7 +77,10 @@ async def _tls(settings: Settings) -> Finding:
         return Finding("warn", "not encrypted")
     if url.sslmode == "verify-full":
         return Finding("ok", f"{tls.version()}, certificate and host name verified")
-    return Finding("ok", f"{tls.version()}, as sslmode={url.sslmode}; sslmode=verify-full would keep an impostor out")
+    advice = "sslmode=verify-full keeps an impostor out"
+    if url.channel_binding_required:
+        advice = f"asyncpg has no channel binding, so channel_binding=require is not kept; {advice}"
+    return Finding("ok", f"{tls.version()}, sslmode={url.sslmode}; {advice}")
 
 
 async def _pooler(settings: Settings) -> Finding:

@@ -40,8 +40,8 @@ def _http_url(value: str) -> str:
 def _origin(value: str) -> str:
     # Browsers send an origin in lower case and without a path (RFC 6454); "*" would be one, too, and is refused here.
     url = _http_url(value)
-    if urlsplit(url).path:
-        raise ValueError("each must be an origin such as https://app.example.com, without a path")
+    if urlsplit(url).path or "*" in url:
+        raise ValueError("each must be an origin such as https://app.example.com, without a path or wildcard")
     return url.lower()
 
 

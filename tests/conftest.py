@@ -17,6 +17,7 @@ import asyncpg
 import httpx
 import hypothesis
 import pytest
+from dotenv import dotenv_values
 
 from backend.config import Settings
 
@@ -28,7 +29,7 @@ SECRET = "a-secret-for-tests-that-is-long-enough"
 
 # What a developer has in .env or exported must not change what the tests see.
 Settings.model_config["env_file"] = None
-_DATABASE_URL_TEST = os.environ.pop("DATABASE_URL_TEST", None)
+_DATABASE_URL_TEST = os.environ.get("DATABASE_URL_TEST") or dotenv_values(".env").get("DATABASE_URL_TEST")
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
 os.environ["BETTER_AUTH_SECRET"] = SECRET  # for importing backend.main, which makes an application

@@ -21,7 +21,7 @@ from backend.api.problems import Problem, problem_of, problem_response
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
 from backend.config import Settings
-from backend.errors import TokenInvalid, TokenMissing
+from backend.errors import TokenExpired, TokenInvalid, TokenMissing
 
 MAX_BODY = 64 * 1024
 MAX_DISCARDED = 1024 * 1024
@@ -224,5 +224,7 @@ def log_error(error: Exception, problem: Problem, request_id: str) -> None:
     """Log why a request failed, where the answer must not say it."""
     if problem.kind.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
+    elif isinstance(error, TokenExpired):
+        return  # every token ends so
     elif problem.kind.status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, TokenInvalid):
         logger.warning("%s: %s", problem.kind.code, error, extra={"request_id": request_id})

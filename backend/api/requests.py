@@ -37,7 +37,17 @@ class StrictRequest(Request):
         return self._json
 
 
-class StrictRoute(APIRoute):
+class Route(APIRoute):
+    """A route that refuses another method with all the methods that its address has."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle the request; refuse its method with an `Allow` header that names all the address's routes have."""
+        if scope["method"] not in (self.methods or ()):
+            raise Problem("method_not_allowed", headers={"Allow": _allowed_methods(scope)})
+        await super().handle(scope, receive, send)
+
+
+class StrictRoute(Route):
     """A route that takes only the parameters it names, each once, and only the body it names."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -57,12 +67,6 @@ class StrictRoute(APIRoute):
             return await handle(request)
 
         return handle_strictly
-
-    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle the request; refuse its method with an `Allow` header that names all the address's routes have."""
-        if scope["method"] not in (self.methods or ()):
-            raise Problem("method_not_allowed", headers={"Allow": _allowed_methods(scope)})
-        await super().handle(scope, receive, send)
 
 
 def _allowed_methods(scope: Scope) -> str:

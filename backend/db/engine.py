@@ -26,7 +26,7 @@ from backend.db.failures import may_pass
 from backend.db.url import DatabaseURL, PostgresURL, SQLiteURL
 from backend.errors import DatabaseUnavailable
 
-CLOSE_TIMEOUT = 2.0
+CLOSE_TIMEOUT = 1.0
 """Seconds that a goodbye to the server may take."""
 
 RETRY_AFTER = 0.05
@@ -34,6 +34,9 @@ RETRY_AFTER = 0.05
 MAX_RETRY_AFTER = 0.5
 REFUSED_PATIENCE = 3.0
 """Seconds for which refused connections are taken for a server that restarts."""
+
+MIGRATION_TIMEOUT = 90.0
+"""Seconds that one statement of a migration may take; the server's own limit, set by the migration, comes before it."""
 
 retrying: ContextVar[bool] = ContextVar("retrying", default=True)
 """Whether failures that may pass are worth another attempt, here and now."""
@@ -91,7 +94,7 @@ def connect_timeout(url: DatabaseURL, settings: Settings) -> float:
     return settings.database_connect_timeout if own is None else own
 
 
-async def connect(url: PostgresURL, settings: Settings) -> asyncpg.Connection:
+async def connect(url: PostgresURL, settings: Settings, *, command_timeout: float | None = None) -> asyncpg.Connection:
     """Connect to PostgreSQL, trying again for as long as the connect timeout lasts where the server is not ready yet.
 
     Raises what asyncpg and the operating system raise: at once for what will not pass, such as a wrong password.
@@ -100,7 +103,7 @@ async def connect(url: PostgresURL, settings: Settings) -> asyncpg.Connection:
 
     async def attempt() -> asyncpg.Connection:
         try:
-            return await _connect_once(url, settings)
+            return await _connect_once(url, command_timeout or settings.database_command_timeout)
         except Exception as error:
             failures.append(error)
             raise
@@ -131,12 +134,12 @@ def _nobody_listens(state: RetryCallState) -> bool:
     return refused and (state.seconds_since_start or 0) > REFUSED_PATIENCE
 
 
-async def _connect_once(url: PostgresURL, settings: Settings) -> asyncpg.Connection:
+async def _connect_once(url: PostgresURL, command_timeout: float) -> asyncpg.Connection:
     # `statement_cache_size=0` makes asyncpg send statements without names, which every PgBouncer in transaction mode
     # can pass on. SQLAlchemy's own cache must then stay at its default, or each statement costs a second round trip.
     return await asyncpg.connect(
         **url.connect_arguments(),
-        command_timeout=settings.database_command_timeout,
+        command_timeout=command_timeout,
         statement_cache_size=0,
         connection_class=BackgroundCloseConnection,
     )
@@ -249,7 +252,7 @@ def make_migration_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
     if isinstance(url, PostgresURL):
         return create_async_engine(
             URL.create("postgresql+asyncpg"),
-            async_creator=lambda: connect(url, settings),
+            async_creator=lambda: connect(url, settings, command_timeout=MIGRATION_TIMEOUT),
             poolclass=NullPool,
             hide_parameters=True,
         )

@@ -7,6 +7,7 @@ from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict
 
 from backend.api.deps import CurrentDatabase
 from backend.api.openapi import documented
+from backend.api.requests import Route
 from backend.db.session import check_db_health
 
 
@@ -23,7 +24,9 @@ class Healthy(TypedDict):
     database: Literal["connected"]
 
 
-router = APIRouter(prefix="/health", tags=["health"], generate_unique_id_function=lambda route: route.name)
+router = APIRouter(
+    prefix="/health", tags=["health"], route_class=Route, generate_unique_id_function=lambda route: route.name
+)
 
 
 @router.get("", **documented(200, example={"status": "ok"}, public=True))
