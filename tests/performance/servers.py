@@ -1,0 +1,189 @@
+"""What the measurements run against: PostgreSQL with TLS and passwords, PgBouncer with TLS, and the three services."""
+
+import getpass
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from backend.auth.tokens import mint
+from backend.config import Settings
+from tests.neon import certificate_of_localhost, free_port, pgbouncer_program
+
+SECRET = "a-secret-for-measurements-of-enough-length"
+PASSWORD = "measure"
+BIN = Path(sys.executable).parent
+
+
+def postgres_programs() -> Path | None:
+    """The folder of Debian's PostgreSQL programs, None where they are not installed. The tests' own has no TLS."""
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    return found[-1].parent if found else None
+
+
+def _as_unprivileged(folder: Path) -> list[str | Path]:
+    # Neither server runs as root. Where the measurements do, their folder goes to the package's own user.
+    if getpass.getuser() != "root":
+        return []
+    shutil.chown(folder, "postgres")
+    return ["runuser", "-u", "postgres", "--"]
+
+
+@contextmanager
+def postgres() -> Iterator[int]:
+    """Run PostgreSQL, TLS and SCRAM required, with a role and a database `bench`; give its port."""
+    programs = postgres_programs()
+    assert programs is not None
+    with tempfile.TemporaryDirectory() as name, certificate_of_localhost() as (_, certificate):
+        folder, port = Path(name), free_port()
+        user = _as_unprivileged(folder)
+        (folder / "password").write_text(PASSWORD)
+        (folder / "password").chmod(0o644)
+        data = folder / "data"
+        initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", "bench", "-A", "scram-sha-256", f"--pwfile={folder}/password"]
+        subprocess.run([*user, *initdb], check=True, stdout=subprocess.DEVNULL)
+        for source, target in ((certificate, "server.crt"), (certificate.parent / "key.pem", "server.key")):
+            shutil.copy(source, data / target)
+            (data / target).chmod(0o600)
+            if user:
+                shutil.chown(data / target, "postgres")
+        options = f"-p {port} -c ssl=on -c listen_addresses=127.0.0.1 -c unix_socket_directories="
+        server = subprocess.Popen(
+            [*user, programs / "postgres", "-D", data, *options.split()],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        environment = {**os.environ, "PGPASSWORD": PASSWORD}
+        create: list[str | Path] = [programs / "psql", "-h", "127.0.0.1", "-p", str(port), "-U", "bench", "postgres"]
+        while subprocess.run(
+            [*create, "-qc", "CREATE DATABASE bench"], env=environment, stderr=subprocess.DEVNULL
+        ).returncode:
+            time.sleep(0.1)
+        try:
+            yield port
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.wait()
+
+
+@contextmanager
+def pgbouncer(postgres_port: int) -> Iterator[int]:
+    """Run PgBouncer in transaction mode, TLS and SCRAM required, before a PostgreSQL; give its port."""
+    with tempfile.TemporaryDirectory() as name, certificate_of_localhost() as (_, certificate):
+        folder, port = Path(name), free_port()
+        user = _as_unprivileged(folder)
+        shutil.copy(certificate, folder / "server.crt")
+        shutil.copy(certificate.parent / "key.pem", folder / "server.key")
+        (folder / "users").write_text(f'"bench" "{PASSWORD}"\n')
+        (folder / "ini").write_text(
+            f"[databases]\nbench = host=127.0.0.1 port={postgres_port}\n[pgbouncer]\nlisten_addr = 127.0.0.1\n"
+            f"listen_port = {port}\nunix_socket_dir =\nauth_type = scram-sha-256\nauth_file = {folder}/users\n"
+            "pool_mode = transaction\ndefault_pool_size = 20\nmax_client_conn = 1000\nserver_tls_sslmode = require\n"
+            f"client_tls_sslmode = require\nclient_tls_cert_file = {folder}/server.crt\n"
+            f"client_tls_key_file = {folder}/server.key\nlogfile = {folder}/log\n"
+        )
+        if user:
+            for path in folder.iterdir():
+                shutil.chown(path, "postgres")
+        server = subprocess.Popen(
+            [*user, str(pgbouncer_program()), "-q", str(folder / "ini")],
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            yield port
+        finally:
+            os.killpg(server.pid, signal.SIGINT)
+            server.wait()
+
+
+@dataclass
+class Service:
+    """A service under measurement."""
+
+    name: str
+    port: int
+    process: psutil.Process
+
+    def cpu(self) -> float:
+        """Seconds of CPU that it has used so far, all its processes together."""
+        processes = [self.process, *self.process.children(recursive=True)]
+        return sum(sum(process.cpu_times()[:2]) for process in processes)
+
+    def memory(self) -> int:
+        """Bytes of memory that are its own."""
+        return sum(process.memory_info().rss for process in [self.process, *self.process.children(recursive=True)])
+
+    def request(self, method: str, path: str, body: Any = None) -> Any:
+        """Make one request."""
+        data = json.dumps(body).encode() if body is not None else None
+        url = f"http://127.0.0.1:{self.port}{path}"
+        request = urllib.request.Request(url, data, HEADERS, method=method)  # our own address
+        with urllib.request.urlopen(request) as answer:  # as above
+            return json.loads(answer.read() or b"null")
+
+
+def database_url(port: int) -> str:
+    """The address of `bench` behind a port."""
+    return f"postgresql://bench:{PASSWORD}@127.0.0.1:{port}/bench?sslmode=require"
+
+
+def environment(port: int, pool_size: int) -> dict[str, str]:
+    """The settings of all three services."""
+    return {
+        **os.environ,
+        "BETTER_AUTH_SECRET": SECRET,
+        "DATABASE_URL": database_url(port),
+        "DATABASE_POOL_SIZE": str(pool_size),
+        "MAX_CONCURRENT_REQUESTS": "1000",
+        "ENVIRONMENT": "development",
+        "BASELINE_DATABASE_URL": database_url(port).replace("postgresql", "postgresql+asyncpg").partition("?")[0],
+        "FLOOR_DATABASE_URL": database_url(port).partition("?")[0],
+    }
+
+
+TOKEN = mint(Settings(_env_file=None, better_auth_secret=SECRET), "bench", 24 * 3600)
+HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
+
+COMMANDS = {
+    "floor": [str(BIN / "uvicorn"), "tests.performance.floor:app", "--no-access-log"],
+    "service": [str(BIN / "todo-backend"), "serve", "--host", "127.0.0.1"],
+    "recipe": [str(BIN / "uvicorn"), "tests.performance.baseline:app", "--no-access-log"],
+}
+
+
+@contextmanager
+def service(name: str, database_port: int, pool_size: int, *options: str) -> Iterator[Service]:
+    """Run one of the three, as it is run in production, for as long as the block lasts."""
+    port = free_port()
+    process = psutil.Popen(
+        [*COMMANDS[name], "--port", str(port), *options],
+        env=environment(database_port, pool_size),
+        cwd=Path(__file__).parents[2],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    running = Service(name, port, process)
+    while True:
+        with suppress(OSError):
+            running.request("GET", "/health")
+            break
+        assert process.poll() is None, f"{name} has ended"
+        time.sleep(0.01)
+    try:
+        yield running
+    finally:
+        process.terminate()
+        process.wait()
