@@ -4,8 +4,7 @@ import re
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from fastapi import Depends, Path, Query, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi import Depends, Path, Query, Request
 from pydantic import BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
@@ -68,18 +67,10 @@ OnlyCompleted = Annotated[
 ]
 
 
-class Bearer(HTTPBearer):
-    """The bearer scheme, for the documentation. The guard has verified the token before any route is chosen."""
-
-    async def __call__(self, request: Request) -> Identity:  # type: ignore[override] # what it returns is ours to say
-        """Return whom the guard has identified."""
-        identity: Identity = request.scope["identity"]
-        return identity
-
-
-Caller = Annotated[
-    Identity, Security(Bearer(bearerFormat="JWT", description="A JWT of Better Auth, or of `todo-backend token`."))
-]
+async def _caller(request: Request) -> Identity:
+    """Whom the guard has identified, before any route was chosen."""
+    caller: Identity = request.scope["identity"]
+    return caller
 
 
 async def _database(request: Request) -> Database:
@@ -87,20 +78,18 @@ async def _database(request: Request) -> Database:
     return database
 
 
-CurrentDatabase = Annotated[Database, Depends(_database)]
-
-
 async def _verifier(request: Request) -> TokenVerifier:
     verifier: TokenVerifier = request.app.state.verifier
     return verifier
 
 
+async def _tasks(request: Request) -> TaskService:
+    # Asks for no other dependency: FastAPI takes as long to resolve one as to check a token.
+    return TaskService(get_session(request.app.state.database), request.scope["identity"].user_id)
+
+
+Caller = Annotated[Identity, Depends(_caller)]
+CurrentDatabase = Annotated[Database, Depends(_database)]
 CurrentVerifier = Annotated[TokenVerifier, Depends(_verifier)]
-
-
-async def _tasks(database: CurrentDatabase, caller: Caller) -> TaskService:
-    return TaskService(get_session(database), caller.user_id)
-
-
 Tasks = Annotated[TaskService, Depends(_tasks)]
 """The caller's tasks, and nobody else's."""

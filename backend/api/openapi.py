@@ -39,6 +39,14 @@ MERGE_PATCH_BODY: dict[str, Any] = {
     "requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": "#/components/schemas/TaskUpdate"}}}}
 }
 
+# Written out: the guard verifies tokens, so there is no dependency of FastAPI's to take the scheme from.
+BEARER = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "A JWT of Better Auth, or of `todo-backend token`.",
+}
+
 _BODY_PROBLEMS = ("malformed_json", "request_timeout", "body_too_large", "unsupported_media_type")
 _DATABASE_PROBLEMS = ("database_unavailable", "outcome_unknown", "database_not_migrated")
 
@@ -75,6 +83,7 @@ def documented(
     task: bool = False,
     public: bool = False,
     database: bool = False,
+    extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return a route's `responses`: the good one with its example, and every problem that it can answer with."""
     good: dict[str, Any] = {"description": HTTPStatus(status).phrase}
@@ -90,7 +99,8 @@ def documented(
         codes += ["token_missing", "token_invalid", "token_expired", "validation_error", "overloaded"]
         codes += ["issuer_unavailable", *_BODY_PROBLEMS, *_DATABASE_PROBLEMS]
         codes += ["task_not_found"] if task else []
-    return {"responses": {status: good, **_problems(codes)}}
+    responses = {"responses": {status: good, **_problems(codes)}}
+    return responses if public else responses | {"openapi_extra": {"security": [{"Bearer": []}]} | (extra or {})}
 
 
 def _problems(codes: Iterable[str]) -> dict[int, Any]:
@@ -129,5 +139,6 @@ def make_openapi(app: FastAPI) -> dict[str, Any]:
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
         document["components"]["schemas"] = dict(sorted(schemas.items()))
+        document["components"]["securitySchemes"] = {"Bearer": BEARER}
         app.openapi_schema = document
     return app.openapi_schema

@@ -167,8 +167,7 @@ async def get_task(tasks: Tasks, task_id: TaskId) -> Response:
 @router.patch(
     "/{id:task_id}",
     response_model=TaskPublic,
-    **documented(200, example=TASK_EXAMPLE, task=True),
-    openapi_extra=MERGE_PATCH_BODY,
+    **documented(200, example=TASK_EXAMPLE, task=True, extra=MERGE_PATCH_BODY),
 )
 async def update_task(tasks: Tasks, task_id: TaskId, patch: TaskUpdate) -> Response:
     """Change a task. What is absent is kept; `null` clears the description; `{}` changes nothing."""
