@@ -1,0 +1,73 @@
+"""requirements.lock: every distribution that the project needs, at the version that these tests ran with."""
+
+import re
+import tomllib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+LOCK = ROOT / "requirements.lock"
+PROJECT = ROOT / "pyproject.toml"
+BUILD = {"flit-core"}
+"""Needed to install the project, not by it."""
+
+
+def needs(name: str) -> list[str]:
+    """The requirements of a distribution; our own as they are written now, whenever it was installed."""
+    if name != "todo-backend":
+        return distribution(name).requires or []
+    project = tomllib.loads(PROJECT.read_text())["project"]
+    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+
+
+def closure() -> dict[str, str]:
+    """All distributions that the project needs, for running and for developing, with their installed versions."""
+    found: dict[str, str] = {}
+    done = set()
+    todo: list[tuple[str, frozenset[str]]] = [("todo-backend", frozenset())]
+    while todo:
+        name, extras = todo.pop()
+        if (name, extras) in done:
+            continue
+        done.add((name, extras))
+        for text in needs(name):
+            requirement = Requirement(text)
+            if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in {"", *extras}):
+                continue
+            needed = canonicalize_name(requirement.name)
+            try:
+                found[needed] = distribution(needed).version
+            except PackageNotFoundError:
+                raise AssertionError(f"{needed}, which {name} needs, is not installed") from None
+            todo.append((needed, frozenset(requirement.extras)))
+    return found
+
+
+def locked() -> dict[str, str]:
+    pairs = [line.split("==") for line in LOCK.read_text().splitlines()]
+    return {canonicalize_name(name): version for name, version in pairs}
+
+
+def test_every_line_is_a_name_and_a_version() -> None:
+    for line in LOCK.read_text().splitlines():
+        assert re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.+!]+", line), line
+
+
+def test_no_name_is_there_twice() -> None:
+    assert len(locked()) == len(LOCK.read_text().splitlines())
+
+
+def test_the_lock_is_what_the_project_needs_at_the_installed_versions() -> None:
+    needed = closure()
+    pinned = {name: version for name, version in locked().items() if name not in BUILD}
+    missing = {name: version for name, version in needed.items() if pinned.get(name) != version}
+    assert not missing, f"needed and installed, but not so in requirements.lock (make lock): {missing}"
+    unneeded = set(pinned) - set(needed)
+    assert not unneeded, f"in requirements.lock, but nothing needs it (make lock): {unneeded}"
+
+
+def test_the_build_tool_is_locked_too() -> None:
+    assert set(locked()) >= BUILD

@@ -1,0 +1,156 @@
+"""The OpenAPI document: committed as it is generated, complete, and as strict as the service."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from backend.api.problems import KINDS
+from backend.main import app as application
+from backend.models.task import TaskCreate
+
+COMMITTED = Path(__file__).parents[2] / "specs/openapi.json"
+DOCUMENT: dict[str, Any] = application.openapi()
+
+OPERATIONS: dict[str, dict[str, Any]] = {
+    f"{method.upper()} {path}": operation
+    for path, methods in DOCUMENT["paths"].items()
+    for method, operation in methods.items()
+}
+
+COMMON = {200, 400, 401, 408, 413, 415, 422, 500, 503}
+EXPECTED: dict[str, set[int]] = {
+    "GET /api/tasks": COMMON,
+    "POST /api/tasks": COMMON - {200} | {201},
+    "DELETE /api/tasks": COMMON,
+    "GET /api/tasks/stats": COMMON,
+    "POST /api/tasks/bulk-complete": COMMON,
+    "POST /api/tasks/transfer": COMMON,
+    "GET /api/tasks/{id}": COMMON | {404},
+    "PATCH /api/tasks/{id}": COMMON | {404},
+    "DELETE /api/tasks/{id}": COMMON - {200} | {204, 404},
+    "POST /api/tasks/{id}/toggle": COMMON | {404},
+    "GET /health": {200, 500},
+    "GET /health/db": {200, 500, 503},
+}
+"""What each route can answer, of its own or through the guard."""
+
+
+def test_the_committed_document_is_the_generated_one() -> None:
+    assert json.loads(COMMITTED.read_text()) == DOCUMENT, "write it anew: make openapi"
+
+
+def test_every_route_is_documented() -> None:
+    assert set(OPERATIONS) == set(EXPECTED)
+
+
+@pytest.mark.parametrize("operation", EXPECTED)
+def test_every_status_that_a_route_can_answer_is_documented(operation: str) -> None:
+    documented = {int(status) for status in OPERATIONS[operation]["responses"]}
+    assert EXPECTED[operation] <= documented, f"not documented: {EXPECTED[operation] - documented}"
+
+
+@pytest.mark.parametrize("operation", EXPECTED)
+def test_every_problem_is_documented_as_one(operation: str) -> None:
+    for status, response in OPERATIONS[operation]["responses"].items():
+        if int(status) < 400:
+            continue
+        content = response["content"]
+        assert list(content) == ["application/problem+json"]
+        assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
+        for code, example in content["application/problem+json"]["examples"].items():
+            assert KINDS[code].status == int(status)
+            assert example["value"]["code"] == code
+
+
+@pytest.mark.parametrize("operation", EXPECTED)
+def test_every_answer_with_a_body_has_an_example(operation: str) -> None:
+    for status, response in OPERATIONS[operation]["responses"].items():
+        for media in response.get("content", {}).values():
+            assert "example" in media or "examples" in media, f"{operation} {status}"
+
+
+@pytest.mark.parametrize("operation", EXPECTED)
+def test_the_bearer_scheme_is_asked_for_where_it_is_needed(operation: str) -> None:
+    scheme = DOCUMENT["components"]["securitySchemes"]
+    [(name, definition)] = scheme.items()
+    assert (definition["type"], definition["scheme"]) == ("http", "bearer")
+    expected: list[Any] | None = [{name: []}] if "/api/" in operation else None
+    assert OPERATIONS[operation].get("security") == expected
+
+
+def test_every_reference_leads_somewhere() -> None:
+    for name in re.findall(r'"#/components/schemas/([^"]+)"', json.dumps(DOCUMENT)):
+        assert name in DOCUMENT["components"]["schemas"]
+
+
+def test_every_operation_has_a_name_of_its_own() -> None:
+    names = [operation["operationId"] for operation in OPERATIONS.values()]
+    assert len(set(names)) == len(names)
+
+
+def test_no_input_has_an_owner() -> None:
+    schemas = DOCUMENT["components"]["schemas"]
+    for name in ("TaskCreate", "TaskUpdate", "BulkComplete", "TaskPublic"):
+        assert not {"user_id", "owner"} & set(schemas[name]["properties"])
+        if name != "TaskPublic":
+            assert schemas[name]["additionalProperties"] is False
+
+
+# Titles: JSON Schema and the service agree, character by character.
+
+# Python's "\s" and "^…$" differ from ECMA 262's, so the pattern must use neither; re then reads it the same way.
+TITLE: dict[str, Any] = DOCUMENT["components"]["schemas"]["TaskCreate"]["properties"]["title"]
+DESCRIPTION: dict[str, Any] = DOCUMENT["components"]["schemas"]["TaskCreate"]["properties"]["description"]["anyOf"][0]
+
+
+def matches(schema: dict[str, Any], text: str) -> bool:
+    # ECMA's `$` is the very end, which is Python's `\Z`.
+    pattern = schema["pattern"].removesuffix("$") + r"\Z"
+    return schema.get("minLength", 0) <= len(text) <= schema["maxLength"] and re.search(pattern, text) is not None
+
+
+def accepted(**fields: str) -> bool:
+    try:
+        TaskCreate.model_validate({"title": "title", **fields})
+    except ValueError:
+        return False
+    return True
+
+
+SPACES = "\t\n\x0b\x0c\r\x1c\x1d\x1e\x1f \x85\xa0\u1680\u2000\u200a\u2028\u2029\u202f\u205f\u3000"
+NEARLY_SPACES = "\0\u200b\u2060\ufeff\u180e\x08\x1b"
+characters = st.sampled_from(SPACES + NEARLY_SPACES + "ab") | st.characters(exclude_categories=["Cs"])
+
+
+def test_the_patterns_use_nothing_that_languages_read_in_different_ways() -> None:
+    for schema in (TITLE, DESCRIPTION):
+        assert not re.search(r"\\[swdSWDbBZzAh]", schema["pattern"])
+
+
+@given(st.text(characters, max_size=8))
+def test_a_short_title_is_accepted_where_its_schema_matches(title: str) -> None:
+    assert accepted(title=title) is matches(TITLE, title)
+
+
+@given(st.integers(195, 205), characters)
+def test_a_long_title_is_accepted_where_its_schema_matches(length: int, character: str) -> None:
+    title = "a" + character * (length - 2) + "b"
+    assert accepted(title=title) is matches(TITLE, title)
+
+
+@given(st.text(characters, max_size=8) | st.builds(str.__mul__, characters, st.integers(1995, 2005)))
+def test_a_description_is_accepted_where_its_schema_matches(description: str) -> None:
+    assert accepted(description=description) is matches(DESCRIPTION, description)
+
+
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(title=st.text(characters, max_size=6))
+async def test_the_api_itself_agrees_with_the_schema(alice: httpx.AsyncClient, title: str) -> None:
+    answer = await alice.post("/api/tasks", json={"title": title})
+    assert answer.status_code == (201 if matches(TITLE, title) else 422)

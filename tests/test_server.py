@@ -1,0 +1,437 @@
+"""The running server, byte by byte: what a client can send, how the process ends, and what it logs."""
+
+import json
+import signal
+import socket
+import sqlite3
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from backend.auth.tokens import mint
+from tests.conftest import SECRET, make_settings
+from tests.processes import SCRIPT, SERVE, Server, backend, eventually, read_to_end, serving
+
+LIMIT = 64 * 1024
+TOKEN = mint(make_settings("sqlite+aiosqlite://"), "alice", 3600)
+AUTHORIZED = f"Host: test\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+JSON = b"Content-Type: application/json\r\n"
+
+
+def settings_of(folder: Path, **changes: str) -> dict[str, str]:
+    return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"} | changes
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server in development, on an SQLite file."""
+    folder = tmp_path_factory.mktemp("server")
+    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings_of(folder)) as server:
+        yield server
+
+
+class Answer:
+    """One answer, read from a connection."""
+
+    def __init__(self, connection: socket.socket, *, head: bool = False) -> None:
+        self._file = connection.makefile("rb")
+        self.status = int(self._file.readline().split()[1])
+        self.headers: dict[str, str] = {}
+        while (line := self._file.readline().strip()) != b"":
+            name, _, value = line.decode("latin-1").partition(":")
+            self.headers[name.lower()] = value.strip()
+        self.body = b"" if head else self._file.read(int(self.headers.get("content-length", "0")))
+
+
+def closes(connection: socket.socket) -> bool:
+    """Tell whether the server closes the connection without another byte."""
+    return read_to_end(connection) == b""
+
+
+def post(body: bytes, *headers: bytes) -> bytes:
+    lines = b"".join((AUTHORIZED, JSON, *headers))
+    return b"POST /api/tasks HTTP/1.1\r\n" + lines + b"\r\n" + body
+
+
+def with_length(body: bytes) -> bytes:
+    return b"Content-Length: %d\r\n" % len(body)
+
+
+CHUNKED = b"Transfer-Encoding: chunked\r\n"
+
+
+def chunks(body: bytes, size: int) -> bytes:
+    pieces = [body[at : at + size] for at in range(0, len(body), size)]
+    return b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in pieces) + b"0\r\n\r\n"
+
+
+def titled(title: str) -> bytes:
+    return json.dumps({"title": title}).encode()
+
+
+# Framing
+
+
+@pytest.mark.parametrize("method", [b"POST", b"GET", b"DELETE"])
+def test_a_length_and_chunks_together_are_refused_and_the_connection_is_closed(server: Server, method: bytes) -> None:
+    smuggled = b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n"
+    body = b"0\r\n\r\n" + smuggled
+    with server.connect() as connection:
+        connection.sendall(
+            method + b" /api/tasks HTTP/1.1\r\n" + AUTHORIZED + JSON + with_length(body) + CHUNKED + b"\r\n" + body
+        )
+        answer = Answer(connection)
+        assert answer.status == 400
+        assert closes(connection)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        b"Content-Length: 5\r\nContent-Length: 6\r\n",
+        b"Content-Length: x\r\n",
+        b"Content-Length: -1\r\n",
+        b"Content-Length: +5\r\n",
+        b"Content-Length: 5, 5\r\n",
+        b"Transfer-Encoding: gzip\r\n",
+        b"Transfer-Encoding: chunked, identity\r\n",
+    ],
+)
+def test_a_length_that_cannot_be_read_is_refused_and_the_connection_is_closed(server: Server, headers: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(post(b"{}   ", headers))
+        received = read_to_end(connection)
+    assert received.startswith(b"HTTP/1.1 400 ")
+    assert received.count(b"HTTP/1.1") == 1
+
+
+@pytest.mark.parametrize("request_line", [b"nonsense", b"GET", b"GET /health HTTP/9.9", b"\x16\x03\x01"])
+def test_what_is_no_http_is_refused_and_the_connection_is_closed(server: Server, request_line: bytes) -> None:
+    received = server.exchange(request_line + b"\r\nHost: test\r\n\r\n")
+    assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
+    assert server.answers()
+
+
+# Bodies
+
+
+@pytest.mark.parametrize("size", [1000, LIMIT, 7])
+def test_a_body_in_chunks_is_a_body(server: Server, size: int) -> None:
+    with server.connect() as connection:
+        connection.sendall(post(chunks(titled("in chunks"), size), CHUNKED))
+        answer = Answer(connection)
+        assert answer.status == 201
+        assert json.loads(answer.body)["title"] == "in chunks"
+
+
+def padded(size: int) -> bytes:
+    body = titled("padded")
+    return body + b" " * (size - len(body))
+
+
+@pytest.mark.parametrize(("size", "status"), [(LIMIT, 201), (LIMIT + 1, 413), (LIMIT * 4, 413)])
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_has_at_most_64_kib(server: Server, size: int, status: int, chunked: bool) -> None:
+    body = padded(size)
+    with server.connect() as connection:
+        connection.sendall(post(chunks(body, 4096), CHUNKED) if chunked else post(body, with_length(body)))
+        answer = Answer(connection)
+        assert answer.status == status
+        if status == 413:
+            assert answer.headers["content-type"] == "application/problem+json"
+            assert closes(connection)
+
+
+def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(post(b"", b"Content-Length: 99999999\r\nExpect: 100-continue\r\n"))
+        assert Answer(connection).status == 413
+
+
+def test_a_body_that_is_asked_for_is_waited_for(server: Server) -> None:
+    body = titled("expected")
+    with server.connect() as connection:
+        connection.sendall(post(b"", with_length(body), b"Expect: 100-continue\r\n"))
+        assert Answer(connection).status == 100
+        connection.sendall(body)
+        assert Answer(connection).status == 201
+
+
+def test_an_endless_body_is_not_collected(server: Server) -> None:
+    sent = 0
+    with server.connect() as connection:
+        connection.sendall(post(b"", CHUNKED))
+        piece = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+        try:
+            while sent < 500:  # 32 MiB
+                connection.sendall(piece)
+                sent += 1
+        except OSError:
+            pass
+    assert sent < 500
+    assert server.answers()
+
+
+# Connections
+
+
+def test_requests_in_one_go_are_answered_in_their_order(server: Server) -> None:
+    bodies = [titled(f"pipelined {number}") for number in range(5)]
+    with server.connect() as connection:
+        connection.sendall(b"".join(post(body, with_length(body)) for body in bodies))
+        titles = [json.loads(Answer(connection).body)["title"] for _ in bodies]
+    assert titles == [f"pipelined {number}" for number in range(5)]
+
+
+def test_a_connection_is_kept_after_an_error_that_leaves_no_doubt(server: Server) -> None:
+    with server.connect() as connection:
+        for path, status in ((b"/api/nothing", 404), (b"/api/tasks/x", 422), (b"/health", 200)):
+            connection.sendall(b"GET " + path + b" HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
+            assert Answer(connection).status == status
+
+
+@pytest.mark.parametrize("path", [b"/api/tasks", b"/api/tasks/stats", b"/health", b"/health/db", b"/openapi.json"])
+def test_head_is_get_without_a_body(server: Server, path: bytes) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET " + path + b" HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
+        get = Answer(connection)
+        connection.sendall(b"HEAD " + path + b" HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
+        head = Answer(connection, head=True)
+        # Were there a body, the next answer would begin with it.
+        connection.sendall(b"GET /health HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
+        assert Answer(connection).body == b'{"status":"ok"}'
+    varying = {"date", "x-request-id"}
+    assert head.status == get.status == 200
+    assert {k: v for k, v in head.headers.items() if k not in varying} == {
+        k: v for k, v in get.headers.items() if k not in varying
+    }
+
+
+def test_the_server_does_not_say_what_it_is(server: Server) -> None:
+    assert "server" not in httpx.get(f"{server.url}/health").headers
+
+
+def test_two_authorization_headers_are_refused(server: Server) -> None:
+    received = server.exchange(
+        b"GET /api/tasks HTTP/1.1\r\n"
+        + AUTHORIZED
+        + f"Authorization: Bearer {TOKEN}\r\n".encode()
+        + b"Connection: close\r\n\r\n"
+    )
+    assert received.startswith(b"HTTP/1.1 401 ")
+
+
+def test_a_header_in_latin_1_is_no_failure(server: Server) -> None:
+    received = server.exchange(
+        b"GET /api/tasks HTTP/1.1\r\nHost: test\r\nAuthorization: Bearer \xff\xfe\r\nConnection: close\r\n\r\n"
+    )
+    assert received.startswith(b"HTTP/1.1 401 ")
+
+
+@pytest.mark.parametrize("way", SERVE)
+def test_every_way_to_start_serves(way: str, tmp_path: Path) -> None:
+    with serving(SERVE[way], tmp_path, **settings_of(tmp_path)) as server:
+        answer = httpx.post(
+            f"{server.url}/api/tasks", json={"title": way}, headers={"Authorization": f"Bearer {TOKEN}"}
+        )
+        assert (answer.status_code, answer.json()["title"]) == (201, way)
+
+
+def test_two_workers_share_a_port_and_end_together(tmp_path: Path) -> None:
+    command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"]
+    with serving(command, tmp_path, **settings_of(tmp_path)) as server:
+        eventually(lambda: server.stderr.count("startup complete") >= 2, "both workers have started")
+        statuses = {
+            httpx.post(
+                f"{server.url}/api/tasks", json={"title": "t"}, headers={"Authorization": f"Bearer {TOKEN}"}
+            ).status_code
+            for _ in range(20)
+        }
+        assert statuses == {201}
+        server.stop()
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+
+
+# The end
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_a_request_whose_body_is_arriving_finish(tmp_path: Path, sent: signal.Signals) -> None:
+    body = titled("finished")
+    with serving([SCRIPT, "serve"], tmp_path, **settings_of(tmp_path)) as server:
+        with server.connect() as connection:
+            connection.sendall(post(body[:5], with_length(body)))
+            with server.connect() as idle:
+                idle.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+                assert Answer(idle).status == 200
+                server.process.send_signal(sent)
+                assert closes(idle)  # by which the server shows that it has begun to end
+            connection.sendall(body[5:])
+            answer = Answer(connection)
+            assert (answer.status, json.loads(answer.body)["title"]) == (201, "finished")
+        server.process.wait(20)
+        with closing(sqlite3.connect(tmp_path / "todo.db")) as file:
+            assert file.execute("SELECT title FROM tasks").fetchall() == [("finished",)]
+
+
+def test_a_signal_lets_a_request_that_waits_for_the_database_finish(tmp_path: Path) -> None:
+    body = titled("finished")
+    with (
+        serving([SCRIPT, "serve"], tmp_path, **settings_of(tmp_path, LOG_LEVEL="DEBUG")) as server,
+        closing(sqlite3.connect(tmp_path / "todo.db", isolation_level=None)) as file,
+        server.connect() as connection,
+        server.connect() as idle,
+    ):
+        idle.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert Answer(idle).status == 200
+        file.execute("BEGIN IMMEDIATE")
+        connection.sendall(post(body, with_length(body)))
+        # One that is sent later on another connection, and answered, shows that this one has arrived.
+        idle.sendall(b"GET /health/db HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert Answer(idle).status == 200
+        server.process.terminate()
+        assert closes(idle)
+        assert server.process.poll() is None
+        file.execute("ROLLBACK")
+        assert Answer(connection).status == 201
+        server.process.wait(20)
+
+
+def test_requests_that_never_end_do_not_keep_the_process(tmp_path: Path) -> None:
+    with (
+        serving([SCRIPT, "serve"], tmp_path, **settings_of(tmp_path)) as server,
+        server.connect() as connection,
+    ):
+        connection.sendall(post(b"{", b"Content-Length: 100\r\n"))
+        assert server.answers()
+        server.process.terminate()
+        server.process.wait(20)  # the limits of a body and of the shutdown are ten seconds
+
+
+# What is logged
+
+
+CANARY = "c4n4ry"
+CANARY_SECRET = f"{CANARY}-secret-of-more-than-32-bytes"
+
+
+def make_trouble(server: Server, token: str) -> None:
+    """Send canaries in every place of a request, and good and bad requests of every kind."""
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=server.url, headers=headers) as client:
+        task = {"title": f"{CANARY}-title", "description": f"{CANARY}-description"}
+        address = client.post("/api/tasks", json=task).headers["Location"]
+        assert client.get(address).json()["title"] == f"{CANARY}-title"
+        client.patch(address, json={"description": f"{CANARY}-changed"})
+        client.post("/api/tasks", json=task | {CANARY: CANARY})
+        client.post("/api/tasks", json={"title": f"{CANARY}\0"})
+        client.post("/api/tasks", json={"title": CANARY * 100})
+        client.post(
+            "/api/tasks", content=f'{{"title": "{CANARY}'.encode(), headers={"Content-Type": "application/json"}
+        )
+        client.post("/api/tasks/transfer", json={"from_token": f"{CANARY}.{CANARY}.{CANARY}"})
+        client.get("/api/tasks", params={CANARY: CANARY, "cursor": CANARY})
+        client.get(f"/api/tasks/{CANARY}")
+        client.get(f"/{CANARY}%0a%1b[31m")
+        client.get("/api/tasks", headers={"Authorization": f"Bearer {CANARY}"})
+        client.get("/api/tasks", headers={"Authorization": f"Bearer {token[:-2]}"})
+        client.get("/api/tasks", headers={"Authorization": f"Basic {CANARY}"})
+        client.get("/api/tasks", headers={"Cookie": CANARY, "User-Agent": CANARY, "Origin": f"https://{CANARY}"})
+        client.delete(address)
+
+
+def canary_token() -> str:
+    settings = make_settings("sqlite+aiosqlite://", better_auth_secret=CANARY_SECRET)
+    return mint(settings, f"{CANARY}-user", 3600)
+
+
+@pytest.mark.parametrize("level", ["INFO", "DEBUG"])
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_no_line_holds_what_a_user_sent(level: str, log_format: str, tmp_path: Path) -> None:
+    token = canary_token()
+    settings = settings_of(tmp_path, BETTER_AUTH_SECRET=CANARY_SECRET, LOG_LEVEL=level, LOG_FORMAT=log_format)
+    with serving([SCRIPT, "serve"], tmp_path, **settings) as server:
+        make_trouble(server, token)
+        # A failing statement, whose parameters the driver knows.
+        with closing(sqlite3.connect(tmp_path / "todo.db", isolation_level=None)) as file:
+            file.execute("ALTER TABLE tasks RENAME TO elsewhere")
+        failed = httpx.post(
+            f"{server.url}/api/tasks",
+            json={"title": f"{CANARY}-lost", "description": CANARY},
+            headers={"Authorization": f"Bearer {token}"},
+        )
+        assert failed.status_code == 503
+        server.stop()
+    log = server.stdout + server.stderr
+    assert "request" in log
+    assert CANARY not in log
+    for part in token.split("."):
+        assert part not in log
+    assert "INSERT" not in log
+    assert "\x1b" not in log
+
+
+def request_lines(server: Server) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in server.stderr.splitlines()]
+    return [line for line in lines if line["logger"] == "backend.request"]
+
+
+@pytest.fixture(scope="module")
+def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server in production, on a migrated SQLite file."""
+    folder = tmp_path_factory.mktemp("production")
+    settings = settings_of(folder, ENVIRONMENT="production")
+    migrated = backend("migrate", cwd=folder, **settings)
+    assert migrated.returncode == 0, migrated.stderr
+    with serving([SCRIPT, "serve"], folder, **settings) as server:
+        yield server
+
+
+def test_production_logs_json_with_a_line_for_each_request(production: Server) -> None:
+    headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-ID": "the-id"}
+    assert httpx.get(f"{production.url}/api/tasks", headers=headers).status_code == 200
+    assert httpx.get(f"{production.url}/api/tasks/x", headers=headers).status_code == 422
+    lines = eventually(
+        lambda: (
+            [line for line in request_lines(production) if line["request_id"] == "the-id"][1:]
+            and [line for line in request_lines(production) if line["request_id"] == "the-id"]
+        ),
+        "both requests are logged",
+    )
+    assert [(line["method"], line["route"], line["status"]) for line in lines] == [
+        ("GET", "/api/tasks", 200),
+        ("GET", "/api/tasks/{id}", 422),
+    ]
+    for line in lines:
+        assert line["level"] == "INFO"
+        assert line["time"].endswith("Z")
+        assert line["duration_ms"] > 0
+
+
+def test_production_has_no_docs_page_but_the_document(production: Server) -> None:
+    for path in ("/docs", "/docs/assets/swagger-ui-bundle.js", "/redoc"):
+        assert httpx.get(f"{production.url}{path}").status_code == 404
+    assert httpx.get(f"{production.url}/openapi.json").json()["openapi"].startswith("3.")
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_every_line_of_production_is_json_from_the_first_to_the_last(workers: str, tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, ENVIRONMENT="production", LOG_LEVEL="DEBUG")
+    with serving([sys.executable, "-m", "backend", "serve", "--workers", workers], tmp_path, **settings) as server:
+        with server.connect() as connection:
+            connection.sendall(b"nonsense\r\n\r\n")
+            read_to_end(connection)
+        # The file has no tables: what the log says of that is JSON, too.
+        answer = httpx.get(f"{server.url}/api/tasks", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_not_migrated")
+        server.stop()
+    lines = [json.loads(line) for line in server.stderr.splitlines()]
+    assert len(lines) > 3
+    assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
+    assert server.stdout == ""
