@@ -78,6 +78,7 @@ def serve(
 def _serve(settings: Settings, host: str, port: int, **options: Any) -> None:
     import uvicorn
 
+    from backend.api.protocol import LimitedProtocol
     from backend.log import configure_logging
 
     configure_logging(settings)  # for the process that watches the workers; each of them does it for itself
@@ -85,7 +86,7 @@ def _serve(settings: Settings, host: str, port: int, **options: Any) -> None:
         "backend.main:app",
         host=host,
         port=port,
-        http="httptools",
+        http=LimitedProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -66,6 +66,7 @@ _TITLES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -77,6 +78,7 @@ KINDS: Mapping[str, Kind] = {
     kind.code: kind
     for kind in (
         Kind(400, "malformed_json", "The body is not JSON in UTF-8 without duplicate names."),
+        Kind(400, "malformed_request", "The request is not HTTP/1.1.", _CLOSE),
         Kind(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.", _CLOSE),
         Kind(401, "token_missing", "Send a token: Authorization: Bearer <JWT>.", (("WWW-Authenticate", "Bearer"),)),
         Kind(401, "token_invalid", "The token is not valid for this service.", _INVALID_TOKEN),
@@ -90,6 +92,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(422, "validation_error", "The request breaks a rule; see errors."),
         Kind(422, "invalid_from_token", "The token in from_token is not valid for this service."),
         Kind(422, "same_user", "Both tokens are the same user's."),
+        Kind(431, "head_too_large", "The request line and the headers are larger than 32 KiB.", _CLOSE),
         Kind(500, "internal_error", "The service failed. The request_id helps its operators to find out why."),
         Kind(503, "database_unavailable", "The database cannot be reached now; nothing was written.", _retry_after(2)),
         Kind(
