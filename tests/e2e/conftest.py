@@ -1,0 +1,129 @@
+"""Better Auth itself, from npm, in a process of its own: what tokens look like is its word, not ours.
+
+Where Node.js or the packages cannot be had these tests are skipped; with REQUIRE_E2E set they fail instead.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import socket
+import subprocess
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+import httpx
+import pytest
+import uvicorn
+from fastapi import FastAPI
+
+from backend.config import Settings
+from backend.main import create_app
+
+HERE = Path(__file__).parent
+INSTALL = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+OLDEST_NODE = 20
+
+
+def cannot_run(reason: str) -> NoReturn:
+    """Skip, or fail where these tests are required."""
+    if os.environ.get("REQUIRE_E2E"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def node() -> str:
+    """The path of Node.js, with the packages of package.json installed beside this file."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if node is None or npm is None:
+        cannot_run("needs Node.js and npm")
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
+    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
+        cannot_run(f"needs Node.js {OLDEST_NODE} or newer")
+    wanted, installed = HERE / "package.json", HERE / "node_modules" / ".installed.json"
+    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+        outcome = subprocess.run(INSTALL, cwd=HERE, capture_output=True, text=True)
+        if outcome.returncode != 0:
+            cannot_run(f"npm cannot install the packages: {outcome.stderr.strip()}")
+        shutil.copyfile(wanted, installed)
+    return node
+
+
+class BetterAuth:
+    """A running Better Auth."""
+
+    def __init__(self, origin: str) -> None:
+        self.origin = origin
+
+    @asynccontextmanager
+    async def user(self) -> AsyncIterator["User"]:
+        """Sign somebody up, by e-mail."""
+        async with httpx.AsyncClient(base_url=self.origin) as client:
+            body = {"name": "Ada", "email": f"{uuid.uuid4().hex}@example.com", "password": "correct horse"}
+            response = await client.post("/api/auth/sign-up/email", json=body)
+            assert response.status_code == 200, response.text
+            yield User(client, response)
+
+    async def rotate(self) -> None:
+        """Have the next token signed with a new key."""
+        async with httpx.AsyncClient(base_url=self.origin) as client:
+            assert (await client.post("/rotate")).status_code == 204
+
+
+class User:
+    """Somebody who has signed up: `client` has the session's cookies."""
+
+    def __init__(self, client: httpx.AsyncClient, signed_up: httpx.Response) -> None:
+        self.client = client
+        self.signed_up = signed_up
+        self.id: str = signed_up.json()["user"]["id"]
+
+    async def token(self) -> str:
+        """Get a token for the API, as a frontend does."""
+        response = await self.client.get("/api/auth/token")
+        assert response.status_code == 200, response.text
+        token: str = response.json()["token"]
+        return token
+
+
+@contextmanager
+def running_better_auth(node: str, **options: Any) -> Iterator[BetterAuth]:
+    """Run a Better Auth with these options of server.mjs, for as long as the block lasts."""
+    command = [node, "server.mjs", json.dumps(options)]
+    with subprocess.Popen(command, cwd=HERE, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            origin = process.stdout.readline().strip()
+            assert origin, "Better Auth has ended"
+            yield BetterAuth(origin)
+        finally:
+            process.terminate()
+
+
+@pytest.fixture(scope="session")
+def better_auth(node: str) -> Iterator[BetterAuth]:
+    """A Better Auth with the JWT plugin as it is when nothing is configured."""
+    with running_better_auth(node) as better_auth:
+        yield better_auth
+
+
+@asynccontextmanager
+async def serving_app(listener: socket.socket, settings: Settings) -> AsyncIterator[FastAPI]:
+    """Serve an application of this process on a socket that listens already."""
+    app = create_app(settings)
+    server = uvicorn.Server(uvicorn.Config(app, http="httptools", ws="none", lifespan="on", log_config=None))
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield app
+    finally:
+        server.should_exit = True
+        await task
+
+
+def url_of(listener: socket.socket) -> str:
+    """The address of a socket as a URL."""
+    return f"http://127.0.0.1:{listener.getsockname()[1]}"
