@@ -1,0 +1,216 @@
+"""The guard's limits: places, bodies that take long or never come, lengths that can be read in two ways."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from backend.api import middleware
+from backend.auth.tokens import mint
+from backend.config import Settings
+from backend.db.session import Database
+from backend.services.tasks import TaskService
+from tests.api.conftest import ABSENT, assert_problem, tasks_of
+from tests.conftest import client_of, make_settings, running
+
+JSON = {"Content-Type": "application/json"}
+
+
+@pytest.fixture
+async def busy(settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator["Busy"]:
+    """An application with two places, whose `stats` waits until it is let go."""
+    busy = Busy()
+
+    async def wait(_service: TaskService) -> dict[str, int]:
+        busy.entered.release()
+        await busy.gate.wait()
+        return {"total": 0, "completed": 0, "active": 0}
+
+    monkeypatch.setattr(TaskService, "stats", wait)
+    changed = settings.model_copy(update={"max_concurrent_requests": 2})
+    async with running(changed) as app, client_of(app, settings, "alice") as client:
+        busy.client = client
+        yield busy
+        busy.gate.set()
+
+
+class Busy:
+    """See the fixture."""
+
+    client: httpx.AsyncClient
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Semaphore(0)
+        self.gate = asyncio.Event()
+
+    @asynccontextmanager
+    async def full(self) -> AsyncIterator[list["asyncio.Task[httpx.Response]"]]:
+        """Both places are taken as long as the block lasts."""
+        requests = [asyncio.create_task(self.client.get("/api/tasks/stats")) for _ in range(2)]
+        for _ in requests:
+            await self.entered.acquire()
+        yield requests
+        self.gate.set()
+        for request in requests:
+            assert (await request).status_code == 200
+
+
+async def test_a_request_without_a_place_is_503_at_once(busy: Busy) -> None:
+    async with busy.full() as requests:
+        for method, path in (("GET", "/api/tasks"), ("POST", "/api/tasks"), ("GET", "/openapi.json")):
+            response = await busy.client.request(method, path, json={"title": "x"} if method == "POST" else None)
+            assert_problem(response, 503, "overloaded")
+            assert int(response.headers["Retry-After"]) > 0
+        assert not any(request.done() for request in requests)
+    assert (await busy.client.get("/api/tasks")).status_code == 200
+
+
+async def test_an_overloaded_service_tells_a_browser_so(busy: Busy) -> None:
+    async with busy.full():
+        response = await busy.client.get("/api/tasks", headers={"Origin": "http://localhost:3000"})
+    assert response.headers["Access-Control-Allow-Origin"] == "http://localhost:3000"
+
+
+async def test_the_probes_need_no_place(busy: Busy) -> None:
+    async with busy.full():
+        assert (await busy.client.get("/health")).json() == {"status": "ok"}
+        assert (await busy.client.get("/health/db")).status_code == 200
+
+
+async def test_401_comes_before_503(busy: Busy) -> None:
+    async with busy.full():
+        response = await busy.client.get("/api/tasks", headers={"Authorization": ""})
+    assert_problem(response, 401, "token_missing")
+
+
+@pytest.mark.parametrize("ending", ["an error", "a bug", "a refusal", "an abort"])
+async def test_a_place_is_given_back_however_a_request_ends(
+    busy: Busy, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    async def fail(_service: TaskService, _task_id: object) -> None:
+        raise RuntimeError
+
+    if ending == "a bug":
+        monkeypatch.setattr(TaskService, "get", fail)
+    for _ in range(3):
+        if ending == "an abort":
+            request = asyncio.create_task(busy.client.get("/api/tasks/stats"))
+            await busy.entered.acquire()
+            request.cancel()
+            await asyncio.gather(request, return_exceptions=True)
+        else:
+            path = "/api/tasks/x" if ending == "a refusal" else f"/api/tasks/{ABSENT}"
+            assert (await busy.client.get(path)).status_code in {404, 422, 500}
+    async with busy.full():
+        pass
+
+
+async def test_a_body_under_way_takes_no_place(busy: Busy) -> None:
+    begun, rest = asyncio.Semaphore(0), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"title":'
+        begun.release()
+        await rest.wait()
+        yield b'"slow"}'
+
+    uploads = [asyncio.create_task(busy.client.post("/api/tasks", content=slow(), headers=JSON)) for _ in range(5)]
+    for _ in uploads:
+        await begun.acquire()
+    async with busy.full():
+        pass
+    for upload in uploads[1:]:
+        upload.cancel()
+    rest.set()
+    assert (await uploads[0]).status_code == 201
+
+
+async def test_a_body_that_does_not_come_in_time_is_408(
+    alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(middleware, "BODY_TIMEOUT", 0.01)
+
+    async def stalled() -> AsyncIterator[bytes]:
+        yield b'{"title":'
+        await asyncio.Event().wait()
+
+    response = await alice.post("/api/tasks", content=stalled(), headers=JSON)
+    assert_problem(response, 408, "request_timeout")
+    assert response.headers["Connection"] == "close"
+    assert await tasks_of(alice) == []
+
+
+async def test_a_body_that_trickles_is_408(alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(middleware, "BODY_TIMEOUT", 0.01)
+
+    async def trickling() -> AsyncIterator[bytes]:
+        while True:
+            yield b" "
+            await asyncio.sleep(0)
+
+    assert_problem(await alice.post("/api/tasks", content=trickling(), headers=JSON), 408, "request_timeout")
+
+
+def test_a_body_has_10_seconds() -> None:
+    assert middleware.BODY_TIMEOUT == 10
+
+
+async def test_a_caller_that_goes_away_is_not_answered(
+    app: FastAPI, settings: Settings, user_id: Callable[[str], str]
+) -> None:
+    name = user_id("alice")
+    messages = [{"type": "http.request", "body": b'{"title": "x"', "more_body": True}, {"type": "http.disconnect"}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return messages.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {"Authorization": f"Bearer {mint(settings, name, 60)}", "Content-Length": "100", **JSON}
+    await app(scope_of("POST", "/api/tasks", headers), receive, send)
+    assert (messages, sent) == ([], [])
+    async with client_of(app, settings, name) as alice:
+        assert await tasks_of(alice) == []
+
+
+def scope_of(method: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
+    return {
+        "type": "http",
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "root_path": "",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+    }
+
+
+@pytest.mark.parametrize("path", ["/api/tasks", "/health"])
+async def test_two_ways_to_tell_the_length_are_400(alice: httpx.AsyncClient, path: str) -> None:
+    headers = {"Content-Length": "14", "Transfer-Encoding": "chunked", **JSON}
+    response = await alice.post(path, content=b'{"title": "x"}', headers=headers)
+    assert_problem(response, 400, "ambiguous_length")
+    assert response.headers["Connection"] == "close"
+    assert await tasks_of(alice) == []
+
+
+async def test_a_large_body_that_waits_for_leave_is_refused_before_it_is_sent(alice: httpx.AsyncClient) -> None:
+    async def unsent() -> AsyncIterator[bytes]:
+        pytest.fail("the body was read")
+        yield b""
+
+    headers = {"Content-Length": "65537", "Expect": "100-continue", **JSON}
+    response = await alice.post("/api/tasks", content=unsent(), headers=headers)
+    assert_problem(response, 413, "body_too_large")
+
+
+def test_a_setting_says_how_many_places_there_are() -> None:
+    assert make_settings("sqlite+aiosqlite://").max_concurrent_requests == 100

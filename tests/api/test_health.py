@@ -1,0 +1,92 @@
+"""The probes: alive without a database, healthy with one, and never a reason."""
+
+import asyncio
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.api.conftest import assert_common_headers, assert_problem, counted_statements
+from tests.conftest import client_of, make_settings, running
+
+UNREACHABLE = {
+    "sqlite": "sqlite+aiosqlite:////nowhere/zebra-canary/todo.db",
+    "a closed port": "postgresql://zebra:canary@127.0.0.1:1/zebra",
+    "no such host": "postgresql://zebra:canary@zebra.invalid/zebra",
+}
+
+
+async def test_alive_asks_no_database(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
+    with counted_statements(app) as statements:
+        response = await anonymous.get("/health")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+    assert_common_headers(response)
+    assert statements == []
+
+
+async def test_healthy_asks_the_database(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
+    with counted_statements(app) as statements:
+        response = await anonymous.get("/health/db")
+    assert (response.status_code, response.json()) == (200, {"status": "healthy", "database": "connected"})
+    assert_common_headers(response)
+    assert len(statements) == 1
+
+
+async def test_probes_at_the_same_time_share_one_query(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
+    with counted_statements(app) as statements:
+        responses = await asyncio.gather(*(anonymous.get("/health/db") for _ in range(20)))
+    assert [response.status_code for response in responses] == [200] * 20
+    assert len(statements) == 1
+
+
+async def test_the_next_probe_asks_again(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
+    with counted_statements(app) as statements:
+        for _ in range(3):
+            await anonymous.get("/health/db")
+    assert len(statements) == 3
+
+
+async def test_a_probe_that_is_given_up_does_not_fail_the_others(
+    app: FastAPI, anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = app.state.database
+    asking, gate = asyncio.Event(), asyncio.Event()
+    ask = database._ask
+
+    async def ask_later() -> None:
+        asking.set()
+        await gate.wait()
+        await ask()
+
+    monkeypatch.setattr(database, "_ask", ask_later)
+    probes = [asyncio.create_task(anonymous.get("/health/db")) for _ in range(3)]
+    await asking.wait()
+    probes[0].cancel()
+    await asyncio.gather(probes[0], return_exceptions=True)
+    gate.set()
+    assert [(await probe).status_code for probe in probes[1:]] == [200, 200]
+
+
+@pytest.mark.parametrize("place", UNREACHABLE)
+async def test_without_a_database_the_process_is_alive_and_not_healthy(place: str) -> None:
+    settings = make_settings(UNREACHABLE[place], database_connect_timeout=0.2)
+    async with running(settings) as app, client_of(app, settings) as anonymous:
+        assert (await anonymous.get("/health")).json() == {"status": "ok"}
+        responses = await asyncio.gather(*(anonymous.get("/health/db") for _ in range(5)))
+    for response in responses:
+        assert_problem(response, 503, "database_unavailable")
+        shown = response.text + str(response.headers)
+        for secret in ("zebra", "canary", "nowhere", "127.0.0.1", "SELECT", "Error", "refused"):
+            assert secret not in shown
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/db"])
+async def test_a_probe_may_carry_anything(alice: httpx.AsyncClient, anonymous: httpx.AsyncClient, path: str) -> None:
+    for client, headers in (
+        (alice, {}),
+        (anonymous, {"Authorization": "Bearer x"}),
+        (anonymous, {"Authorization": ""}),
+    ):
+        response = await client.get(f"{path}?verbose=1", headers=headers)
+        assert response.status_code == 200
+        assert "WWW-Authenticate" not in response.headers

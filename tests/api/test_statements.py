@@ -1,0 +1,113 @@
+"""Round trips are the budget: one SQL statement for a request, none for one that is refused before."""
+
+from typing import Any
+
+import httpx
+import pytest
+from fastapi import FastAPI
+
+from tests.api.conftest import ABSENT, counted_statements, create, token_of
+from tests.api.operations import OPERATIONS, Operation
+
+every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
+JSON = {"Content-Type": "application/json"}
+
+
+@every_operation
+async def test_an_operation_is_one_statement(
+    app: FastAPI, alice: httpx.AsyncClient, bob: httpx.AsyncClient, operation: Operation
+) -> None:
+    task = await create(alice, completed=True)
+    with counted_statements(app) as statements:
+        response = await operation.call(alice, task["id"], token_of(bob))
+    assert response.status_code == operation.status
+    assert len(statements) == 1, statements
+
+
+@pytest.mark.parametrize(
+    "operation", [each for each in OPERATIONS if each.of_one_task], ids=lambda operation: operation.name
+)
+async def test_not_finding_a_task_is_one_statement_too(
+    app: FastAPI, alice: httpx.AsyncClient, operation: Operation
+) -> None:
+    with counted_statements(app) as statements:
+        response = await operation.call(alice, ABSENT)
+    assert response.status_code == 404
+    assert len(statements) == 1, statements
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        pytest.param("PATCH", "/api/tasks/{id}", {}, id="an empty patch"),
+        pytest.param(
+            "PATCH", "/api/tasks/{id}", {"title": "x", "description": None, "completed": True}, id="a full one"
+        ),
+        pytest.param("GET", "/api/tasks?limit=1", None, id="a page"),
+        pytest.param("GET", "/api/tasks?completed=false&limit=500&skip=1", None, id="a filtered page"),
+        pytest.param("HEAD", "/api/tasks", None, id="HEAD"),
+        pytest.param("POST", "/api/tasks/bulk-complete", {"task_ids": [ABSENT] * 500}, id="500 ids"),
+    ],
+)
+async def test_its_variants_are_one_statement(
+    app: FastAPI, alice: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None
+) -> None:
+    task = await create(alice)
+    with counted_statements(app) as statements:
+        response = await alice.request(method, path.replace("{id}", task["id"]), json=body)
+    assert response.status_code == 200
+    assert len(statements) == 1, statements
+
+
+async def test_the_next_page_is_one_statement(app: FastAPI, alice: httpx.AsyncClient) -> None:
+    for _ in range(3):
+        await create(alice)
+    page = (await alice.get("/api/tasks?limit=1")).links["next"]["url"]
+    with counted_statements(app) as statements:
+        assert len((await alice.get(page)).json()) == 1
+    assert len(statements) == 1, statements
+
+
+@every_operation
+async def test_without_a_token_the_database_is_not_asked(
+    app: FastAPI, anonymous: httpx.AsyncClient, operation: Operation
+) -> None:
+    with counted_statements(app) as statements:
+        response = await operation.call(anonymous, ABSENT, "x.y.z")
+    assert response.status_code == 401
+    assert statements == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "options", "status"),
+    [
+        pytest.param("POST", "/api/tasks", {"content": b"{", "headers": JSON}, 400, id="malformed JSON"),
+        pytest.param("GET", "/api/nowhere", {}, 404, id="unknown path"),
+        pytest.param("PUT", "/api/tasks", {}, 405, id="unknown method"),
+        pytest.param("POST", "/api/tasks", {"content": b"x" * 70_000}, 413, id="large body"),
+        pytest.param("POST", "/api/tasks", {"content": b"x"}, 415, id="no content type"),
+        pytest.param("POST", "/api/tasks", {"json": {"title": " "}}, 422, id="blank title"),
+        pytest.param("PATCH", f"/api/tasks/{ABSENT}", {"json": {"title": None}}, 422, id="bad patch of no task"),
+        pytest.param("GET", "/api/tasks/x", {}, 422, id="malformed id"),
+        pytest.param("GET", "/api/tasks?limit=501", {}, 422, id="bad limit"),
+        pytest.param("GET", "/api/tasks?cursor=x", {}, 422, id="bad cursor"),
+        pytest.param("DELETE", "/api/tasks", {}, 422, id="clearing without the word"),
+        pytest.param("POST", "/api/tasks/bulk-complete", {"json": {"task_ids": []}}, 422, id="no ids"),
+        pytest.param("POST", "/api/tasks/transfer", {"json": {"from_token": "x.y.z"}}, 422, id="bad token"),
+        pytest.param("OPTIONS", "/api/tasks", {}, 405, id="OPTIONS"),
+    ],
+)
+async def test_a_refused_request_asks_no_database(
+    app: FastAPI, alice: httpx.AsyncClient, method: str, path: str, options: dict[str, Any], status: int
+) -> None:
+    with counted_statements(app) as statements:
+        response = await alice.request(method, path, **options)
+    assert response.status_code == status
+    assert statements == []
+
+
+async def test_a_transfer_to_oneself_asks_no_database(app: FastAPI, alice: httpx.AsyncClient) -> None:
+    with counted_statements(app) as statements:
+        response = await alice.post("/api/tasks/transfer", json={"from_token": token_of(alice)})
+    assert response.status_code == 422
+    assert statements == []
