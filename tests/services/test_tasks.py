@@ -1,0 +1,168 @@
+"""The task service itself: every rule about tasks, without HTTP."""
+
+import asyncio
+from collections.abc import Callable
+from uuid import UUID, uuid4
+
+import pytest
+
+from backend.db.session import Database, get_session
+from backend.errors import SameUser, TaskNotFound
+from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
+from backend.services.tasks import TaskService
+
+
+@pytest.fixture
+def service_of(database: Database, user_id: Callable[[str], str]) -> Callable[[str], TaskService]:
+    """A maker of services, one for each request; a name is the same user for as long as the test lasts."""
+    names: dict[str, str] = {}
+    return lambda name: TaskService(get_session(database), names.setdefault(name, user_id(name)))
+
+
+@pytest.fixture
+def alice(service_of: Callable[[str], TaskService]) -> TaskService:
+    """A user's tasks: none yet."""
+    return service_of("alice")
+
+
+@pytest.fixture
+def bob(service_of: Callable[[str], TaskService]) -> TaskService:
+    """Another user's tasks: none yet."""
+    return service_of("bob")
+
+
+async def all_of(service: TaskService) -> list[TaskPublic]:
+    return (await service.list(limit=500)).tasks
+
+
+async def test_a_task_is_stored_and_found(alice: TaskService) -> None:
+    task = await alice.create(TaskCreate(title=" Buy milk ", description=" as sent "))
+    assert (task["title"], task["description"], task["completed"]) == ("Buy milk", " as sent ", False)
+    assert task["created_at"] == task["updated_at"]
+    assert task["created_at"].utcoffset() is not None
+    assert await alice.get(task["id"]) == task
+    assert await all_of(alice) == [task]
+
+
+async def test_a_page_says_whether_more_follow(alice: TaskService) -> None:
+    tasks = [await alice.create(TaskCreate(title=title)) for title in "abc"][::-1]
+    for limit, more in ((1, True), (2, True), (3, False), (4, False)):
+        page = await alice.list(limit=limit)
+        assert (page.tasks, page.more) == (tasks[:limit], more)
+    assert (await alice.list(limit=2, skip=1)).tasks == tasks[1:]
+    assert (await alice.list(limit=2, after=tasks[0]["id"])).tasks == tasks[1:]
+    assert (await alice.list(limit=2, after=tasks[2]["id"])).tasks == []
+
+
+@pytest.mark.parametrize("completed", [True, False])
+async def test_a_page_can_be_filtered(alice: TaskService, completed: bool) -> None:
+    for title in "aBcD":
+        await alice.create(TaskCreate(title=title, completed=title.isupper()))
+    page = await alice.list(completed=completed, limit=1)
+    assert ([task["title"] for task in page.tasks], page.more) == (["D" if completed else "c"], True)
+    rest = await alice.list(completed=completed, limit=1, after=page.tasks[0]["id"])
+    assert ([task["title"] for task in rest.tasks], rest.more) == (["B" if completed else "a"], False)
+
+
+async def test_an_update_changes_only_what_it_names(alice: TaskService) -> None:
+    task = await alice.create(TaskCreate(title="a", description="b"))
+    changed = await alice.update(task["id"], TaskUpdate(completed=True))
+    assert changed == {**task, "completed": True, "updated_at": changed["updated_at"]}
+    assert changed["updated_at"] > task["updated_at"]
+    cleared = await alice.update(task["id"], TaskUpdate(description=None))
+    assert cleared == {**changed, "description": None, "updated_at": cleared["updated_at"]}
+    assert await alice.update(task["id"], TaskUpdate()) == cleared
+
+
+async def test_what_is_not_found_is_raised_and_never_none(alice: TaskService) -> None:
+    absent = uuid4()
+    for attempt in (
+        alice.get(absent),
+        alice.update(absent, TaskUpdate(title="x")),
+        alice.update(absent, TaskUpdate()),
+        alice.toggle(absent),
+        alice.delete(absent),
+    ):
+        with pytest.raises(TaskNotFound):
+            await attempt
+
+
+async def test_a_strangers_tasks_do_not_exist(alice: TaskService, bob: TaskService) -> None:
+    task = await alice.create(TaskCreate(title="mine", completed=True))
+    foreign: UUID = task["id"]
+    for attempt in (
+        bob.get(foreign),
+        bob.update(foreign, TaskUpdate(title="x")),
+        bob.update(foreign, TaskUpdate()),
+        bob.toggle(foreign),
+        bob.delete(foreign),
+    ):
+        with pytest.raises(TaskNotFound):
+            await attempt
+    assert await bob.complete([foreign], completed=False) == 0
+    assert await bob.delete_completed() == 0
+    assert await bob.stats() == {"total": 0, "completed": 0, "active": 0}
+    assert await all_of(bob) == []
+    assert await all_of(alice) == [task]
+
+
+async def test_none_of_many_toggles_at_once_is_lost(service_of: Callable[[str], TaskService]) -> None:
+    task = await service_of("alice").create(TaskCreate(title="x"))
+    completed = False
+    for count in (10, 11):
+        toggles = (service_of("alice").toggle(task["id"]) for _ in range(count))
+        states = [toggled["completed"] for toggled in await asyncio.gather(*toggles)]
+        assert abs(states.count(True) - states.count(False)) == count % 2
+        completed = completed if count % 2 == 0 else not completed
+        assert (await service_of("alice").get(task["id"]))["completed"] == completed
+
+
+async def test_updates_of_different_fields_at_once_both_survive(service_of: Callable[[str], TaskService]) -> None:
+    task = await service_of("alice").create(TaskCreate(title="old"))
+    await asyncio.gather(
+        service_of("alice").update(task["id"], TaskUpdate(title="new")),
+        service_of("alice").update(task["id"], TaskUpdate(description="new")),
+        service_of("alice").update(task["id"], TaskUpdate(completed=True)),
+    )
+    after = await service_of("alice").get(task["id"])
+    assert (after["title"], after["description"], after["completed"]) == ("new", "new", True)
+
+
+async def test_one_of_many_deletions_at_once_succeeds(service_of: Callable[[str], TaskService]) -> None:
+    task = await service_of("alice").create(TaskCreate(title="x"))
+    deletions = (service_of("alice").delete(task["id"]) for _ in range(5))
+    results = await asyncio.gather(*deletions, return_exceptions=True)
+    assert sorted(type(result).__name__ for result in results) == ["NoneType", *["TaskNotFound"] * 4]
+
+
+async def test_many_tasks_are_completed_and_cleared_at_once(alice: TaskService, bob: TaskService) -> None:
+    tasks = [await alice.create(TaskCreate(title=title)) for title in "abc"]
+    kept = await bob.create(TaskCreate(title="kept", completed=True))
+    ids = [task["id"] for task in tasks[:2]]
+    assert await alice.complete([*ids, *ids, uuid4(), kept["id"]]) == 2
+    assert await alice.complete(ids) == 0
+    assert await alice.stats() == {"total": 3, "completed": 2, "active": 1}
+    assert await alice.complete(ids[:1], completed=False) == 1
+    assert await alice.delete_completed() == 1
+    assert [task["title"] for task in await all_of(alice)] == ["c", "a"]
+    assert await all_of(bob) == [kept]
+
+
+async def test_a_transfer_moves_all_tasks_of_one_user(
+    alice: TaskService, bob: TaskService, service_of: Callable[[str], TaskService]
+) -> None:
+    moved = [await alice.create(TaskCreate(title=title)) for title in "ab"]
+    carol = service_of("carol")
+    kept = await carol.create(TaskCreate(title="kept"))
+    assert await alice.transfer_to(bob._user_id) == 2
+    assert await alice.transfer_to(bob._user_id) == 0
+    assert [task["id"] for task in await all_of(bob)] == [task["id"] for task in reversed(moved)]
+    assert await all_of(alice) == []
+    assert await all_of(carol) == [kept]
+
+
+async def test_a_transfer_to_the_same_user_is_refused(alice: TaskService) -> None:
+    task = await alice.create(TaskCreate(title="x"))
+    with pytest.raises(SameUser):
+        await alice.transfer_to(alice._user_id)
+    assert await all_of(alice) == [task]
