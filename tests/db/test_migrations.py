@@ -1,0 +1,203 @@
+"""Migrations: up, down and up again, alone or two at once, from the repository and from an installed wheel."""
+
+import asyncio
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.runtime.migration import MigrationContext
+from sqlalchemy import Connection, inspect, text
+from sqlmodel import SQLModel
+
+from backend.db import migrations
+from backend.db.session import get_session, migrate
+from backend.errors import DatabaseError, DatabaseUnavailable
+from tests.conftest import make_settings
+from tests.db.conftest import NewDatabase
+from tests.processes import backend, run
+
+ROOT = Path(__file__).parents[2]
+
+
+def table_names(connection: Connection) -> set[str]:
+    return set(inspect(connection).get_table_names()) - {"alembic_version"}
+
+
+def down(connection: Connection) -> None:
+    migrations.downgrade(connection, "base")
+
+
+async def look(url: str, at: Callable[[Connection], Any]) -> Any:
+    return await migrate(make_settings(url), at)
+
+
+async def test_up_down_and_up_again(empty_url: str) -> None:
+    assert await look(empty_url, migrations.current) is None
+    for _ in range(2):
+        await look(empty_url, migrations.upgrade)
+        assert await look(empty_url, migrations.current) == migrations.head()
+        assert await look(empty_url, table_names) == {"tasks"}
+        await look(empty_url, down)
+        assert await look(empty_url, migrations.current) is None
+        assert await look(empty_url, table_names) == set()
+
+
+async def test_a_second_time_changes_nothing(empty_url: str, open_database: NewDatabase) -> None:
+    await look(empty_url, migrations.upgrade)
+    database = open_database(empty_url)
+    values = "('owner', '0192f0c1-2345-7abc-8def-0123456789ab', 'kept', false, '2026-01-02', '2026-01-02')"
+    columns = "user_id, id, title, completed, created_at, updated_at"
+    await get_session(database).exec(text(f"INSERT INTO tasks ({columns}) VALUES {values}"))
+    await look(empty_url, migrations.upgrade)
+    assert (await get_session(database).exec(text("SELECT title FROM tasks"))).scalars().all() == ["kept"]
+    await database.close()
+
+
+async def test_several_at_once_all_succeed(empty_url: str) -> None:
+    await asyncio.gather(*(look(empty_url, migrations.upgrade) for _ in range(4)))
+    assert await look(empty_url, migrations.current) == migrations.head()
+
+
+async def test_two_processes_at_once_both_succeed(empty_url: str, tmp_path: Path) -> None:
+    def migrate_in_a_process() -> "subprocess.CompletedProcess[str]":
+        return backend("migrate", cwd=tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET="x" * 32)
+
+    results = await asyncio.gather(*(asyncio.to_thread(migrate_in_a_process) for _ in range(2)))
+    assert [(result.returncode, result.stderr) for result in results] == [(0, ""), (0, "")]
+    assert await look(empty_url, migrations.current) == migrations.head()
+
+
+def differences(connection: Connection) -> list[Any]:
+    context = MigrationContext.configure(connection, opts={"compare_type": True, "compare_server_default": True})
+    return list(compare_metadata(context, SQLModel.metadata))
+
+
+async def test_the_migrated_schema_is_the_models(empty_url: str) -> None:
+    await look(empty_url, migrations.upgrade)
+    assert await look(empty_url, differences) == []
+
+
+def constraints(connection: Connection) -> dict[str, str]:
+    """The CHECK constraints and the primary key, which Alembic does not compare, in the engine's own words."""
+    inspector = inspect(connection)
+    checks = {str(check["name"]): check["sqltext"] for check in inspector.get_check_constraints("tasks")}
+    key = inspector.get_pk_constraint("tasks")
+    return checks | {str(key["name"]): ", ".join(key["constrained_columns"])}
+
+
+async def test_the_migrated_constraints_are_the_models(empty_url: str) -> None:
+    await look(empty_url, migrations.upgrade)
+    migrated = await look(empty_url, constraints)
+    await look(empty_url, down)
+    await look(empty_url, SQLModel.metadata.create_all)
+    assert await look(empty_url, constraints) == migrated
+    assert migrated["tasks_pkey"] == "user_id, id"
+    assert len(migrated) == 4
+
+
+async def test_the_primary_key_is_the_only_index(empty_url: str) -> None:
+    await look(empty_url, migrations.upgrade)
+    assert await look(empty_url, lambda connection: inspect(connection).get_indexes("tasks")) == []
+
+
+async def test_a_migration_that_fails_leaves_nothing_behind(empty_url: str) -> None:
+    def fail_after_the_migration(connection: Connection) -> None:
+        migrations.upgrade(connection)
+        assert table_names(connection) == {"tasks"}
+        connection.execute(text("SELECT nothing FROM nowhere"))
+
+    with pytest.raises(DatabaseError):
+        await look(empty_url, fail_after_the_migration)
+    assert await look(empty_url, migrations.current) is None
+    assert await look(empty_url, table_names) == set()
+    await look(empty_url, migrations.upgrade)
+
+
+async def test_a_migration_waits_for_no_lock_for_long_and_leaves_no_limit_behind(empty_postgres_url: str) -> None:
+    def limits(connection: Connection) -> tuple[str, str]:
+        migrations.upgrade(connection)
+        names = ("lock_timeout", "statement_timeout")
+        first, second = (connection.execute(text(f"SHOW {name}")).scalar_one() for name in names)
+        return first, second
+
+    assert await look(empty_postgres_url, limits) == ("10s", "1min")
+    assert await look(empty_postgres_url, lambda c: c.execute(text("SHOW lock_timeout")).scalar_one()) == "0"
+
+
+async def test_a_revision_that_this_version_does_not_know_is_reported(empty_url: str) -> None:
+    await look(empty_url, migrations.upgrade)
+    await look(empty_url, lambda c: c.execute(text("UPDATE alembic_version SET version_num = 'later'")) and None)
+    with pytest.raises(Exception, match="later"):
+        await look(empty_url, migrations.upgrade)
+
+
+async def test_migrations_take_the_direct_address(tmp_path: Path) -> None:
+    direct = f"sqlite+aiosqlite:///{tmp_path / 'direct.db'}"
+    settings = make_settings(f"sqlite+aiosqlite:///{tmp_path / 'pooled.db'}", database_url_direct=direct)
+    await migrate(settings, migrations.upgrade)
+    assert await look(direct, table_names) == {"tasks"}
+    assert not (tmp_path / "pooled.db").exists()
+
+
+async def test_migrations_end_where_the_database_is_not(tmp_path: Path) -> None:
+    settings = make_settings(f"sqlite+aiosqlite:///{tmp_path / 'no' / 'folder.db'}")
+    with pytest.raises(DatabaseUnavailable):
+        await migrate(settings, migrations.upgrade)
+
+
+def test_alembics_own_command_line_works_in_the_repository(sqlite_url: str) -> None:
+    command = [sys.executable, "-m", "alembic"]
+    settings = {"DATABASE_URL": sqlite_url, "BETTER_AUTH_SECRET": "x" * 32}
+    upgraded = run([*command, "upgrade", "head"], ROOT, **settings)
+    assert upgraded.returncode == 0, upgraded.stderr
+    checked = run([*command, "check"], ROOT, **settings)
+    assert checked.returncode == 0, checked.stderr
+    assert "No new upgrade operations detected" in checked.stdout
+
+
+def test_the_history_is_a_line_with_one_head_and_a_way_back_from_everywhere() -> None:
+    from alembic.script import ScriptDirectory
+
+    script = ScriptDirectory(str(ROOT / "backend/db/migrations"))
+    assert script.get_heads() == [migrations.head()]
+    for revision in script.walk_revisions():
+        assert callable(revision.module.downgrade)
+
+
+@pytest.fixture(scope="session")
+def installed_wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the project's wheel is installed, and nothing else of it."""
+    folder = tmp_path_factory.mktemp("wheel")
+    code = f"import os; from flit_core.buildapi import build_wheel; print(build_wheel({str(folder)!r}))"
+    built = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    with zipfile.ZipFile(folder / built.stdout.strip()) as wheel:
+        wheel.extractall(folder / "site")
+    return folder / "site"
+
+
+def test_the_wheel_holds_all_that_migrating_needs(installed_wheel: Path) -> None:
+    source, installed = ROOT / "backend", installed_wheel / "backend"
+    expected = {
+        path.relative_to(source)
+        for path in source.rglob("*")
+        if path.is_file() and path.suffix in {".py", ".mako"} and "__pycache__" not in path.parts
+    }
+    assert {Path("db/migrations") / name for name in ("env.py", "script.py.mako", "versions/0001_tasks.py")} <= expected
+    assert expected <= {path.relative_to(installed) for path in installed.rglob("*")}
+
+
+async def test_an_installed_wheel_migrates(installed_wheel: Path, empty_url: str, tmp_path: Path) -> None:
+    code = (
+        f"import sys; sys.path.insert(0, {str(installed_wheel)!r}); import backend; "
+        f"assert backend.__file__.startswith({str(installed_wheel)!r}); "
+        "sys.argv = ['todo-backend', 'migrate']; from backend.cli import main; main()"
+    )
+    command = [sys.executable, "-c", code]
+    result = await asyncio.to_thread(run, command, tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET="x" * 32)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert await look(empty_url, table_names) == {"tasks"}
