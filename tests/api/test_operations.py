@@ -111,7 +111,7 @@ async def test_a_method_that_a_path_does_not_have_is_405_with_all_that_it_has(
     assert {name.strip() for name in response.headers["Allow"].split(",")} == allowed
 
 
-@pytest.mark.parametrize("path", ["/openapi.json"])
+@pytest.mark.parametrize("path", ["/health", "/health/db", "/openapi.json", "/docs"])
 async def test_public_paths_are_405_to_other_methods(anonymous: httpx.AsyncClient, path: str) -> None:
     response = await anonymous.post(path)
     assert_problem(response, 405, "method_not_allowed")
