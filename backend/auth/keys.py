@@ -52,6 +52,8 @@ class RSAPSSKey(Key):
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
         """Tell whether `sig` is this key's signature of `msg`."""
+        if len(sig) * 8 < self._key.key_size:
+            return False  # OpenSSL would take one that lost its leading zeros (RFC 8017, section 8.1.2)
         try:
             self._key.verify(sig, msg, PSS(MGF1(SHA256()), salt_length=SHA256.digest_size), SHA256())
         except InvalidSignature:

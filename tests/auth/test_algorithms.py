@@ -240,6 +240,19 @@ async def test_an_ecdsa_signature_of_zeros_or_in_der_is_refused(verifier: TokenV
             await verifier.verify(f"{signed}.{encode(signature)}")
 
 
+@pytest.mark.parametrize("algorithm", ["RS256", "PS256"])
+async def test_an_rsa_signature_without_its_leading_zero_is_refused(verifier: TokenVerifier, algorithm: str):
+    by = signer(algorithm)
+    for number in itertools.count():
+        signed = f"{encode_json(by.header())}.{encode_json(claims(number=number))}"
+        signature = by.sign(signed.encode())
+        if signature[0] == 0:  # one in 256 begins so
+            break
+    with pytest.raises(TokenInvalid):
+        await verifier.verify(f"{signed}.{encode(signature[1:])}")
+    assert (await verifier.verify(f"{signed}.{encode(signature)}")).user_id == "user-1"
+
+
 async def test_a_ps256_signature_with_another_salt_is_refused(verifier: TokenVerifier):
     by = signer("PS256")
     signed = f"{encode_json(by.header())}.{encode_json(claims())}"
