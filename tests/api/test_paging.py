@@ -39,6 +39,7 @@ async def titles_by_page(
     while page is not None:
         response = await client.get(page)
         pages.append([task["title"] for task in response.json()])
+        assert len(pages) < 10, "the walk does not end"
         page = next_page(response)
         if between is not None:
             await between(len(pages))
