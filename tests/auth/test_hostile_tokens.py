@@ -165,6 +165,23 @@ async def is_good(verifier: TokenVerifier, token: str) -> bool:
     return True
 
 
+async def test_a_hostile_token_takes_over_nobodys_tasks(
+    client: httpx.AsyncClient, table: dict[str, Attack], connections: list[Any], canary: Issuer
+):
+    headers = {"Authorization": f"Bearer {GOOD[0].token(payload=claims(sub='user-2'))}"}
+    for name, attack in table.items():
+        for value in attack.values:
+            hostile = value.decode("latin-1")
+            if not name.startswith(("header:", "headers:")):
+                hostile = hostile.removeprefix("Bearer ")
+            if name == "header: the token alone" or not 0 < len(hostile) < 50_000:
+                continue  # a good one; and what is no question of tokens
+            response = await client.post("/api/tasks/transfer", headers=headers, json={"from_token": hostile})
+            assert (response.status_code, response.json()["code"]) == (422, "invalid_from_token"), name
+    assert not connections
+    assert canary.fetches == 0
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -5,12 +5,14 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx
 import pytest
 
 from backend.auth import jwks as module
 from backend.auth.jwks import FETCH_TIMEOUT, JWKS, MAX_BYTES, REFETCH_INTERVAL, REFRESH_AFTER
 from backend.auth.tokens import TokenVerifier
 from backend.errors import IssuerUnavailable, TokenInvalid
+from backend.main import create_app
 from tests.auth.issuer import (
     JWKS_PATH,
     PUBLIC_KEY_ALGORITHMS,
@@ -187,6 +189,38 @@ async def test_a_hundred_requests_share_a_failure(issuer: Issuer, verifier: Toke
     outcomes = await asyncio.gather(*waiting, return_exceptions=True)
     assert {type(outcome) for outcome in outcomes} == {IssuerUnavailable}
     assert issuer.fetches == 1
+
+
+async def test_a_new_keys_token_shares_the_fetch_that_a_stranger_has_caused(issuer: Issuer, verifier: TokenVerifier):
+    assert await accepts(verifier, token(issuer, OLD))
+    issuer.publish(NEW.jwk(), OLD.jwk())
+    issuer.gate.clear()
+    stranger = asyncio.create_task(accepts(verifier, token(issuer, STRANGER)))
+    await issuer.arrived(2)
+    new = asyncio.create_task(accepts(verifier, token(issuer, NEW)))
+    await asyncio.wait([new], timeout=0)
+    issuer.gate.set()
+    assert await new
+    assert not await stranger
+    assert issuer.fetches == 2
+
+
+async def test_a_stranger_who_shares_a_refresh_does_not_spend_the_budget(
+    issuer: Issuer, verifier: TokenVerifier, clock: Clock
+):
+    assert await accepts(verifier, token(issuer, OLD))
+    issuer.gate.clear()
+    clock.advance(REFRESH_AFTER)
+    assert await accepts(verifier, token(issuer, OLD))
+    await issuer.arrived(2)
+    stranger = asyncio.create_task(accepts(verifier, token(issuer, STRANGER)))
+    await asyncio.wait([stranger], timeout=0)
+    issuer.gate.set()
+    assert not await stranger
+    assert issuer.fetches == 2
+    issuer.publish(NEW.jwk(), OLD.jwk())
+    assert await accepts(verifier, token(issuer, NEW))
+    assert issuer.fetches == 3
 
 
 async def test_a_request_that_goes_away_leaves_the_fetch_to_the_others(issuer: Issuer, verifier: TokenVerifier):
@@ -414,6 +448,18 @@ async def test_an_emptied_document_withdraws_all_keys(issuer: Issuer, verifier: 
     await settled(verifier)
     with pytest.raises(IssuerUnavailable):
         await verifier.verify(token(issuer, OLD))
+
+
+async def test_the_answer_is_503_not_401_and_asks_to_come_again(issuer: Issuer):
+    await issuer.down()
+    settings = make_settings("sqlite+aiosqlite://", better_auth_url=issuer.origin)
+    transport = httpx.ASGITransport(create_app(settings))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        headers = {"Authorization": f"Bearer {token(issuer, OLD)}"}
+        response = await client.get("/api/tasks", headers=headers)
+    assert (response.status_code, response.json()["code"]) == (503, "issuer_unavailable")
+    assert int(response.headers["Retry-After"]) > 0
+    assert "WWW-Authenticate" not in response.headers
 
 
 # --- what is in the document
