@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -507,6 +508,31 @@ async def test_a_pooled_connection_that_died_while_idle_reaches_nobody(
         )
         assert not [result for result in results if isinstance(result, BaseException)]
     assert len(await titles(database, owner)) == 15
+
+
+def kill_and_wait(url: PostgresURL, pid: int) -> None:
+    """End a process of the server and wait until it has, on a loop of our own."""
+
+    async def kill() -> None:
+        connection = await asyncpg.connect(**url.connect_arguments())
+        await connection.execute("SELECT pg_terminate_backend($1, 20000)", pid)
+        await connection.close()
+
+    asyncio.run(kill())
+
+
+async def test_a_pooled_connection_whose_end_the_loop_has_not_seen_reaches_nobody(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    url = parse_database_url(migrated_postgres_url)
+    assert isinstance(url, PostgresURL)
+    database = open_database(migrated_postgres_url, database_pool_size=1)
+    pid = (await get_session(database).exec(text("SELECT pg_backend_pid()"))).scalar_one()
+    killer = threading.Thread(target=kill_and_wait, args=(url, pid))
+    killer.start()
+    killer.join()  # keeps this loop from reading what the server says
+    await get_session(database).exec(insert(tasks), params=row(owner))
+    assert await titles(database, owner) == ["title"]
 
 
 def error_response(sqlstate: str, message: str) -> bytes:
