@@ -51,7 +51,9 @@ def describe_exception(error: BaseException) -> str:
     """Return an exception's type and where it came from, its causes behind it; no message of any of them."""
     parts = []
     current: BaseException | None = error
-    while current is not None:
+    seen = set()
+    while current is not None and current not in seen:  # exceptions can be each other's cause
+        seen.add(current)
         frames = [
             f"{frame.filename}:{frame.lineno} {frame.name}" for frame in traceback.extract_tb(current.__traceback__)
         ]

@@ -5,6 +5,7 @@ duplicate names, NaN and byte order marks.
 """
 
 import json
+import re
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
@@ -38,7 +39,12 @@ class StrictRequest(Request):
 
 
 class Route(APIRoute):
-    """A route that refuses another method with all the methods that its address has."""
+    """A route that matches its whole address, and refuses another method with all the methods that the address has."""
+
+    def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        super().__init__(path, endpoint, **options)
+        # Starlette's pattern ends in "$", which a line feed may follow.
+        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request; refuse its method with an `Allow` header that names all the address's routes have."""

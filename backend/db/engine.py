@@ -22,7 +22,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from backend.config import Settings
-from backend.db.failures import may_pass
+from backend.db.failures import NOT_SENT, may_pass
 from backend.db.url import DatabaseURL, PostgresURL, SQLiteURL
 from backend.errors import DatabaseUnavailable
 
@@ -80,6 +80,10 @@ class PooledPostgresDialect(PGDialect_asyncpg):
         self.default_schema_name = "public"
         self.default_isolation_level = "READ COMMITTED"
         self._backslash_escapes = False
+
+    def is_disconnect(self, e: Exception, connection: Any, cursor: Any) -> bool:
+        """Tell whether a connection is of no more use."""
+        return bool(super().is_disconnect(e, connection, cursor)) or NOT_SENT in str(e)  # type: ignore[no-untyped-call] # SQLAlchemy has not typed it
 
     def on_connect(self) -> None:
         """Install no codecs: no column of ours is JSON."""

@@ -7,9 +7,11 @@ SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
 
 import socket
 import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
@@ -22,6 +24,9 @@ _ROLLED_BACK = ("40",)  # deadlock, serialization failure
 _REFUSED = ("25006", "28", "3D000", "42501", "53", "55", "57014", "58")
 _NOT_MIGRATED = ("42P01", "42703", "3F000")
 _SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
+
+NOT_SENT = "cannot switch to state"
+"""asyncpg's words for a connection to which the server has said goodbye, while its end has not arrived yet."""
 
 _STARTING_OR_FULL = ("57P", "53300", "08000", "08003", "08006")
 _NOT_YET = (
@@ -49,8 +54,23 @@ def may_pass(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, ssl.SSLError | PermissionError | TimeoutError)
 
 
-def translate(error: Exception, *, may_have_run: bool) -> Exception:
-    """Say in the service's words what happened; return the error itself where it can only be a bug.
+@contextmanager
+def translated(may_have_run: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Raise what happens in the block in the service's words; what can only be a bug goes through as it is.
+
+    `may_have_run` tells, when something has happened, whether a write had been sent.
+    """
+    try:
+        yield
+    except DATABASE_FAILURES as error:
+        meaning = translate(error, may_have_run=may_have_run())
+        if meaning is None:
+            raise
+        raise meaning from error
+
+
+def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
+    """Say in the service's words what happened; None where it can only be a bug.
 
     `may_have_run` tells that a write has been sent: then a lost connection leaves its outcome unknown.
     """
@@ -62,17 +82,19 @@ def translate(error: Exception, *, may_have_run: bool) -> Exception:
     if isinstance(error, OSError):
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
     if not isinstance(error, DBAPIError) or error.orig is None:
-        return error
+        return None
     sqlstate: str | None = getattr(error.orig, "sqlstate", None)
     reason = _reason(error.orig, sqlstate)
     if sqlstate is not None:
-        return _translate_sqlstate(sqlstate, reason, may_have_run=may_have_run) or error
+        return _translate_sqlstate(sqlstate, reason, may_have_run=may_have_run)
     if isinstance(error, OperationalError):  # SQLite's
         not_migrated = any(text in reason for text in _SQLITE_NOT_MIGRATED)
         return DatabaseNotMigrated(reason) if not_migrated else DatabaseUnavailable(reason)
-    if isinstance(error.driver_exception, ValueError):  # asyncpg could not encode a parameter
-        return error
-    return _lost(reason, may_have_run=may_have_run)
+    if NOT_SENT in reason:
+        return DatabaseUnavailable(reason, repeatable=True)
+    if isinstance(error, InterfaceError | InternalError) and not isinstance(error.driver_exception, ValueError):
+        return _lost(reason, may_have_run=may_have_run)
+    return None  # a broken constraint, a parameter that asyncpg cannot encode: a statement of ours is wrong
 
 
 def _translate_sqlstate(sqlstate: str, reason: str, *, may_have_run: bool) -> DatabaseError | None:

@@ -19,7 +19,9 @@ from typing import Any, TypeVar
 from sqlalchemy import Connection, Executable, Result, text, util
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.util.concurrency import greenlet_spawn
+from sqlmodel import Session as SyncSession
 from sqlmodel.ext.asyncio.session import AsyncSession
+from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from backend.config import Settings, load_settings
 from backend.db.engine import (
@@ -30,7 +32,7 @@ from backend.db.engine import (
     make_turns,
     retrying,
 )
-from backend.db.failures import DATABASE_FAILURES, translate
+from backend.db.failures import translated
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseUnavailable
 
@@ -39,31 +41,35 @@ T = TypeVar("T")
 REPEAT_AFTER = 0.1
 """The longest pause, in seconds, before a statement is run once more."""
 
+_migrating = asyncio.Lock()
+"""Alembic keeps its state in a module, so a process runs one migration at a time; the database's lock is for others."""
+
 _BUFFERED = util.immutabledict({"prebuffer_rows": True})
 
 
 class Session(AsyncSession):
     """A session that borrows a connection for one statement, which commits by itself, and gives it back at once.
 
-    It holds nothing in between, so nobody has to close it. Failures are those of `errors.DatabaseError`.
+    It holds nothing in between, so nobody has to close it, and statements may run at the same time. Its failures are
+    those of `errors.DatabaseError`.
     """
 
     def __init__(
         self, bind: AsyncEngine, *, turns: AbstractAsyncContextManager[None], deadline: float, **options: Any
     ) -> None:
         super().__init__(bind, **options)
+        self._engine = bind.sync_engine
         self._turns = turns
         self._deadline = deadline
-        self._sent = False
 
     async def exec(  # type: ignore[override] # one signature instead of SQLModel's overloads with private arguments
         self,
         statement: Executable,
         *,
         params: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None = None,
-        **options: Any,
+        **_options: Any,
     ) -> Result[*tuple[Any, ...]]:
-        """Run one statement, commit it, and return its rows, all of them fetched.
+        """Run one statement, commit it, and return its rows, all of them fetched; entities only for SQLModel's select.
 
         A statement that surely had no effect, because it reads or was rolled back, is run once more where its
         connection was lost or another statement was in its way; a write that may have run never is.
@@ -71,38 +77,30 @@ class Session(AsyncSession):
         Raises `DatabaseUnavailable` where it had no effect, `OutcomeUnknown` where a write may have had one, and
         `DatabaseNotMigrated`. Takes no longer than connect timeout and command timeout together.
         """
-        try:
-            async with asyncio.timeout(self._deadline), self._turns:
-                try:
-                    return await self._run(statement, params, options)
-                except DatabaseUnavailable as error:
-                    if not (error.repeatable and self._sent and retrying.get()):
-                        raise
-                await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
-                return await self._run(statement, params, options)
-        except TimeoutError as error:
-            raise translate(error, may_have_run=self._sent and not _reads(statement)) from error
-
-    async def _run(self, statement: Executable, params: Any, options: Mapping[str, Any]) -> Result[*tuple[Any, ...]]:
-        self._sent = False
+        writes = not getattr(statement, "is_select", False)
+        sent = False
 
         def run() -> Result[*tuple[Any, ...]]:
-            session = self.sync_session
-            try:
-                session.connection()
-                self._sent = True
-                return session.exec(statement, params=params, execution_options=_BUFFERED, **options)  # type: ignore[call-overload, no-any-return] # as above
-            finally:
-                session.close()
+            nonlocal sent
+            sent = False
+            if isinstance(statement, Select | SelectOfScalar):
+                with SyncSession(self._engine) as session:
+                    return session.exec(statement, params=params, execution_options=_BUFFERED)  # type: ignore[return-value] # a scalar result is used like one
+            with self._engine.connect() as connection:
+                sent = True
+                return connection.execute(statement, params, execution_options=_BUFFERED)
 
-        try:
-            return await greenlet_spawn(run)
-        except DATABASE_FAILURES as error:
-            raise translate(error, may_have_run=self._sent and not _reads(statement)) from error
-
-
-def _reads(statement: Executable) -> bool:
-    return bool(getattr(statement, "is_select", False))
+        # The outer `translated` is for the deadline, whose TimeoutError comes out of asyncio.timeout.
+        with translated(may_have_run=lambda: sent and writes):
+            async with asyncio.timeout(self._deadline), self._turns:
+                try:
+                    with translated(may_have_run=lambda: sent and writes):
+                        return await greenlet_spawn(run)
+                except DatabaseUnavailable as error:
+                    if not (error.repeatable and sent and retrying.get()):
+                        raise
+                await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
+                return await greenlet_spawn(run)
 
 
 class Database:
@@ -117,7 +115,7 @@ class Database:
         self.session_maker = async_sessionmaker(self.engine, class_=Session, turns=turns, deadline=deadline)
         isolation = "SERIALIZABLE" if isinstance(self.url, SQLiteURL) else "READ COMMITTED"
         self.transaction_maker = async_sessionmaker(
-            self.engine.execution_options(isolation_level=isolation), class_=AsyncSession, expire_on_commit=False
+            self.engine.execution_options(isolation_level=isolation), class_=TransactionSession, expire_on_commit=False
         )
         self._probe: asyncio.Task[None] | None = None
 
@@ -157,40 +155,50 @@ def get_session(database: Database | None = None) -> Session:
     return (database or default_database()).session_maker()
 
 
+class TransactionSession(AsyncSession):
+    """A session for several statements, with failures in the service's words."""
+
+    async def exec(self, *args: Any, **options: Any) -> Any:
+        """Run a statement. Raises `DatabaseError`; until the commit nothing is written."""
+        with translated():
+            return await super().exec(*args, **options)
+
+
 @asynccontextmanager
 async def get_session_context(database: Database | None = None) -> AsyncIterator[AsyncSession]:
     """Open a transaction: committed when the block ends well, rolled back when it does not.
 
     Raises `DatabaseUnavailable` where nothing was written, `OutcomeUnknown` where the commit got no answer.
     """
-    committing = False
-    try:
-        async with (database or default_database()).transaction_maker() as session:
-            yield session
-            committing = True
+    async with (database or default_database()).transaction_maker() as session:
+        yield session
+        with translated(may_have_run=lambda: True):
             await session.commit()
-    except DATABASE_FAILURES as error:
-        raise translate(error, may_have_run=committing) from error
 
 
 async def create_db_and_tables(database: Database | None = None) -> None:
     """Bring the schema up to date, over the direct address. Raises `DatabaseError`."""
     from backend.db.migrations import upgrade  # Alembic takes long to import, and few processes need it
 
-    await migrate((database or default_database()).settings, upgrade)
+    database = database or default_database()
+    if isinstance(database.url, SQLiteURL) and database.url.path is None:  # in memory: another engine would be another
+        async with _migrating, database.engine.connect() as connection:
+            await connection.run_sync(upgrade)
+        return
+    await migrate(database.settings, upgrade)
 
 
 async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
     """Run one of `migrations`' functions over the direct address, in a transaction. Raises `DatabaseError`."""
     engine = make_migration_engine(direct_database_url(settings), settings)
-    try:
-        async with engine.begin() as connection:
-            return await connection.run_sync(change)
-    except DATABASE_FAILURES as error:
-        raise translate(error, may_have_run=False) from error
-    finally:
-        await engine.dispose()
-        await closed_connections()
+    async with _migrating:
+        try:
+            with translated():
+                async with engine.begin() as connection:
+                    return await connection.run_sync(change)
+        finally:
+            await engine.dispose()
+            await closed_connections()
 
 
 async def check_db_health(database: Database | None = None) -> None:

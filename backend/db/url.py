@@ -69,7 +69,7 @@ class PostgresURL:
     @property
     def is_neon(self) -> bool:
         """True for Neon's cloud, which is reached over the open internet and so never without TLS."""
-        return self.host is not None and self.host.endswith((".neon.tech", ".neon.build"))
+        return self.host is not None and self.host.lower().removesuffix(".").endswith((".neon.tech", ".neon.build"))
 
     @property
     def is_pooled(self) -> bool:
@@ -126,10 +126,10 @@ def parse_database_url(url: str, variable: str = "DATABASE_URL") -> DatabaseURL:
     try:
         if not url.isprintable():
             raise _Unusable("must not contain control characters")
-        scheme = url.partition(":")[0].lower()
-        if scheme == SQLITE_SCHEME:
+        scheme, _, rest = url.partition(":")
+        if scheme.lower() == SQLITE_SCHEME:
             return _parse_sqlite(url)
-        if scheme in POSTGRES_SCHEMES:
+        if scheme.lower() in POSTGRES_SCHEMES and rest.startswith("//"):
             return _parse_postgres(url)
         raise _Unusable(f"must begin with postgresql:// or {SQLITE_SCHEME}:///")
     except _Unusable as error:
@@ -164,8 +164,6 @@ def _parse_postgres(url: str) -> PostgresURL:
         raise _Unusable("has a host or port that cannot be read; percent-encode the password") from None
     if parts.fragment or "[" in parts.path:
         raise _Unusable("must not contain #; percent-encode the password")
-    if "," in parts.netloc.rpartition("@")[2]:
-        raise _Unusable("must name one host")
     query = _query(parts.query)
     address = {
         "host": unquote(parts.hostname) if parts.hostname else None,
@@ -176,6 +174,10 @@ def _parse_postgres(url: str) -> PostgresURL:
     }
     # As in libpq, a parameter of the query wins over the same part before it: `?host=/run/postgresql` is a socket.
     address |= {name: query.pop(name) for name in address.keys() & query.keys()}
+    if "\0" in "".join(filter(None, (*address.values(), *query.values()))):
+        raise _Unusable("must not contain NUL")
+    if "," in (address["host"] or ""):
+        raise _Unusable("must name one host")
     server_settings: dict[str, str] = {
         name: query.pop(name) for name in ("application_name", "options") if name in query
     }
@@ -241,8 +243,10 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
         if mode not in {None, "verify-full"}:
             raise _Unusable("sslrootcert=system needs sslmode=verify-full")
         mode = "verify-full"
-    elif root is not None and not Path(root).is_file():
-        raise _Unusable("sslrootcert names a file that does not exist")
+    elif root is not None:
+        _check_certificates(root)
+    if url.channel_binding_required and mode == "disable":
+        raise _Unusable("channel_binding=require needs TLS, which sslmode=disable excludes")
     if url.is_neon and mode in {"disable", "allow"}:
         raise _Unusable(f"sslmode={mode} is refused: a Neon host is never spoken to without TLS")
     if url.is_neon and mode in {None, "prefer"}:
@@ -253,3 +257,12 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
         mode = "verify-ca"  # libpq: with a root certificate at hand, "require" checks against it
     sslmode: SslMode = mode or "prefer"  # type: ignore[assignment] # _one_of has seen to it
     return replace(url, sslmode=sslmode, sslrootcert=root, direct_tls=direct)
+
+
+def _check_certificates(path: str) -> None:
+    if not Path(path).is_file():
+        raise _Unusable("sslrootcert names a file that does not exist")
+    try:
+        ssl.create_default_context(cafile=path)
+    except OSError:  # SSLError is one; its message would repeat the path
+        raise _Unusable("sslrootcert names a file that holds no certificate or cannot be read") from None

@@ -39,7 +39,7 @@ MAX_BULK = 500
 class TaskIdConvertor(StringConvertor):
     """One segment of the path that is no fixed path of this router, so that those never pass for an id."""
 
-    regex = "(?!(?:stats|transfer|bulk-complete)$)[^/]+"
+    regex = "(?!(?:stats|transfer|bulk-complete)(?:/|$))[^/]+"
 
 
 register_url_convertor("task_id", TaskIdConvertor())
