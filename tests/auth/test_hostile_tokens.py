@@ -263,3 +263,12 @@ async def test_a_good_token_of_the_greatest_length_is_good(app: FastAPI, by: Any
 async def test_a_token_that_only_looks_odd_is_good(app: FastAPI, by: Any, changes: dict[str, Any]):
     verified = await app.state.verifier.verify(by.token(payload=claims(**changes)))
     assert verified.user_id == claims(**changes)["sub"]
+
+
+@pytest.mark.parametrize("by", GOOD[:2], ids=lambda by: by.algorithm)
+async def test_clocks_may_differ_by_30_seconds(app: FastAPI, by: Any):
+    now = app.state.verifier._clock()
+    for changes in ({"exp": now - 29.9}, {"nbf": now + 29.9}, {"iat": now + 29.9}):
+        assert await is_good(app.state.verifier, by.token(payload=claims(**changes)))
+    for changes in ({"exp": now - 30.1}, {"nbf": now + 30.1}, {"iat": now + 30.1}):
+        assert not await is_good(app.state.verifier, by.token(payload=claims(**changes)))

@@ -105,7 +105,13 @@ async def test_the_limits_are_those_of_the_contract():
 
 
 async def test_nothing_is_fetched_before_a_token_needs_a_key(issuer: Issuer, verifier: TokenVerifier):
-    for hostile in ("", "x.y.z", token(issuer, OLD, jku=issuer.origin), token(issuer, OLD, kid=...)):
+    for hostile in (
+        "",
+        "x.y.z",
+        token(issuer, OLD, jku=issuer.origin),
+        token(issuer, OLD, kid=...),
+        token(issuer, OLD, alg="none"),
+    ):
         assert not await accepts(verifier, hostile)
     assert issuer.fetches == 0
 
