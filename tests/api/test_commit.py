@@ -51,8 +51,8 @@ async def users(own_database: tuple[str, Any], user_id: Any) -> AsyncIterator[tu
 
 @pytest.mark.parametrize(
     ("sqlstate", "status", "code"),
-    [("40001", 503, "database_unavailable")],
-    ids=["a conflict"],
+    [("40001", 503, "database_unavailable"), ("P0001", 500, "internal_error")],
+    ids=["a conflict", "an error nobody foresaw"],
 )
 @pytest.mark.parametrize("operation", WRITES, ids=lambda operation: operation.name)
 async def test_a_write_whose_commit_fails_is_not_said_to_have_succeeded(

@@ -168,3 +168,14 @@ async def test_head_of_an_absent_task_is_404_without_a_body(alice: httpx.AsyncCl
 @pytest.mark.parametrize("method", ["GET", "POST"])
 async def test_an_unknown_path_is_404_and_never_a_redirect(alice: httpx.AsyncClient, method: str, path: str) -> None:
     assert_problem(await alice.request(method, path), 404, "not_found")
+
+
+@pytest.mark.parametrize("path", ["/api/tasks%0A", "/api/tasks/stats%0A", "/api/tasks/stats/toggle"])
+async def test_an_address_matches_to_its_end(alice: httpx.AsyncClient, path: str) -> None:
+    assert_problem(await alice.get(path), 404, "not_found")
+
+
+async def test_an_action_matches_to_its_end(alice: httpx.AsyncClient) -> None:
+    task = await create(alice)
+    assert_problem(await alice.post(f"/api/tasks/{task['id']}/toggle%0A"), 404, "not_found")
+    assert (await alice.get(f"/api/tasks/{task['id']}")).json() == task

@@ -52,7 +52,8 @@ def postgres() -> Iterator[int]:
         (folder / "password").write_text(PASSWORD)
         (folder / "password").chmod(0o644)
         data = folder / "data"
-        initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", "bench", "-A", "scram-sha-256", f"--pwfile={folder}/password"]
+        initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", "bench", "-A", "scram-sha-256"]
+        initdb.append(f"--pwfile={folder}/password")
         subprocess.run([*user, *initdb], check=True, stdout=subprocess.DEVNULL)
         for source, target in ((certificate, "server.crt"), (certificate.parent / "key.pem", "server.key")):
             shutil.copy(source, data / target)
