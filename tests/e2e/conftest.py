@@ -1,11 +1,10 @@
 """Better Auth itself, from npm, in a process of its own: what tokens look like is its word, not ours.
 
-Where Node.js or the packages cannot be had these tests are skipped; with REQUIRE_E2E set they fail instead.
+Where Node.js or the packages cannot be had these tests are skipped.
 """
 
 import asyncio
 import json
-import os
 import shutil
 import socket
 import subprocess
@@ -13,7 +12,7 @@ import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import httpx
 import pytest
@@ -28,27 +27,20 @@ INSTALL = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audi
 OLDEST_NODE = 20
 
 
-def cannot_run(reason: str) -> NoReturn:
-    """Skip, or fail where these tests are required."""
-    if os.environ.get("REQUIRE_E2E"):
-        pytest.fail(reason)
-    pytest.skip(reason)
-
-
 @pytest.fixture(scope="session")
 def node() -> str:
     """The path of Node.js, with the packages of package.json installed beside this file."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
-        cannot_run("needs Node.js and npm")
+        pytest.skip("needs Node.js and npm")
     version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
     if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
-        cannot_run(f"needs Node.js {OLDEST_NODE} or newer")
+        pytest.skip(f"needs Node.js {OLDEST_NODE} or newer")
     wanted, installed = HERE / "package.json", HERE / "node_modules" / ".installed.json"
     if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
         outcome = subprocess.run(INSTALL, cwd=HERE, capture_output=True, text=True)
         if outcome.returncode != 0:
-            cannot_run(f"npm cannot install the packages: {outcome.stderr.strip()}")
+            pytest.skip(f"npm cannot install the packages: {outcome.stderr.strip()}")
         shutil.copyfile(wanted, installed)
     return node
 

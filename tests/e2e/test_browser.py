@@ -12,7 +12,7 @@ from playwright.async_api import Browser, BrowserContext, Page, Response, async_
 
 from backend.services.tasks import TaskService
 from tests.conftest import make_settings
-from tests.e2e.conftest import BetterAuth, cannot_run, running_better_auth, serving_app, url_of
+from tests.e2e.conftest import BetterAuth, running_better_auth, serving_app, url_of
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -45,7 +45,7 @@ FETCH = """async ([url, options]) => {
 async def browser() -> AsyncIterator[Browser]:
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        cannot_run("needs Chromium")
+        pytest.skip("needs Chromium")
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         yield browser
