@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check format migrate openapi lock clean
+.PHONY: help run test check bench format migrate openapi lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -22,6 +22,9 @@ check: .venv/dev ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
+bench: .venv/dev ## Measure what a request costs, beside the usual recipe; needs wrk, PostgreSQL, PgBouncer
+	$(BIN)/python -m tests.performance.bench
+
 format: .venv/dev ## Put the code into form
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -30,7 +33,8 @@ migrate: .venv/run ## Bring the database of DATABASE_URL up to date
 	@$(BIN)/todo-backend migrate
 
 openapi: .venv/run ## Write specs/openapi.json anew
-	@$(BIN)/todo-backend openapi > specs/openapi.json
+	@$(BIN)/todo-backend openapi > .venv/openapi.json
+	@mv .venv/openapi.json specs/openapi.json
 
 lock: ## Write requirements.lock anew, from the newest versions that pyproject.toml allows
 	rm -rf .venv-lock
@@ -40,7 +44,7 @@ lock: ## Write requirements.lock anew, from the newest versions that pyproject.t
 	rm -rf .venv-lock
 
 clean: ## Remove the environment and all caches
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv tests/e2e/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 
 # An environment is made anew when what it is made from has changed. The editable install comes last and without
 # build isolation: its one build tool is pinned like everything else.

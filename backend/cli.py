@@ -8,7 +8,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from backend.auth.tokens import TokenVerifier, mint
+from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, SameUser
@@ -120,6 +120,7 @@ def token(
     ttl: Annotated[int, typer.Option(help="Seconds for which it is good.", min=1, max=366 * 24 * 3600)] = 3600,
 ) -> None:
     """Print a token for a user, signed with BETTER_AUTH_SECRET. In development only."""
+    _check_user(user)
     try:
         print(mint(_settings(), user, ttl))
     except ConfigurationError as error:
@@ -133,14 +134,19 @@ def transfer(
 ) -> None:
     """Give all tasks of one user to another, in one transaction."""
     settings = _settings()
-    if not all(0 < len(user) <= 255 for user in (giver, taker)):
-        _fail("a user's id has 1 to 255 characters")
+    _check_user(giver)
+    _check_user(taker)
     try:
         print(f"transferred {asyncio.run(_transfer(settings, giver, taker))} tasks")
     except SameUser:
         _fail("FROM and TO are the same user")
     except DatabaseError as error:
         _fail(str(error))
+
+
+def _check_user(user_id: str) -> None:
+    if not 0 < len(user_id) <= MAX_SUBJECT_LENGTH:
+        _fail(f"a user's id has 1 to {MAX_SUBJECT_LENGTH} characters")
 
 
 async def _transfer(settings: Settings, giver: str, taker: str) -> int:
@@ -159,7 +165,9 @@ async def _transfer(settings: Settings, giver: str, taker: str) -> int:
 def openapi() -> None:
     """Print the API's OpenAPI document."""
     import json
+    import os
 
+    os.environ.setdefault("BETTER_AUTH_SECRET", "the document is the same for every secret")
     from backend.main import app as application
 
     json.dump(application.openapi(), sys.stdout, indent=2)

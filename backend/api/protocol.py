@@ -68,7 +68,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or too much of it, with a problem, and close."""
         self._end_head()
-        if self.cycle is None or self.cycle.response_complete:  # else an answer is half sent, and nothing fits in
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(self._problem())
         self.transport.close()
 

@@ -235,7 +235,9 @@ def _connect_timeout(query: dict[str, str]) -> int | None:
 
 def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
     if "ssl" in query:
-        query.setdefault("sslmode", query.pop("ssl"))  # as many recipes for SQLAlchemy with asyncpg spell it
+        # So spelled by JDBC, which libpq understands, and by many recipes for SQLAlchemy with asyncpg.
+        value = query.pop("ssl")
+        query.setdefault("sslmode", "require" if value == "true" else value)
     mode = _one_of(query, "sslmode", SSL_MODES)
     root = query.pop("sslrootcert", None)
     direct = _one_of(query, "sslnegotiation", ("postgres", "direct")) == "direct"
