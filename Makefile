@@ -15,7 +15,7 @@ run: .venv/run ## Serve on http://127.0.0.1:8000 with reload, on an SQLite file;
 	@$(BIN)/todo-backend dev
 
 test: .venv/dev ## Run all tests, on SQLite and on a PostgreSQL of their own, and show the coverage
-	$(BIN)/python -m pytest --cov --cov-report=term
+	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
 
 check: .venv/dev ## Format, lint and types
 	$(BIN)/ruff format --check .

@@ -115,7 +115,7 @@ async def test_ten_thousand_requests_through_a_pool_of_two_meet_no_error_and_no_
     neon: Neon, pool_size: int
 ) -> None:
     settings = make_settings(neon.url(), database_pool_size=pool_size, log_level="WARNING")
-    total, workers = (2_000, 8) if pool_size == 0 else (8_000, 16)
+    total, workers = (1_000, 8) if pool_size == 0 else (9_000, 18)
     async with running(settings) as app:
 
         async def work(number: int) -> None:
