@@ -1,0 +1,135 @@
+"""A user with very many tasks: every statement of the service finds its rows by the one index, however deep the page.
+
+What a statement touches is counted in PostgreSQL's own buffers, not in time.
+"""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import pytest
+from sqlalchemy import event
+
+from backend.db.session import Database, create_db_and_tables, get_session
+from backend.db.url import PostgresURL, parse_database_url
+from backend.models.task import TaskUpdate
+from backend.services.tasks import TaskService
+from tests.conftest import make_settings, new_postgres_database
+
+MANY = 200_000
+FEW = 10
+OTHERS = 50
+A_FEW_BUFFERS = 40
+"""Pages of 8 KiB: the index's depth, a page of it, and the rows of one answer."""
+
+SEED = """
+INSERT INTO tasks (user_id, id, title, completed, created_at, updated_at)
+SELECT $1, (lpad(to_hex(n), 8, '0') || '-0000-7000-8000-' || lpad(to_hex($3::int), 12, '0'))::uuid,
+       'Task ' || n, n % 2 = 0, now(), now()
+FROM generate_series(1, $2) AS n
+"""
+
+
+@pytest.fixture(scope="module")
+async def crowded(postgres_server_url: str) -> AsyncIterator[tuple[Database, asyncpg.Connection]]:
+    """A database with one user of many tasks, one of few, and others around them."""
+    async with new_postgres_database(postgres_server_url) as address:
+        database = Database(make_settings(address))
+        await create_db_and_tables(database)
+        url = parse_database_url(address)
+        assert isinstance(url, PostgresURL)
+        connection = await asyncpg.connect(**url.connect_arguments())
+        await connection.execute(SEED, "many", MANY, 1)
+        await connection.execute(SEED, "few", FEW, 2)
+        for number in range(OTHERS):
+            await connection.execute(SEED, f"other {number}", 200, 3 + number)
+        await connection.execute("VACUUM ANALYZE tasks")
+        yield database, connection
+        await connection.close()
+        await database.close()
+
+
+class Recorder:
+    """Runs a service's method and asks PostgreSQL how it would carry out the statement that the method has run."""
+
+    def __init__(self, database: Database, connection: asyncpg.Connection) -> None:
+        self.database = database
+        self.connection = connection
+        self.statements: list[tuple[str, Any]] = []
+        event.listen(database.engine.sync_engine, "before_cursor_execute", self._note)
+
+    def _note(self, _connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
+        self.statements.append((statement, parameters))
+
+    def service(self, user: str) -> TaskService:
+        return TaskService(get_session(self.database), user)
+
+    async def plan(self) -> dict[str, Any]:
+        """The plan of the last statement, carried out once more and undone."""
+        statement, parameters = self.statements[-1]
+        transaction = self.connection.transaction()
+        await transaction.start()
+        explained = await self.connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *parameters)
+        await transaction.rollback()
+        plan: dict[str, Any] = json.loads(explained)[0]["Plan"]
+        return plan
+
+
+def nodes(plan: dict[str, Any]) -> list[str]:
+    """All kinds of nodes of a plan."""
+    return [plan["Node Type"], *(kind for child in plan.get("Plans", []) for kind in nodes(child))]
+
+
+def buffers(plan: dict[str, Any]) -> int:
+    """How many buffers a plan has touched."""
+    return int(plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+
+
+@pytest.fixture
+def recorder(crowded: tuple[Database, asyncpg.Connection]) -> Recorder:
+    return Recorder(*crowded)
+
+
+def task_id(number: int, user: int) -> UUID:
+    return UUID(f"{number:08x}-0000-7000-8000-{user:012x}")
+
+
+@pytest.mark.parametrize(("user", "tag", "depth"), [("few", 2, FEW // 2), ("many", 1, MANY // 2)])
+async def test_one_task_costs_the_same_among_many_and_among_few(
+    recorder: Recorder, user: str, tag: int, depth: int
+) -> None:
+    service, wanted = recorder.service(user), task_id(depth, tag)
+    for run in (
+        lambda: service.get(wanted),
+        lambda: service.toggle(wanted),
+        lambda: service.update(wanted, TaskUpdate(title="new")),
+        lambda: service.complete([wanted], completed=True),
+        lambda: service.delete(wanted),
+    ):
+        await run()
+        plan = await recorder.plan()
+        assert "Seq Scan" not in nodes(plan)
+        assert buffers(plan) < A_FEW_BUFFERS
+
+
+@pytest.mark.parametrize("completed", [None, True, False])
+async def test_the_last_page_costs_what_the_first_costs(recorder: Recorder, completed: bool | None) -> None:
+    service = recorder.service("many")
+    costs = []
+    for number in (MANY + 1, MANY // 2, 150):
+        page = await service.list(completed=completed, limit=20, after=task_id(number, 1))
+        assert len(page.tasks) == 20
+        plan = await recorder.plan()
+        assert "Seq Scan" not in nodes(plan)
+        assert "Sort" not in nodes(plan)
+        costs.append(buffers(plan))
+    assert max(costs) < A_FEW_BUFFERS
+
+
+async def test_counting_reads_one_users_part_of_the_index(recorder: Recorder) -> None:
+    await recorder.service("few").stats()
+    plan = await recorder.plan()
+    assert "Seq Scan" not in nodes(plan)
+    assert buffers(plan) < A_FEW_BUFFERS
