@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check bench format migrate openapi lock clean
+.PHONY: help run test check faults bench format migrate openapi lock clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +21,9 @@ check: .venv/dev ## Format, lint and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+faults: .venv/dev ## Kill every part fifty times under load, and compare what was said with what is stored
+	FAULT_ROUNDS=50 $(BIN)/python -m pytest tests/faults
 
 bench: .venv/dev ## Measure what a request costs, beside the usual recipe; needs wrk, PostgreSQL, PgBouncer
 	$(BIN)/python -m tests.performance.bench

@@ -81,7 +81,9 @@ class Postgres:
 
     def start(self) -> None:
         """Start it again."""
-        (self.folder / "postmaster.pid").unlink(missing_ok=True)  # of the killed server; its number may be in use
+        # What a killed server leaves; where nobody has buried it yet, its number still seems to be in use.
+        for lock in (self.folder / "postmaster.pid", *Path(self.socket_folder).glob(".s.PGSQL.*.lock")):
+            lock.unlink(missing_ok=True)
         self._server.ensure_postgres_running()
 
     def stop(self) -> None:
