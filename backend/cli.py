@@ -8,13 +8,13 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint
+from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint, usable_subject
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, SameUser
 
-GRACEFUL_SHUTDOWN = 10
-"""Seconds that requests under way have after SIGTERM; then they are cut off, so that the exit is bounded."""
+GRACEFUL_SHUTDOWN = 9
+"""Seconds that requests under way have after SIGTERM; then they are cut off, so that the exit is within 12 seconds."""
 
 DEVELOPMENT_TOKEN_LIFETIME = 7 * 24 * 3600
 
@@ -71,7 +71,7 @@ def serve(
     workers: Annotated[int, typer.Option(help="How many processes.", min=1, max=256, envvar="WEB_CONCURRENCY")] = 1,
     proxy_headers: Annotated[bool, typer.Option(help="Trust X-Forwarded-* of FORWARDED_ALLOW_IPS.")] = False,
 ) -> None:
-    """Serve for production. On SIGTERM requests under way finish, within 10 seconds."""
+    """Serve for production. On SIGTERM requests under way finish, within 9 seconds."""
     _serve(_settings(), host, port, workers=workers, proxy_headers=proxy_headers)
 
 
@@ -145,8 +145,8 @@ def transfer(
 
 
 def _check_user(user_id: str) -> None:
-    if not 0 < len(user_id) <= MAX_SUBJECT_LENGTH:
-        _fail(f"a user's id has 1 to {MAX_SUBJECT_LENGTH} characters")
+    if not usable_subject(user_id):
+        _fail(f"a user's id has 1 to {MAX_SUBJECT_LENGTH} characters, in UTF-8")
 
 
 async def _transfer(settings: Settings, giver: str, taker: str) -> int:
@@ -167,7 +167,8 @@ def openapi() -> None:
     import json
     import os
 
-    os.environ.setdefault("BETTER_AUTH_SECRET", "the document is the same for every secret")
+    if not os.environ.get("BETTER_AUTH_SECRET"):
+        os.environ["BETTER_AUTH_SECRET"] = "the document is the same for every secret"  # noqa: S105 # and this is none
     from backend.main import app as application
 
     json.dump(application.openapi(), sys.stdout, indent=2)

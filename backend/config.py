@@ -23,7 +23,12 @@ class ConfigurationError(Exception):
 
 
 def _split(value: Any) -> Any:
-    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if not parts:
+        raise ValueError("must name at least one")
+    return parts
 
 
 def _http_url(value: str) -> str:
@@ -42,7 +47,8 @@ def _origin(value: str) -> str:
     url = _http_url(value)
     if urlsplit(url).path or "*" in url:
         raise ValueError("each must be an origin such as https://app.example.com, without a path or wildcard")
-    return url.lower()
+    default_port = {"http": ":80", "https": ":443"}[urlsplit(url).scheme]
+    return url.lower().removesuffix(default_port)
 
 
 def _long_enough(value: SecretStr) -> SecretStr:

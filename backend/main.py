@@ -17,7 +17,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from backend.api.middleware import Guard
+from backend.api.middleware import Guard, Places
 from backend.api.openapi import DESCRIPTION, make_openapi
 from backend.api.routers import docs, health, tasks
 from backend.db.session import Database, create_db_and_tables
@@ -25,13 +25,16 @@ from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
 from backend.log import configure_logging
 
+LAST_ANSWERS = 1.0
+"""Seconds at the end in which requests that are cut off can still be answered."""
+
 logger = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings) -> FastAPI:
     """Make the application. It connects to nothing before it is asked, so it starts while the database sleeps."""
     configure_logging(settings)
-    verifier = TokenVerifier(settings)
+    verifier, places = TokenVerifier(settings), Places(settings.max_concurrent_requests)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -39,6 +42,7 @@ def create_app(settings: Settings) -> FastAPI:
         if isinstance(database.url, SQLiteURL) and not settings.production:
             await _migrate(database)
         yield
+        await places.emptied(within=LAST_ANSWERS)  # of requests that the server has just cut off
         await database.close()
 
     app = FastAPI(
@@ -57,7 +61,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.verifier = verifier
     app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
-    app.add_middleware(Guard, settings=settings, verifier=verifier)
+    app.add_middleware(Guard, settings=settings, verifier=verifier, places=places)
     return app
 
 

@@ -16,7 +16,7 @@ from backend.services.tasks import TaskService
 _UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 MAX_SKIP = 2**31 - 1
 
-_WHOLE_NUMBER = re.compile("0|[1-9][0-9]{0,18}")
+_WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
 
 
 def _canonical_uuid(value: Any) -> UUID:
@@ -50,10 +50,9 @@ Completed = Annotated[
 ]
 Limit = Annotated[int, Query(ge=1, le=500, description="The most tasks to return."), BeforeValidator(_whole_number)]
 Skip = Annotated[
-    int | None,
+    int,
     Query(ge=0, le=MAX_SKIP, description="Tasks to pass over; not together with `cursor`."),
     BeforeValidator(_whole_number),
-    WithJsonSchema({"type": "integer", "minimum": 0, "maximum": MAX_SKIP, "default": 0}),
 ]
 Cursor = Annotated[
     str | None,

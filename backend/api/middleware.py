@@ -6,12 +6,11 @@ with all the headers of a good one, because without the CORS headers a browser h
 """
 
 import asyncio
+import contextlib
 import logging
 import re
 import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from http import HTTPStatus
 
 from starlette.responses import Response
@@ -24,7 +23,9 @@ from backend.config import Settings
 from backend.errors import TokenExpired, TokenInvalid, TokenMissing
 
 MAX_BODY = 64 * 1024
+"""Bytes that a body may have."""
 MAX_DISCARDED = 1024 * 1024
+"""Bytes of a body that is too large which are still read, and dropped."""
 BODY_TIMEOUT = 10.0
 """Seconds in which a body must have arrived."""
 PREFLIGHT_MAX_AGE = 600
@@ -45,15 +46,44 @@ logger = logging.getLogger(__name__)
 request_logger = logging.getLogger("backend.request")
 
 
+def request_id_of(given: bytes) -> str:
+    """Return the caller's request id, or a new one where it has sent none that can be used."""
+    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+class Places:
+    """The places among the requests under way. Past the last of them a request is refused at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = self._limit = limit
+        self._emptied = asyncio.Event()
+
+    def __enter__(self) -> None:
+        if self._free == 0:
+            raise Problem("overloaded")
+        self._free -= 1
+
+    def __exit__(self, *_exception: object) -> None:
+        self._free += 1
+        if self._free == self._limit:
+            self._emptied.set()
+
+    async def emptied(self, within: float) -> None:
+        """Wait until no place is taken, `within` seconds at most."""
+        self._emptied.clear()
+        if self._free < self._limit:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), within)
+
+
 class Guard:
     """The middleware. `verifier` says who is calling; whom it has identified is `scope["identity"]` from then on."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, verifier: TokenVerifier) -> None:
+    def __init__(self, app: ASGIApp, settings: Settings, verifier: TokenVerifier, places: Places) -> None:
         self._app = app
         self._verifier = verifier
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
-        self._max_in_flight = settings.max_concurrent_requests
-        self._in_flight = 0
+        self._places = places
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle a request; whatever happens, answer it and write its line into the log."""
@@ -65,6 +95,9 @@ class Guard:
             await self._handle(exchange)
         except Disconnected:
             pass
+        except asyncio.CancelledError:
+            # The server is ending, and has waited as long as it may. The answer is all that can still be done.
+            await exchange.answer_error(Problem("database_unavailable" if exchange.reads else "outcome_unknown"))
         except Exception as error:  # noqa: BLE001 # the last place where an error can become an answer
             await exchange.answer_error(error)
         finally:
@@ -84,7 +117,7 @@ class Guard:
         if exchange.scope["path"] in PROBES:
             await self._app(exchange.scope, receive, exchange.send)
             return
-        with self._place():
+        with self._places:
             await self._app(exchange.scope, receive, exchange.send)
 
     async def _identify(self, exchange: "Exchange") -> Identity:
@@ -95,16 +128,6 @@ class Guard:
         if scheme.lower() != b"bearer" or not token.strip():
             raise TokenMissing
         return await self._verifier.verify(token.strip(b" ").decode("latin-1"))
-
-    @contextmanager
-    def _place(self) -> Iterator[None]:
-        if self._in_flight >= self._max_in_flight:
-            raise Problem("overloaded")
-        self._in_flight += 1
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
 
 
 class Disconnected(Exception):
@@ -122,8 +145,7 @@ class Exchange:
         self._method: str = scope["method"]
         headers = dict(scope["headers"])  # of a repeated header the last; the ones that must not be are looked at apart
         self._headers = headers
-        given_id = headers.get(b"x-request-id", b"")
-        self.request_id = given_id.decode() if _REQUEST_ID.fullmatch(given_id) else uuid.uuid4().hex
+        self.request_id = request_id_of(headers.get(b"x-request-id", b""))
         origin = headers.get(b"origin")
         self.allowed_origin = origin if origin in origins else None
         self.is_api: bool = scope["path"] == "/api" or scope["path"].startswith("/api/")
@@ -133,6 +155,11 @@ class Exchange:
         # HEAD is GET without the body. A copy, because the server must go on knowing that it was HEAD.
         self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         self.scope["request_id"] = self.request_id
+
+    @property
+    def reads(self) -> bool:
+        """True where the request's method changes nothing."""
+        return self._method in {"GET", "HEAD", "OPTIONS"}
 
     async def send(self, message: Message) -> None:
         """Send a message of the answer, with the headers that every answer has."""

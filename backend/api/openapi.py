@@ -3,11 +3,13 @@
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
+from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
+from backend.api.cursors import encode_cursor
 from backend.api.problems import KINDS, MEDIA_TYPE
 from backend.api.requests import MERGE_PATCH
 
@@ -18,10 +20,10 @@ Every error is a problem document (RFC 9457) whose `code` is stable. A 503 on a 
 unless the `code` says otherwise.
 """
 
-TASK_EXAMPLE = {
+TASK_EXAMPLE: dict[str, Any] = {
     "id": "0192f0c1-2345-7abc-8def-0123456789ab",
     "title": "Buy milk",
-    "description": None,
+    "description": "Two litres, the blue one",
     "completed": False,
     "created_at": "2026-01-02T03:04:05.678901Z",
     "updated_at": "2026-01-02T03:04:05.678901Z",
@@ -31,9 +33,11 @@ NEXT_PAGE = {
     "Link": {
         "description": "While more tasks follow: the address of the next page, relation `next` (RFC 8288).",
         "schema": {"type": "string"},
-        "example": '</api/tasks?limit=100&cursor=AAGS8MEjRXq8je8BI0VniavZUtdDQDIx>; rel="next"',
+        "example": f'</api/tasks?limit=100&cursor={encode_cursor(UUID(TASK_EXAMPLE["id"]), None)}>; rel="next"',
     }
 }
+
+NEW_TASK = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}}
 
 MERGE_PATCH_BODY: dict[str, Any] = {
     "requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": "#/components/schemas/TaskUpdate"}}}}
@@ -47,8 +51,18 @@ BEARER = {
     "description": "A JWT of Better Auth, or of `todo-backend token`.",
 }
 
-_BODY_PROBLEMS = ("malformed_json", "request_timeout", "body_too_large", "unsupported_media_type")
-_DATABASE_PROBLEMS = ("database_unavailable", "outcome_unknown", "database_not_migrated")
+_ANY_REQUEST = (
+    "malformed_request",
+    "ambiguous_length",
+    "method_not_allowed",
+    "request_timeout",
+    "body_too_large",
+    "head_too_large",
+    "internal_error",
+)
+_UNDER_API = ("token_missing", "token_invalid", "token_expired", "issuer_unavailable", "validation_error", "overloaded")
+_WITH_DATABASE = ("database_unavailable", "database_not_migrated")
+_WITH_BODY = ("malformed_json", "unsupported_media_type")
 
 
 class FieldProblem(BaseModel):
@@ -80,27 +94,36 @@ def documented(
     *,
     example: Any = None,
     headers: dict[str, Any] | None = None,
-    task: bool = False,
-    public: bool = False,
-    database: bool = False,
+    body: bool = False,
+    writes: bool = False,
+    codes: tuple[str, ...] = (),
     extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return a route's `responses`: the good one with its example, and every problem that it can answer with."""
+    """Return what a route under `/api` can answer: the good answer with its example, and every problem.
+
+    `codes` are the problems that only this route has; `extra` goes into the operation as it is.
+    """
+    found = (*_ANY_REQUEST, *_UNDER_API, *_WITH_DATABASE, *codes)
+    found += (_WITH_BODY if body else ()) + (("outcome_unknown",) if writes else ())
+    good = _good_answer(status, example, headers)
+    return {
+        "responses": {status: good, **_problems(found)},
+        "openapi_extra": {"security": [{"Bearer": []}]} | (extra or {}),
+    }
+
+
+def documented_probe(example: Any, codes: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return what a probe can answer, as `documented` does."""
+    return {"responses": {200: _good_answer(200, example, None), **_problems((*_ANY_REQUEST, *codes))}}
+
+
+def _good_answer(status: int, example: Any, headers: dict[str, Any] | None) -> dict[str, Any]:
     good: dict[str, Any] = {"description": HTTPStatus(status).phrase}
     if example is not None:
         good["content"] = {"application/json": {"example": example}}
-    if headers or status == HTTPStatus.CREATED:
-        location = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}}
-        good["headers"] = headers or location
-    codes = ["internal_error"]
-    if public:
-        codes += ["database_unavailable"] if database else []
-    else:
-        codes += ["token_missing", "token_invalid", "token_expired", "validation_error", "overloaded"]
-        codes += ["issuer_unavailable", *_BODY_PROBLEMS, *_DATABASE_PROBLEMS]
-        codes += ["task_not_found"] if task else []
-    responses = {"responses": {status: good, **_problems(codes)}}
-    return responses if public else responses | {"openapi_extra": {"security": [{"Bearer": []}]} | (extra or {})}
+    if headers is not None:
+        good["headers"] = headers
+    return good
 
 
 def _problems(codes: Iterable[str]) -> dict[int, Any]:
@@ -115,6 +138,8 @@ def _problems(codes: Iterable[str]) -> dict[int, Any]:
             },
         )
         response["content"][MEDIA_TYPE]["examples"][code] = {"summary": kind.detail, "value": _example(code)}
+        if code == "method_not_allowed":
+            response["headers"] = {"Allow": {"schema": {"type": "string"}, "example": "GET, HEAD, POST"}}
         for name, value in kind.headers:
             if name != "Connection":
                 response.setdefault("headers", {})[name] = {"schema": {"type": "string"}, "example": value}

@@ -162,14 +162,17 @@ _RULES: Mapping[str, tuple[str, str]] = {
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     source, *path = error["loc"]
     kind, context = error["type"], error.get("ctx", {})
-    if kind == "too_long":
-        limit = context.get("max_length")
-        code, detail = "too_long", f"must have at most {limit} entries" if limit else error["msg"]
+    if kind == "too_many_characters":
+        code, detail = "too_long", f"must have at most {context['limit']} characters"
+    elif kind == "too_long":
+        code, detail = "too_long", f"must have at most {context['max_length']} entries"
     elif kind == "too_short":
         code, detail = "too_short", f"must have at least {context['min_length']} entries"
     elif kind in {"greater_than_equal", "less_than_equal"}:
         limits = {"greater_than_equal": "at least", "less_than_equal": "at most"}
         code, detail = "out_of_range", f"must be {limits[kind]} {context.get('ge', context.get('le'))}"
+    elif kind == "literal_error" and context["expected"] == "'true'":
+        code, detail = "not_true", "must be true"
     else:
         code, detail = _RULES.get(kind, ("invalid", "is not valid"))
     return FieldError(source, _pointer(path), code, detail)

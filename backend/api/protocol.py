@@ -6,12 +6,13 @@ uvicorn takes a head of any size, from a caller of any patience, and answers wha
 
 import asyncio
 import json
-import uuid
+import logging
 from typing import Any
 from urllib.parse import quote
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backend.api.middleware import request_id_of
 from backend.api.problems import KINDS, MEDIA_TYPE
 
 MAX_HEAD = 32 * 1024
@@ -20,6 +21,8 @@ MAX_PATH = 1024
 """Bytes of a bad request's path that its answer repeats."""
 HEAD_TIMEOUT = 10.0
 """Seconds in which they must have arrived, from the connection's first moment or the request's first byte."""
+
+logger = logging.getLogger(__name__)
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -54,6 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Begin a request."""
         super().on_message_begin()
+        self._head_size = 0
         if self._head_timer is None:
             self._await_head()
 
@@ -74,7 +78,9 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _problem(self) -> bytes:
         kind = KINDS["head_too_large" if self._too_large else "malformed_request"]
-        request_id = uuid.uuid4().hex
+        given_id = dict(getattr(self, "headers", ())).get(b"x-request-id", b"")
+        request_id = request_id_of(given_id)
+        logger.warning("%s", kind.code, extra={"request_id": request_id, "status": kind.status})
         path = quote(self.url.partition(b"?")[0][:MAX_PATH], safe="/%") or "/"
         body = json.dumps(kind.document(path, request_id)).encode()
         head = (
@@ -84,7 +90,6 @@ class LimitedProtocol(HttpToolsProtocol):
         return head.encode() + body
 
     def _await_head(self) -> None:
-        self._head_size = 0
         self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
 
     def _end_head(self) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 from urllib.parse import urlsplit
 
 from jose import jws, jwt
@@ -122,7 +122,7 @@ class TokenVerifier:
 
     def _check_claims(self, claims: dict[str, Any]) -> tuple[Identity, float]:
         subject = claims.get("sub")
-        if not isinstance(subject, str) or not 0 < len(subject) <= MAX_SUBJECT_LENGTH or _UNSTORABLE.search(subject):
+        if not usable_subject(subject):
             raise TokenInvalid("sub is missing or unusable")
         if self._issuer is not None and claims.get("iss") != self._issuer:
             raise TokenInvalid("wrong issuer")
@@ -136,6 +136,11 @@ class TokenVerifier:
             if moment is not None and moment > self._clock() + LEEWAY:
                 raise TokenInvalid(f"{name} is in the future")
         return Identity(subject), expires
+
+
+def usable_subject(subject: Any) -> TypeGuard[str]:
+    """Tell whether a `sub` can own tasks: 1 to 255 characters, each of which every database can store."""
+    return isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_LENGTH and not _UNSTORABLE.search(subject)
 
 
 def issuer(settings: Settings) -> str | None:

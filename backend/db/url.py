@@ -19,6 +19,8 @@ from backend.config import ConfigurationError, Settings
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 
+MAX_CONNECT_TIMEOUT = 300
+
 POSTGRES_SCHEMES = ("postgres", "postgresql", "postgresql+asyncpg")
 SQLITE_SCHEME = "sqlite+aiosqlite"
 
@@ -123,6 +125,7 @@ DatabaseURL = SQLiteURL | PostgresURL
 
 def parse_database_url(url: str, variable: str = "DATABASE_URL") -> DatabaseURL:
     """Read a database URL. Raises `ConfigurationError`, which names `variable` and repeats nothing of the URL."""
+    url = url.strip()
     try:
         if not url.isprintable():
             raise _Unusable("must not contain control characters")
@@ -229,6 +232,8 @@ def _connect_timeout(query: dict[str, str]) -> int | None:
         return None
     if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 10):
         raise _Unusable("connect_timeout must be a whole number of seconds")
+    if int(text) > MAX_CONNECT_TIMEOUT:
+        raise _Unusable(f"connect_timeout must be at most {MAX_CONNECT_TIMEOUT} seconds")
     # Zero or less is libpq's "wait for ever". Here every wait has a limit: DATABASE_CONNECT_TIMEOUT then holds.
     return int(text) if int(text) > 0 else None
 

@@ -24,15 +24,14 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """NUL, which PostgreSQL cannot store and SQLite can; and surrogates, which are half a character and have no UTF-8."""
 
 
-def storable(text: str) -> bool:
-    """Tell whether both engines can store the text and give it back unchanged."""
-    return _UNSTORABLE.search(text) is None
-
-
 def _storable(text: str) -> str:
-    if not storable(text):
+    if _UNSTORABLE.search(text):
         raise PydanticCustomError("invalid_character", "must not contain NUL or a lone surrogate")
     return text
+
+
+def _too_long(limit: int) -> PydanticCustomError:
+    return PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": limit})
 
 
 def _title(text: str) -> str:
@@ -40,13 +39,15 @@ def _title(text: str) -> str:
     if not trimmed:
         raise PydanticCustomError("blank", "must not be blank")
     if len(trimmed) > TITLE_MAX:
-        raise PydanticCustomError("too_long", f"must have at most {TITLE_MAX} characters")
+        raise _too_long(TITLE_MAX)
     return trimmed
 
 
 def _description(text: str) -> str:
     if len(_storable(text)) > DESCRIPTION_MAX:
-        raise PydanticCustomError("too_long", f"must have at most {DESCRIPTION_MAX} characters")
+        raise PydanticCustomError(
+            "too_many_characters", "must have at most {limit} characters", {"limit": DESCRIPTION_MAX}
+        )
     return text
 
 
@@ -157,7 +158,9 @@ class TaskUpdate(SQLModel):
 
 
 class TaskPublic(TypedDict):
-    """A task as its owner sees it. A typed dict, because a row needs no validation on its way out."""
+    """A task as its owner sees it."""
+
+    # A typed dict, because a row needs no validation on its way out.
 
     id: Annotated[UUID, Field(description="UUID version 7: newer tasks have greater ids.")]
     title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX, examples=["Buy milk"])]

@@ -1,6 +1,7 @@
 """The guard's limits: places, bodies that take long or never come, lengths that can be read in two ways."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -210,6 +211,40 @@ async def test_a_large_body_that_waits_for_leave_is_refused_before_it_is_sent(al
     headers = {"Content-Length": "65537", "Expect": "100-continue", **JSON}
     response = await alice.post("/api/tasks", content=unsent(), headers=headers)
     assert_problem(response, 413, "body_too_large")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "code"),
+    [("GET", "/api/tasks/stats", "database_unavailable"), ("DELETE", f"/api/tasks/{ABSENT}", "outcome_unknown")],
+)
+async def test_a_request_that_the_ending_server_cuts_off_is_told_so(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, method: str, path: str, code: str
+) -> None:
+    entered = asyncio.Event()
+
+    async def wait(*_arguments: Any, **_parameters: Any) -> None:
+        entered.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(TaskService, "_run", wait)
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    async with running(settings) as app:
+        headers = {"Authorization": f"Bearer {mint(settings, 'alice', 60)}", "X-Request-ID": "cut-off"}
+        request = asyncio.create_task(app(scope_of(method, path, headers), receive, send))
+        await entered.wait()
+        request.cancel()
+        # The end of the application waits for the answer: after it the process is gone.
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
+    assert sent[0]["status"] == 503
+    assert (b"x-request-id", b"cut-off") in sent[0]["headers"]
+    assert json.loads(sent[1]["body"])["code"] == code
 
 
 def test_a_setting_says_how_many_places_there_are() -> None:

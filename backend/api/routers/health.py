@@ -6,7 +6,7 @@ from fastapi import APIRouter
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.deps import CurrentDatabase
-from backend.api.openapi import documented
+from backend.api.openapi import documented_probe
 from backend.api.requests import Route
 from backend.db.session import check_db_health
 
@@ -29,15 +29,13 @@ router = APIRouter(
 )
 
 
-@router.get("", **documented(200, example={"status": "ok"}, public=True))
+@router.get("", **documented_probe({"status": "ok"}))
 async def health() -> Alive:
     """Tell that the process is alive. Touches no database."""
     return {"status": "ok"}
 
 
-@router.get(
-    "/db", **documented(200, example={"status": "healthy", "database": "connected"}, public=True, database=True)
-)
+@router.get("/db", **documented_probe({"status": "healthy", "database": "connected"}, ("database_unavailable",)))
 async def health_db(database: CurrentDatabase) -> Healthy:
     """Tell that the database answers. Probes at the same time share one query."""
     await check_db_health(database)

@@ -7,6 +7,7 @@ from uuid import UUID
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field, StrictBool
 from starlette.convertors import StringConvertor, register_url_convertor
+from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
@@ -25,7 +26,7 @@ from backend.api.deps import (
     TaskId,
     Tasks,
 )
-from backend.api.openapi import MERGE_PATCH_BODY, NEXT_PAGE, TASK_EXAMPLE, documented
+from backend.api.openapi import MERGE_PATCH_BODY, NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.problems import FieldError, Problem
 from backend.api.requests import StrictRoute
 from backend.db.session import get_session
@@ -34,6 +35,8 @@ from backend.models.task import TaskCreate, TaskPublic, TaskStats, TaskUpdate
 from backend.services.tasks import TaskService
 
 MAX_BULK = 500
+ONE_TASK = ("task_not_found",)
+"""The problem of every route that names a task."""
 
 
 class TaskIdConvertor(StringConvertor):
@@ -89,12 +92,19 @@ router = APIRouter(
 
 @router.get("", response_model=list[TaskPublic], **documented(200, example=[TASK_EXAMPLE], headers=NEXT_PAGE))
 async def list_tasks(
-    tasks: Tasks, completed: Completed = None, limit: Limit = 100, skip: Skip = None, cursor: Cursor = None
+    request: Request,
+    tasks: Tasks,
+    completed: Completed = None,
+    limit: Limit = 100,
+    skip: Skip = 0,
+    cursor: Cursor = None,
 ) -> Response:
     """List the caller's tasks, newest first. While more follow, the `Link` header has the next page's address."""
     wanted = None if completed is None else completed == "true"
-    after = _position(cursor, skip, wanted)
-    page = await tasks.list(completed=wanted, limit=limit, skip=skip or 0, after=after)
+    if cursor is not None and "skip" in request.query_params:
+        raise Problem("validation_error", [FieldError("query", "/cursor", "conflict", "excludes skip")])
+    after = _position(cursor, wanted)
+    page = await tasks.list(completed=wanted, limit=limit, skip=skip, after=after)
     next_page = None
     if page.more:
         query = {"completed": completed, "limit": limit, "cursor": encode_cursor(page.tasks[-1]["id"], wanted)}
@@ -102,11 +112,9 @@ async def list_tasks(
     return answer_tasks(page.tasks, next_page)
 
 
-def _position(cursor: str | None, skip: int | None, completed: bool | None) -> UUID | None:
+def _position(cursor: str | None, completed: bool | None) -> UUID | None:
     if cursor is None:
         return None
-    if skip is not None:
-        raise Problem("validation_error", [FieldError("query", "/cursor", "conflict", "excludes skip")])
     try:
         return decode_cursor(cursor, completed)
     except ValueError:
@@ -114,13 +122,18 @@ def _position(cursor: str | None, skip: int | None, completed: bool | None) -> U
         raise Problem("validation_error", [error]) from None
 
 
-@router.post("", status_code=201, response_model=TaskPublic, **documented(201, example=TASK_EXAMPLE))
+@router.post(
+    "",
+    status_code=201,
+    response_model=TaskPublic,
+    **documented(201, example=TASK_EXAMPLE, headers=NEW_TASK, body=True, writes=True),
+)
 async def create_task(tasks: Tasks, task: TaskCreate) -> Response:
     """Create a task."""
     return answer_created(await tasks.create(task))
 
 
-@router.delete("", response_model=Deleted, **documented(200, example={"deleted": 3}))
+@router.delete("", response_model=Deleted, **documented(200, example={"deleted": 3}, writes=True))
 async def delete_completed_tasks(tasks: Tasks, _completed: OnlyCompleted) -> Response:
     """Delete all the caller's completed tasks. Nothing but `?completed=true` is accepted."""
     return answer_counts(Deleted(deleted=await tasks.delete_completed()))
@@ -132,13 +145,19 @@ async def count_tasks(tasks: Tasks) -> Response:
     return answer_counts(await tasks.stats())
 
 
-@router.post("/bulk-complete", response_model=Updated, **documented(200, example={"updated": 2}))
+@router.post(
+    "/bulk-complete", response_model=Updated, **documented(200, example={"updated": 2}, body=True, writes=True)
+)
 async def complete_tasks(tasks: Tasks, wanted: BulkComplete) -> Response:
     """Complete many tasks (or make them active again). Ids that are not the caller's are ignored."""
     return answer_counts(Updated(updated=await tasks.complete(wanted.task_ids, completed=wanted.completed)))
 
 
-@router.post("/transfer", response_model=Transferred, **documented(200, example={"transferred": 5}))
+@router.post(
+    "/transfer",
+    response_model=Transferred,
+    **documented(200, example={"transferred": 5}, body=True, writes=True, codes=("invalid_from_token", "same_user")),
+)
 async def transfer_tasks(
     caller: Caller, verifier: CurrentVerifier, database: CurrentDatabase, transfer: Transfer
 ) -> Response:
@@ -158,7 +177,7 @@ def _refused_token(code: str, detail: str) -> Problem:
     return Problem(code, [FieldError("body", "/from_token", code, detail)])
 
 
-@router.get("/{id:task_id}", response_model=TaskPublic, **documented(200, example=TASK_EXAMPLE, task=True))
+@router.get("/{id:task_id}", response_model=TaskPublic, **documented(200, example=TASK_EXAMPLE, codes=ONE_TASK))
 async def get_task(tasks: Tasks, task_id: TaskId) -> Response:
     """Read a task."""
     return answer_task(await tasks.get(task_id))
@@ -167,21 +186,25 @@ async def get_task(tasks: Tasks, task_id: TaskId) -> Response:
 @router.patch(
     "/{id:task_id}",
     response_model=TaskPublic,
-    **documented(200, example=TASK_EXAMPLE, task=True, extra=MERGE_PATCH_BODY),
+    **documented(200, example=TASK_EXAMPLE, body=True, writes=True, codes=ONE_TASK, extra=MERGE_PATCH_BODY),
 )
 async def update_task(tasks: Tasks, task_id: TaskId, patch: TaskUpdate) -> Response:
     """Change a task. What is absent is kept; `null` clears the description; `{}` changes nothing."""
     return answer_task(await tasks.update(task_id, patch))
 
 
-@router.delete("/{id:task_id}", status_code=204, **documented(204, task=True))
+@router.delete("/{id:task_id}", status_code=204, **documented(204, writes=True, codes=ONE_TASK))
 async def delete_task(tasks: Tasks, task_id: TaskId) -> Response:
     """Delete a task."""
     await tasks.delete(task_id)
     return Response(status_code=204)
 
 
-@router.post("/{id:task_id}/toggle", response_model=TaskPublic, **documented(200, example=TASK_EXAMPLE, task=True))
+@router.post(
+    "/{id:task_id}/toggle",
+    response_model=TaskPublic,
+    **documented(200, example=TASK_EXAMPLE, writes=True, codes=ONE_TASK),
+)
 async def toggle_task(tasks: Tasks, task_id: TaskId) -> Response:
     """Complete a task that is active, or the reverse. Atomic: of two at once, neither is lost. Takes no body."""
     return answer_task(await tasks.toggle(task_id))
