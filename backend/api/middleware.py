@@ -58,12 +58,14 @@ class Places:
         self._free = self._limit = limit
         self._emptied = asyncio.Event()
 
-    def __enter__(self) -> None:
+    def take(self) -> None:
+        """Take a place. Raises `Problem` where none is free."""
         if self._free == 0:
             raise Problem("overloaded")
         self._free -= 1
 
-    def __exit__(self, *_exception: object) -> None:
+    def give_back(self) -> None:
+        """Give a place back."""
         self._free += 1
         if self._free == self._limit:
             self._emptied.set()
@@ -101,6 +103,7 @@ class Guard:
         except Exception as error:  # noqa: BLE001 # the last place where an error can become an answer
             await exchange.answer_error(error)
         finally:
+            exchange.give_place_back()
             exchange.log()
 
     async def _handle(self, exchange: "Exchange") -> None:
@@ -117,8 +120,8 @@ class Guard:
         if exchange.scope["path"] in PROBES:
             await self._app(exchange.scope, receive, exchange.send)
             return
-        with self._places:
-            await self._app(exchange.scope, receive, exchange.send)
+        exchange.take_place(self._places)
+        await self._app(exchange.scope, receive, exchange.send)
 
     async def _identify(self, exchange: "Exchange") -> Identity:
         values = [value for name, value in exchange.scope["headers"] if name == b"authorization"]
@@ -142,6 +145,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._status: int | None = None
+        self._places: Places | None = None
         self._method: str = scope["method"]
         headers = dict(scope["headers"])  # of a repeated header the last; the ones that must not be are looked at apart
         self._headers = headers
@@ -156,6 +160,17 @@ class Exchange:
         self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         self.scope["request_id"] = self.request_id
 
+    def take_place(self, places: Places) -> None:
+        """Take a place until the answer begins: a caller that reads slowly, or not at all, must hold none."""
+        places.take()
+        self._places = places
+
+    def give_place_back(self) -> None:
+        """Give the place back, if one is taken."""
+        if self._places is not None:
+            self._places.give_back()
+            self._places = None
+
     @property
     def reads(self) -> bool:
         """True where the request's method changes nothing."""
@@ -164,6 +179,7 @@ class Exchange:
     async def send(self, message: Message) -> None:
         """Send a message of the answer, with the headers that every answer has."""
         if message["type"] == "http.response.start":
+            self.give_place_back()
             self._status = message["status"]
             extra = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
             extra += _API_HEADERS if self.is_api else _OTHER_HEADERS
@@ -188,7 +204,9 @@ class Exchange:
 
     def refuse_ambiguous_length(self) -> None:
         """Refuse a request whose end two servers could see in two places (RFC 9112, section 6.1)."""
-        if b"content-length" in self._headers and b"transfer-encoding" in self._headers:
+        if b"transfer-encoding" not in self._headers:
+            return
+        if b"content-length" in self._headers or self._headers[b"transfer-encoding"].lower() != b"chunked":
             raise Problem("ambiguous_length")
 
     async def read_body(self) -> Receive:
@@ -251,7 +269,7 @@ def log_error(error: Exception, problem: Problem, request_id: str) -> None:
     """Log why a request failed, where the answer must not say it."""
     if problem.kind.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
-    elif isinstance(error, TokenExpired):
-        return  # every token ends so
+    elif isinstance(error, TokenExpired) or problem.kind.code == "overloaded":
+        return  # every token ends so; and a service with too much to do has its request lines
     elif problem.kind.status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, TokenInvalid):
         logger.warning("%s: %s", problem.kind.code, error, extra={"request_id": request_id})

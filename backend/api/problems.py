@@ -79,7 +79,7 @@ KINDS: Mapping[str, Kind] = {
     for kind in (
         Kind(400, "malformed_json", "The body is not JSON in UTF-8 without duplicate names."),
         Kind(400, "malformed_request", "The request is not HTTP/1.1.", _CLOSE),
-        Kind(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.", _CLOSE),
+        Kind(400, "ambiguous_length", "The body's length is told in two ways, or in an unknown one.", _CLOSE),
         Kind(401, "token_missing", "Send a token: Authorization: Bearer <JWT>.", (("WWW-Authenticate", "Bearer"),)),
         Kind(401, "token_invalid", "The token is not valid for this service.", _INVALID_TOKEN),
         Kind(401, "token_expired", "The token has expired; get a new one.", _INVALID_TOKEN),

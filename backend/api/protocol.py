@@ -21,6 +21,8 @@ MAX_PATH = 1024
 """Bytes of a bad request's path that its answer repeats."""
 HEAD_TIMEOUT = 10.0
 """Seconds in which they must have arrived, from the connection's first moment or the request's first byte."""
+WRITE_TIMEOUT = 10.0
+"""Seconds for which an answer may wait for its caller to read on."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _too_large = False
     _head_size = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _write_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
@@ -41,18 +44,38 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for no more."""
         self._end_head()
+        self._end_write_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless it goes on with a head that is too large already."""
         if self.transport.is_closing():
             return
+        if self._head_timer is None and self._idle:
+            self._await_head()  # whatever this is the beginning of
         self._too_large = self._head_timer is not None and self._head_size > MAX_HEAD
         if self._too_large:
             self.send_400_response("")
             return
         self._head_size += len(data)
         super().data_received(data)
+
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads the answer; uvicorn gives none
+        """Keep the way back open for a caller that has sent its request and closed its own side."""
+        if self._idle or self.cycle.more_body:
+            return False
+        self.cycle.keep_alive = False
+        return True
+
+    def pause_writing(self) -> None:
+        """Give the caller `WRITE_TIMEOUT` to read on."""
+        super().pause_writing()
+        self._write_timer = self.loop.call_later(WRITE_TIMEOUT, self._abandon)
+
+    def resume_writing(self) -> None:
+        """Go on; the caller reads."""
+        super().resume_writing()
+        self._end_write_timer()
 
     def on_message_begin(self) -> None:
         """Begin a request."""
@@ -61,20 +84,43 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._head_timer is None:
             self._await_head()
 
-    def on_headers_complete(self) -> None:
-        """Go on to the request, if its head is of an acceptable size."""
-        self._end_head()
-        self._too_large = len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a header of the head, and drop those behind the body (RFC 9110, section 6.5.1)."""
+        if self._head_timer is not None:
+            super().on_header(name, value)
+            return
+        self._head_size += len(name) + len(value)
+        self._too_large = self._head_size > MAX_HEAD
         if self._too_large:
-            raise ValueError("head too large")  # uvicorn then calls send_400_response
+            raise ValueError("trailers too large")
+
+    def on_headers_complete(self) -> None:
+        """Go on to the request, if its head is acceptable."""
+        self._end_head()
+        self._head_size = 0
+        self._too_large = len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD
+        names = {name for name, _ in self.headers}
+        # Behind a head that asks for another protocol the parser reads no body, but the next request.
+        with_body = not names.isdisjoint({b"content-length", b"transfer-encoding"})
+        if self._too_large or (with_body and self.parser.should_upgrade()):
+            raise ValueError("unacceptable head")  # uvicorn then calls send_400_response
         super().on_headers_complete()
+        if self.parser.should_upgrade():
+            self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP, or too much of it, with a problem, and close."""
         self._end_head()
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(self._problem())
+        if not self._idle and (self.cycle.response_started or not self.cycle.more_body):
+            self.cycle.keep_alive = False  # the request before it is whole: its answer comes first, and is the last
+            self.flow.pause_reading()
+            return
+        self.transport.write(self._problem())
         self.transport.close()
+
+    @property
+    def _idle(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def _problem(self) -> bytes:
         kind = KINDS["head_too_large" if self._too_large else "malformed_request"]
@@ -97,7 +143,16 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_timer.cancel()
             self._head_timer = None
 
+    def _end_write_timer(self) -> None:
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+            self._write_timer = None
+
+    def _abandon(self) -> None:
+        self.cycle.disconnected = True  # or the next piece of the answer would be an error
+        self.transport.abort()
+
     def _give_up(self) -> None:
         self._await_head()
-        if self.cycle is None or self.cycle.response_complete:
+        if self._idle:
             self.transport.close()

@@ -223,9 +223,11 @@ def _refuse_dead_connection(
     of it, which the event loop has not handled yet.
     """
     connection = dbapi_connection.driver_connection
-    if not connection.is_closed():
+    # An aborted TLS connection has no socket any more, and is not yet said to be closed.
+    socket = None if connection.is_closed() else connection._transport.get_extra_info("socket")  # noqa: SLF001 # asyncpg offers no other way
+    if socket is not None:
         poll = select.poll()
-        poll.register(connection._transport.get_extra_info("socket").fileno(), select.POLLIN)  # noqa: SLF001 # asyncpg offers no other way to its socket
+        poll.register(socket.fileno(), select.POLLIN)  # asyncpg offers no other way to its socket
         if not poll.poll(0):
             return
     raise DisconnectionError("the connection died while idle")

@@ -11,7 +11,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, InterfaceError, InternalError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
+from sqlalchemy.exc import (
+    DBAPIError,
+    InterfaceError,
+    InternalError,
+    InvalidRequestError,
+    OperationalError,
+    SQLAlchemyError,
+)
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
@@ -19,14 +27,17 @@ from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailab
 DATABASE_FAILURES = (OSError, SQLAlchemyError)
 """Whatever a statement can raise for the database's sake: DNS, TCP, TLS and time limits are all OSErrors."""
 
-_CONNECTION_LOST = ("08", "57P", "XX")
-_ROLLED_BACK = ("40",)  # deadlock, serialization failure
+_CONNECTION_LOST = ("08", "57P", "XX", "40003")
+_ROLLED_BACK = ("40000", "40001", "40002", "40P01")  # deadlock, serialization failure
 _REFUSED = ("25006", "28", "3D000", "42501", "53", "55", "57014", "58")
 _NOT_MIGRATED = ("42P01", "42703", "3F000")
 _SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
 
 NOT_SENT = "cannot switch to state"
 """asyncpg's words for a connection to which the server has said goodbye, while its end has not arrived yet."""
+
+_NEVER_RAN = ("server login has been failing", "query_wait_timeout")
+"""PgBouncer's words for a statement that it could give to no server."""
 
 _STARTING_OR_FULL = ("57P", "53300", "08000", "08003", "08006")
 _NOT_YET = (
@@ -81,13 +92,15 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
         return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason)
     if isinstance(error, OSError):
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
+    if isinstance(error, InvalidRequestError) and "connection is closed" in str(error):
+        return DatabaseUnavailable("new connections died before they could be used")
     if not isinstance(error, DBAPIError) or error.orig is None:
         return None
     sqlstate: str | None = getattr(error.orig, "sqlstate", None)
     reason = _reason(error.orig, sqlstate)
     if sqlstate is not None:
         return _translate_sqlstate(sqlstate, reason, may_have_run=may_have_run)
-    if isinstance(error, OperationalError):  # SQLite's
+    if isinstance(error, OperationalError) or type(error) is SQLAlchemyDatabaseError:  # SQLite's; no database, damaged
         not_migrated = any(text in reason for text in _SQLITE_NOT_MIGRATED)
         return DatabaseNotMigrated(reason) if not_migrated else DatabaseUnavailable(reason)
     if NOT_SENT in reason:
@@ -98,6 +111,8 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
 
 
 def _translate_sqlstate(sqlstate: str, reason: str, *, may_have_run: bool) -> DatabaseError | None:
+    if any(text in reason for text in _NEVER_RAN):
+        return DatabaseUnavailable(reason, repeatable=True)
     if sqlstate.startswith(_NOT_MIGRATED):
         return DatabaseNotMigrated(reason)
     if sqlstate.startswith(_REFUSED):
