@@ -11,7 +11,7 @@ import typer
 from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint, usable_subject
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
-from backend.errors import DatabaseError, SameUser
+from backend.errors import DatabaseError, OutcomeUnknown, SameUser
 
 GRACEFUL_SHUTDOWN = 9
 """Seconds that requests under way have after SIGTERM; then they are cut off, so that the exit is within 12 seconds."""
@@ -109,6 +109,8 @@ def _migrate(settings: Settings) -> None:
 
     try:
         asyncio.run(run_migration(settings, upgrade))
+    except OutcomeUnknown as error:
+        _fail(f"nobody knows whether the database was changed; run migrate again: {error}")
     except DatabaseError as error:
         _fail(f"the database was not changed: {error}")
     print(f"the database is at revision {head()}")

@@ -7,6 +7,7 @@ from backend.db.url import database_url, direct_database_url
 # Before the imports below, which take a second: a wrong setting is reported at once.
 settings = load_settings(database_url, direct_database_url, TokenVerifier)
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -41,6 +42,9 @@ def create_app(settings: Settings) -> FastAPI:
         database = app.state.database = Database(settings)
         if isinstance(database.url, SQLiteURL) and not settings.production:
             await _migrate(database)
+        # What is in memory by now stays: the garbage collector need not walk through it, in the middle of a request.
+        gc.collect()
+        gc.freeze()
         yield
         await places.emptied(within=LAST_ANSWERS)  # of requests that the server has just cut off
         await database.close()

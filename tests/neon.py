@@ -14,6 +14,7 @@ import socket
 import ssl
 import subprocess
 import tempfile
+import time
 import warnings
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -23,6 +24,7 @@ from typing import Any
 from urllib.parse import quote
 
 import asyncpg
+import psutil
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -75,9 +77,14 @@ class Postgres:
         """Kill the whole server with signal 9, as a power cut would."""
         pid = self._server.get_pid()
         children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-        for process in [pid, *map(int, children.split())]:
+        processes = [pid, *map(int, children.split())]
+        for process in processes:
             with suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
+        for process in processes:  # as long as one of them lives, its memory keeps a new server from starting
+            with suppress(psutil.NoSuchProcess):
+                while psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.005)
 
     def start(self) -> None:
         """Start it again."""

@@ -7,7 +7,7 @@ is kept. The reasons and the measurements: specs/decisions/0004-neon-connection.
 import asyncio
 import contextlib
 import select
-from contextlib import AbstractAsyncContextManager, nullcontext
+import sys
 from contextvars import ContextVar
 from typing import Any
 
@@ -34,6 +34,9 @@ RETRY_AFTER = 0.05
 MAX_RETRY_AFTER = 0.5
 REFUSED_PATIENCE = 3.0
 """Seconds for which refused connections are taken for a server that restarts."""
+
+OVERFLOW_AFTER = 0.05
+"""Seconds for which a request waits for a kept connection before it opens one of the overflow."""
 
 MIGRATION_TIMEOUT = 90.0
 """Seconds that one statement of a migration may take; the server's own limit, set by the migration, comes before it."""
@@ -150,37 +153,43 @@ async def _connect_once(url: PostgresURL, command_timeout: float) -> asyncpg.Con
 
 
 class Turns:
-    """Admits as many at once as the pool has connections, first come, first served.
+    """Admits as many at once as the pool keeps connections, first come, first served.
 
     The pool's own queue gives a connection to whoever asks in the moment when it comes back, past all who wait: under
-    load some requests would wait until they fail.
+    load some requests would wait until they fail. And it opens an overflow connection, which costs as much as a dozen
+    statements, as soon as all kept ones are busy, though one is free again in a moment: here overflow is for those who
+    have waited `OVERFLOW_AFTER`.
     """
 
-    def __init__(self, places: int, timeout: float) -> None:
-        self._semaphore = asyncio.Semaphore(places)
-        self._timeout = timeout
+    def __init__(self, kept: int, overflow: int, timeout: float) -> None:
+        self._kept = asyncio.Semaphore(kept)
+        self._overflow = asyncio.Semaphore(overflow)
+        self._patience: tuple[tuple[asyncio.Semaphore, float], ...] = ((self._kept, timeout),)
+        if overflow and timeout > OVERFLOW_AFTER:
+            self._patience = ((self._kept, OVERFLOW_AFTER), (self._overflow, timeout - OVERFLOW_AFTER))
 
-    async def __aenter__(self) -> None:
-        """Wait for a turn, `DATABASE_POOL_TIMEOUT` at most. Raises `DatabaseUnavailable`."""
-        if not self._semaphore.locked():
-            await self._semaphore.acquire()
-            return
-        try:
-            async with asyncio.timeout(self._timeout):
-                await self._semaphore.acquire()
-        except TimeoutError:
-            raise DatabaseUnavailable("no connection of the pool became free in time") from None
+    async def take(self) -> asyncio.Semaphore:
+        """Wait for a turn, `DATABASE_POOL_TIMEOUT` at most; return what has to be released after it.
 
-    async def __aexit__(self, *_exception: object) -> None:
-        self._semaphore.release()
+        Raises `DatabaseUnavailable` where none has come.
+        """
+        if not self._kept.locked():
+            await self._kept.acquire()
+            return self._kept
+        for places, seconds in self._patience:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await places.acquire()
+                return places
+        raise DatabaseUnavailable("no connection of the pool became free in time")
 
 
-def make_turns(engine: AsyncEngine, settings: Settings) -> AbstractAsyncContextManager[None]:
-    """Return the turns of an engine's pool; without a pool nobody has to wait."""
+def make_turns(engine: AsyncEngine, settings: Settings) -> Turns:
+    """Return the turns of an engine's pool; without a pool there are as many as anybody can ask for."""
     pool = engine.pool
     if not isinstance(pool, AsyncAdaptedQueuePool):
-        return nullcontext()
-    return Turns(pool.size() + pool._max_overflow, settings.database_pool_timeout)  # noqa: SLF001 # it is not told otherwise
+        return Turns(sys.maxsize, 0, settings.database_pool_timeout)
+    return Turns(pool.size(), pool._max_overflow, settings.database_pool_timeout)  # noqa: SLF001 # it is not told otherwise
 
 
 def make_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:

@@ -13,7 +13,7 @@ import asyncio
 import functools
 import random
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Executable, Result, text, util
@@ -25,6 +25,7 @@ from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from backend.config import Settings, load_settings
 from backend.db.engine import (
+    Turns,
     closed_connections,
     connect_timeout,
     make_engine,
@@ -54,9 +55,7 @@ class Session(AsyncSession):
     those of `errors.DatabaseError`.
     """
 
-    def __init__(
-        self, bind: AsyncEngine, *, turns: AbstractAsyncContextManager[None], deadline: float, **options: Any
-    ) -> None:
+    def __init__(self, bind: AsyncEngine, *, turns: Turns, deadline: float, **options: Any) -> None:
         super().__init__(bind, **options)
         self._engine = bind.sync_engine
         self._turns = turns
@@ -92,15 +91,18 @@ class Session(AsyncSession):
 
         # The outer `translated` is for the deadline, whose TimeoutError comes out of asyncio.timeout.
         with translated(may_have_run=lambda: sent and writes):
-            async with asyncio.timeout(self._deadline), self._turns:
+            async with asyncio.timeout(self._deadline):
+                turn = await self._turns.take()
                 try:
                     with translated(may_have_run=lambda: sent and writes):
                         return await greenlet_spawn(run)
                 except DatabaseUnavailable as error:
                     if not (error.repeatable and sent and retrying.get()):
                         raise
-                await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
-                return await greenlet_spawn(run)
+                    await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
+                    return await greenlet_spawn(run)
+                finally:
+                    turn.release()
 
 
 class Database:
@@ -191,11 +193,14 @@ async def create_db_and_tables(database: Database | None = None) -> None:
 async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
     """Run one of `migrations`' functions over the direct address, in a transaction. Raises `DatabaseError`."""
     engine = make_migration_engine(direct_database_url(settings), settings)
+    changed = False
     async with _migrating:
         try:
-            with translated():
+            with translated(may_have_run=lambda: changed):
                 async with engine.begin() as connection:
-                    return await connection.run_sync(change)
+                    result = await connection.run_sync(change)
+                    changed = True  # but for the commit, whose answer can be lost
+                return result
         finally:
             await engine.dispose()
             await closed_connections()
