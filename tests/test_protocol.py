@@ -120,3 +120,27 @@ def test_callers_that_do_not_read_hold_no_place(server: Server, user: User) -> N
         assert user.tasks() == 0
         for _ in range(20):
             assert statuses(server.exchange(user.request("GET", "/api/tasks", "Connection: close"))) == [200]
+
+
+def test_a_head_has_at_most_32_kib(server: Server, user: User) -> None:
+    assert statuses(server.exchange(user.request("GET", "/api/tasks", "Connection: close", "X: " + "y" * 30_000))) == [
+        200
+    ]
+    assert statuses(server.exchange(user.request("GET", "/api/tasks", "X: " + "y" * 32_768))) == [431]
+    assert statuses(server.exchange(user.request("GET", "/api/tasks?" + "y" * 32_768))) == [431]
+
+
+def test_an_endless_head_is_cut_off(server: Server) -> None:
+    with server.connect() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nX: ")
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            connection.sendall(b"y" * 50_000_000)
+
+
+def test_a_refusal_below_http_is_a_problem_with_the_callers_request_id(server: Server, user: User) -> None:
+    answer = server.exchange(user.request("GET", "/api/tasks", "X-Request-ID: mine", "X: " + "y" * 32_768))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head
+    assert b"X-Request-ID: mine" in head
+    assert json.loads(body)["code"] == "head_too_large"
+    assert json.loads(body)["request_id"] == "mine"

@@ -22,6 +22,7 @@ import psutil
 from tests.network import proxy_to
 from tests.performance.chart import draw
 from tests.performance.servers import COMMANDS, TOKEN, Service, environment, pgbouncer, postgres, service
+from tests.performance.tokens import measure_tokens
 
 RESULTS = Path(__file__).parents[2] / "specs" / "performance"
 ROUND_TRIP = 0.02
@@ -208,9 +209,11 @@ def main() -> None:
             return
         results["round_trips"] = asyncio.run(measure_round_trips(pooled))
         results["start_seconds"] = measure_start(direct)
+        results["tokens"] = asyncio.run(measure_tokens())
     print("\nround trips to the database, at 20 ms\n")
     for row in results["round_trips"]:
         print(f"{row['request']:9} pool {row['pool_size']}  {row['service']:8} {row['round_trips']}")
+    print("\nµs to verify a token, first and again:", results["tokens"])
     print("\nseconds from start to first answer:", results["start_seconds"])
     print("bytes of memory at rest:", results["pool"]["memory_bytes"])
     RESULTS.mkdir(exist_ok=True)
