@@ -27,6 +27,8 @@ from backend.config import ConfigurationError, Settings
 from backend.errors import IssuerUnavailable, TokenExpired, TokenInvalid
 
 MAX_TOKEN_LENGTH = 8192
+MAX_HEADER_LENGTH = 1024
+"""Characters of a token's header, which is read before anything is verified. Better Auth's have under a hundred."""
 LEEWAY = 30
 """Seconds that the issuer's clock may differ from ours."""
 MAX_SUBJECT_LENGTH = 255
@@ -101,7 +103,7 @@ class TokenVerifier:
 
     async def _verify(self, token: str) -> _Verified:
         parts = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
-        if parts is None:
+        if parts is None or len(parts[1]) > MAX_HEADER_LENGTH:
             raise TokenInvalid("not a compact JWS of acceptable length")
         header, payload = _decode_json(parts[1]), _decode_json(parts[2])
         _decode_base64url(parts[3])

@@ -194,8 +194,7 @@ class Issuer:
     async def down(self) -> None:
         """Refuse connections."""
         if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+            self._server.close()  # not waited for: from Python 3.12 on that would wait for callers that are held
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -168,7 +168,6 @@ HOSTILE: dict[str, str] = {
     "claims with Infinity": sign(claims=to_bytes(CLAIMS)[:-1] + b',"x":-Infinity}'),
     "claims that are no UTF-8": sign(claims=to_bytes(CLAIMS)[:-1] + b',"x":"\xff"}'),
     "claims with a byte order mark": sign(claims=b"\xef\xbb\xbf" + to_bytes(CLAIMS)),
-    "deeply nested claims": sign(claims=to_bytes(CLAIMS)[:-1] + b',"x":' + b"[" * 2500 + b"]" * 2500 + b"}"),
     "an endless number": sign(claims=to_bytes(CLAIMS)[:-1] + b',"x":' + b"9" * 5000 + b"}"),
     # Who.
     "no sub": sign(claims=without("sub")),
