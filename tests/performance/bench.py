@@ -34,6 +34,9 @@ done = function(summary, latency)
 end
 """
 
+DELAY = 0.01
+"""Seconds that the proxy adds to each direction, so that what is counted happens as it does over a network."""
+
 Request = tuple[str, str, Any]
 
 
@@ -107,7 +110,7 @@ async def measure_round_trips(port: int, names: tuple[str, ...] = ("service", "r
     TCP's own is not seen. A request is made several times, because a kept connection prepares a statement first.
     """
     table = []
-    async with proxy_to(port=port) as proxy:
+    async with proxy_to(port=port, delay=DELAY) as proxy:
         for pool_size in (0, 5):
             for name in names:
                 rows = await asyncio.to_thread(count_round_trips, name, proxy, pool_size)
@@ -119,7 +122,7 @@ def count_round_trips(name: str, proxy: Proxy, pool_size: int, repeat: int = 5) 
     """Make every request, one after the other; return the median of each one's round trips."""
 
     def count(request: Request) -> int:
-        time.sleep(0.05)  # the request before may still be closing its connection
+        time.sleep(0.2)  # the request before may still be closing its connection
         proxy.round_trips = 0
         target.request(*request)
         return proxy.round_trips
