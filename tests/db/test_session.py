@@ -243,14 +243,23 @@ async def test_a_commit_that_the_server_refuses_is_never_silent(
 
 
 async def test_a_commit_without_an_answer_has_an_unknown_outcome(
-    migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection, owner: str
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
 ) -> None:
-    await server.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
-    with pytest.raises(OutcomeUnknown):  # noqa: PT012 # it is the whole block that raises
-        async with get_session_context(open_database(migrated_postgres_url)) as session:
-            await session.exec(insert(tasks), params=row(owner))
-            await server.execute(f"SELECT pg_terminate_backend(pid) {BACKENDS}")
-            await until_alone(server)
+    server = parse_database_url(migrated_postgres_url)
+    assert isinstance(server, PostgresURL)
+    assert server.host is not None
+    path = f"{server.host}/.s.PGSQL.{server.port}" if server.host.startswith("/") else None
+    async with proxy_to(path=path, port=server.port) as proxy:
+        credentials = f"{quote(server.user or '')}:{quote(server.password or '')}"
+        url = f"postgresql://{credentials}@127.0.0.1:{proxy.port}/{server.database}?sslmode=disable"
+        database = open_database(url)
+        with pytest.raises(OutcomeUnknown):  # noqa: PT012 # it is the whole block that raises
+            async with get_session_context(database) as session:
+                await session.exec(insert(tasks), params=row(owner, "committed"))
+                proxy.cut_after = b"COMMIT"
+        assert proxy.cut_after is None
+        assert await titles(database, owner) == ["committed"]  # as it happens: the answer was lost, not the commit
+        await database.close()
 
 
 async def test_a_transaction_that_breaks_before_its_commit_wrote_nothing(
