@@ -34,7 +34,7 @@ from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailab
 from backend.models.task import Task
 from tests.conftest import make_settings, new_postgres_database
 from tests.db.conftest import NewDatabase
-from tests.network import proxy_to
+from tests.network import Proxy, proxy_to
 from tests.processes import free_port, run
 
 tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
@@ -242,16 +242,22 @@ async def test_a_commit_that_the_server_refuses_is_never_silent(
         await database.close()
 
 
-async def test_a_commit_without_an_answer_has_an_unknown_outcome(
-    migrated_postgres_url: str, open_database: NewDatabase, owner: str
-) -> None:
-    server = parse_database_url(migrated_postgres_url)
+@asynccontextmanager
+async def proxied(address: str) -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy before a database, and the database's address through it."""
+    server = parse_database_url(address)
     assert isinstance(server, PostgresURL)
     assert server.host is not None
     path = f"{server.host}/.s.PGSQL.{server.port}" if server.host.startswith("/") else None
     async with proxy_to(path=path, port=server.port) as proxy:
         credentials = f"{quote(server.user or '')}:{quote(server.password or '')}"
-        url = f"postgresql://{credentials}@127.0.0.1:{proxy.port}/{server.database}?sslmode=disable"
+        yield proxy, f"postgresql://{credentials}@127.0.0.1:{proxy.port}/{server.database}?sslmode=disable"
+
+
+async def test_a_commit_without_an_answer_has_an_unknown_outcome(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    async with proxied(migrated_postgres_url) as (proxy, url):
         database = open_database(url)
         with pytest.raises(OutcomeUnknown):  # noqa: PT012 # it is the whole block that raises
             async with get_session_context(database) as session:
@@ -554,13 +560,7 @@ async def test_a_pooled_connection_that_has_been_told_goodbye_and_is_still_open_
     migrated_postgres_url: str, open_database: NewDatabase, owner: str
 ) -> None:
     # Between the server's last message and the end of the stream there is nothing to read.
-    server = parse_database_url(migrated_postgres_url)
-    assert isinstance(server, PostgresURL)
-    assert server.host is not None
-    path = f"{server.host}/.s.PGSQL.{server.port}" if server.host.startswith("/") else None
-    async with proxy_to(path=path, port=server.port) as proxy:
-        credentials = f"{quote(server.user or '')}:{quote(server.password or '')}"
-        url = f"postgresql://{credentials}@127.0.0.1:{proxy.port}/{server.database}?sslmode=disable"
+    async with proxied(migrated_postgres_url) as (proxy, url):
         database = open_database(url, database_pool_size=1)
         await get_session(database).exec(insert(tasks), params=row(owner, "before"))
         for writer in proxy.open:
