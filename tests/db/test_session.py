@@ -349,8 +349,8 @@ async def test_a_database_without_tables_is_not_migrated(empty_url: str, open_da
     await database.close()
 
 
-# An UPDATE that joins the sleep would not do: with fresh statistics the planner looks for the rows first, finds none, and
-# never sleeps.
+# An UPDATE that joins the sleep would not do: with fresh statistics the planner looks for the rows first, finds none,
+# and never sleeps.
 SLEEPING_WRITE = (
     "INSERT INTO tasks (user_id, id, title, completed, created_at, updated_at) "
     "SELECT 'nobody', gen_random_uuid(), 'late', false, now(), now() FROM (SELECT pg_sleep(60)) AS slept "
