@@ -120,12 +120,18 @@ class Service:
 
     def cpu(self) -> float:
         """Seconds of CPU that it has used so far, all its processes together."""
-        processes = [self.process, *self.process.children(recursive=True)]
-        return sum(sum(process.cpu_times()[:2]) for process in processes)
+        return sum(self.cpus())
+
+    def cpus(self) -> list[float]:
+        """The same for each of its processes; what watches over workers comes first."""
+        return [sum(process.cpu_times()[:2]) for process in self._processes()]
 
     def memory(self) -> int:
         """Bytes of memory that are its own."""
-        return sum(process.memory_info().rss for process in [self.process, *self.process.children(recursive=True)])
+        return sum(process.memory_info().rss for process in self._processes())
+
+    def _processes(self) -> list[psutil.Process]:
+        return [self.process, *self.process.children(recursive=True)]
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
         """Make one request."""
@@ -166,12 +172,37 @@ COMMANDS = {
 
 
 @contextmanager
-def service(name: str, database_port: int, pool_size: int, *options: str) -> Iterator[Service]:
-    """Run one of the three, as it is run in production, for as long as the block lasts."""
+def databases() -> Iterator[tuple[int, int]]:
+    """Run both servers, with an empty table; give the port of PostgreSQL and that of PgBouncer."""
+    with postgres() as direct, pgbouncer(direct) as pooled:
+        migrate = [COMMANDS["service"][0], "migrate"]
+        subprocess.run(migrate, env=environment(direct, 0), check=True, stdout=subprocess.DEVNULL)
+        yield direct, pooled
+
+
+@contextmanager
+def core_apart() -> Iterator[int]:
+    """Keep one core free of this process and of all that it starts; give its number."""
+    cores = os.sched_getaffinity(0)
+    assert len(cores) > 1, "the service needs a core of its own"
+    apart = min(cores)
+    os.sched_setaffinity(0, cores - {apart})
+    try:
+        yield apart
+    finally:
+        os.sched_setaffinity(0, cores)
+
+
+@contextmanager
+def service(
+    name: str, database_port: int, pool_size: int, *options: str, core: int | None = None, **settings: str
+) -> Iterator[Service]:
+    """Run one of the three, as it is run in production, for as long as the block lasts; if asked to, on one core."""
     port = free_port()
+    pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
     process = psutil.Popen(
-        [*COMMANDS[name], "--port", str(port), *options],
-        env=environment(database_port, pool_size),
+        [*pinned, *COMMANDS[name], "--port", str(port), *options],
+        env=environment(database_port, pool_size) | settings,
         cwd=Path(__file__).parents[2],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,

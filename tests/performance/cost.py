@@ -1,0 +1,145 @@
+"""What one request costs beside the floor and the recipe: CPU, time, round trips; and memory at rest, and the start."""
+
+import asyncio
+import statistics
+import time
+from contextlib import ExitStack
+from typing import Any
+
+from tests.network import Proxy, proxy_to
+from tests.performance.load import POOL_SIZE, Figures, Request, load, medians
+from tests.performance.servers import COMMANDS, databases, service
+
+DELAY = 0.01
+"""Seconds that the proxy adds to each direction, so that what is counted happens as it does over a network."""
+
+
+def scenarios(task_id: str) -> dict[str, Request]:
+    """The requests that are measured."""
+    return {
+        "get": ("GET", f"/api/tasks/{task_id}", None),
+        "list 20": ("GET", "/api/tasks?limit=20", None),
+        "list 100": ("GET", "/api/tasks?limit=100", None),
+        "create": ("POST", "/api/tasks", {"title": "Buy milk"}),
+        "patch": ("PATCH", f"/api/tasks/{task_id}", {"title": "Buy more milk"}),
+        "toggle": ("POST", f"/api/tasks/{task_id}/toggle", None),
+    }
+
+
+def measure_cost(rounds: int, seconds: int, only: list[str]) -> dict[str, Any]:
+    """Measure every request with a pool and behind NullPool."""
+    with databases() as (direct, pooled):
+        with service("service", direct, POOL_SIZE) as target:
+            for number in range(200):
+                target.request("POST", "/api/tasks", {"title": f"Task {number}", "description": "As tasks are"})
+        return {
+            "pool": measure_requests(direct, POOL_SIZE, rounds, seconds, only),
+            "NullPool": measure_requests(pooled, 0, rounds, seconds, only),
+        }
+
+
+def measure_requests(port: int, pool_size: int, rounds: int, seconds: int, only: list[str]) -> dict[str, Any]:
+    """Measure every scenario on every service, at 1 and at 8 connections, in alternating rounds."""
+    names = [name for name in COMMANDS if name != "floor" or pool_size]  # the floor has no NullPool
+    samples: dict[tuple[str, str, int], list[Figures]] = {}
+    with ExitStack() as stack:
+        targets = [stack.enter_context(service(name, port, pool_size)) for name in names]
+        wanted = scenarios(targets[-1].request("POST", "/api/tasks", {"title": "Buy milk"})["id"])
+        memory = {target.name: target.memory() for target in targets}
+        for _ in range(rounds):
+            for name, request in wanted.items():
+                if only and name not in only:
+                    continue
+                for connections in (1, 8):
+                    for target in targets:
+                        sample = load(target, request, connections, seconds)
+                        samples.setdefault((name, target.name, connections), []).append(sample)
+    return {
+        "memory_bytes": memory,
+        "requests": [
+            {"request": name, "service": who, "connections": connections, **medians(values)}
+            for (name, who, connections), values in samples.items()
+        ],
+    }
+
+
+def measure_round_trips() -> list[dict[str, Any]]:
+    """Count on the wire how many round trips to the database each request takes until it is answered.
+
+    TCP's own is not seen. A request is made several times, because a kept connection prepares a statement first.
+    """
+    with databases() as (_, pooled):
+        return asyncio.run(count_all(pooled))
+
+
+async def count_all(port: int) -> list[dict[str, Any]]:
+    """Count the round trips of the service and the recipe to the database behind a port."""
+    table = []
+    async with proxy_to(port=port, delay=DELAY) as proxy:
+        for pool_size in (0, POOL_SIZE):
+            for name in ("service", "recipe"):
+                rows = await asyncio.to_thread(count_round_trips, name, proxy, pool_size)
+                table += [{"service": name, "pool_size": pool_size, **row} for row in rows]
+    return table
+
+
+def count_round_trips(name: str, proxy: Proxy, pool_size: int, repeat: int = 5) -> list[dict[str, Any]]:
+    """Make every request, one after the other; return the median of each one's round trips."""
+
+    def count(request: Request) -> int:
+        time.sleep(0.2)  # the request before may still be closing its connection
+        proxy.round_trips = 0
+        target.request(*request)
+        return proxy.round_trips
+
+    with service(name, proxy.port, pool_size) as target:
+        task_id = target.request("POST", "/api/tasks", {"title": "Buy milk"})["id"]
+        counts = {label: [count(request) for _ in range(repeat)] for label, request in scenarios(task_id).items()}
+        counts["delete"] = []
+        for _ in range(repeat):
+            victim = target.request("POST", "/api/tasks", {"title": "Buy milk"})["id"]
+            counts["delete"].append(count(("DELETE", f"/api/tasks/{victim}", None)))
+    return [{"request": label, "round_trips": statistics.median(values)} for label, values in counts.items()]
+
+
+def measure_start(repeat: int = 5) -> dict[str, float]:
+    """Measure the seconds from the start of a service to its first answer."""
+    samples = []
+    with databases() as (direct, _):
+        for _ in range(repeat):
+            sample = {}
+            for name in ("service", "recipe"):
+                started = time.perf_counter()
+                with service(name, direct, POOL_SIZE):
+                    sample[name] = time.perf_counter() - started
+            samples.append(sample)
+    return medians(samples)
+
+
+def print_cost(found: dict[str, Any]) -> None:
+    """Print what `measure_cost` has found."""
+    for title, cost in found.items():
+        print_requests(title, cost)
+        print("\nbytes of memory at rest:", cost["memory_bytes"])
+
+
+def print_requests(title: str, cost: dict[str, Any]) -> None:
+    """Print a table of CPU and times."""
+    print(f"\n{title}: CPU µs a request (and p50, p99 in µs)\n")
+    rows = {(row["request"], row["service"], row["connections"]): row for row in cost["requests"]}
+    for connections in (1, 8):
+        for name in dict.fromkeys(row["request"] for row in cost["requests"]):
+            found = {who: rows[name, who, connections] for who in COMMANDS if (name, who, connections) in rows}
+            cells = [
+                f"{who} {row['cpu_us']:6.0f} ({row['p50_us']:.0f}, {row['p99_us']:.0f})" for who, row in found.items()
+            ]
+            own = found["service"]["cpu_us"]
+            ratios = [f"/ {who} {own / row['cpu_us']:.2f}" for who, row in found.items() if who != "service"]
+            print(f"{name:9} {connections} conn.  " + "   ".join(cells + ratios))
+
+
+def print_round_trips(rows: list[dict[str, Any]]) -> None:
+    """Print what `measure_round_trips` has found."""
+    print("\nround trips to the database, on the wire\n")
+    for row in rows:
+        print(f"{row['request']:9} pool {row['pool_size']}  {row['service']:8} {row['round_trips']}")
