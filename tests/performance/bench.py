@@ -29,6 +29,7 @@ from tests.performance.mixed import (
     print_mixed,
     print_workers,
 )
+from tests.performance.overload import measure_overload, print_overload
 from tests.performance.tokens import measure_tokens
 
 FOLDER = Path(__file__).parents[2] / "specs" / "performance"
@@ -47,6 +48,7 @@ SECTIONS: dict[str, tuple[Callable[[Namespace], Any], Callable[[Any], None]]] = 
     "mixed": (lambda options: measure_mixed(options.rounds, 2 * options.seconds), print_mixed),
     "workers": (lambda options: measure_workers(options.rounds, options.seconds), print_workers),
     "memory": (lambda options: measure_memory(options.seconds, options.requests), print_memory),
+    "overload": (lambda options: measure_overload(options.rounds, 2 * options.seconds), print_overload),
 }
 """How each is measured and printed. Each has databases of its own, and so finds the same alone as among the others."""
 
