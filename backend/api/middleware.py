@@ -206,15 +206,17 @@ class Exchange:
         """Refuse a request whose end two servers could see in two places (RFC 9112, section 6.1)."""
         if b"transfer-encoding" not in self._headers:
             return
-        if b"content-length" in self._headers or self._headers[b"transfer-encoding"].lower() != b"chunked":
+        codings = [value.lower() for name, value in self.scope["headers"] if name == b"transfer-encoding"]
+        if b"content-length" in self._headers or codings != [b"chunked"] or self.scope["http_version"] == "1.0":
             raise Problem("ambiguous_length")
 
     async def read_body(self) -> Receive:
         """Read the whole body and return a `receive` that gives it again. Raises `Problem` past the limits."""
-        length = self._headers.get(b"content-length", b"0")
-        if length == b"0" and b"transfer-encoding" not in self._headers:
+        # The server has checked that it is a number, but not for zeros before it: int() refuses to read very many.
+        length = int(self._headers.get(b"content-length", b"").lstrip(b"0") or 0)
+        if length == 0 and b"transfer-encoding" not in self._headers:
             return self._receive
-        if int(length) > MAX_BODY and b"expect" in self._headers:  # the server has checked that it is a number
+        if length > MAX_BODY and b"expect" in self._headers:
             raise Problem("body_too_large")  # before "100 Continue": the caller has not begun to send
         try:
             async with asyncio.timeout(BODY_TIMEOUT):

@@ -99,10 +99,11 @@ class LimitedProtocol(HttpToolsProtocol):
         self._end_head()
         self._head_size = 0
         self._too_large = len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD
-        names = {name for name, _ in self.headers}
+        names = [name for name, _ in self.headers]
         # Behind a head that asks for another protocol the parser reads no body, but the next request.
-        with_body = not names.isdisjoint({b"content-length", b"transfer-encoding"})
-        if self._too_large or (with_body and self.parser.should_upgrade()):
+        with_body = b"content-length" in names or b"transfer-encoding" in names
+        # Of two hosts, a proxy before this server may have looked at the other (RFC 9112, section 3.2).
+        if self._too_large or names.count(b"host") > 1 or (with_body and self.parser.should_upgrade()):
             raise ValueError("unacceptable head")  # uvicorn then calls send_400_response
         super().on_headers_complete()
         if self.parser.should_upgrade():
