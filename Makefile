@@ -23,7 +23,7 @@ check: .venv/dev ## Format, lint and types
 	$(BIN)/mypy
 
 faults: .venv/dev ## Kill every part fifty times under load, and send the service as many made-up requests
-	FAULT_ROUNDS=50 $(BIN)/python -m pytest tests/faults
+	FAULT_ROUNDS=50 $(BIN)/python -m pytest -rP tests/faults
 
 bench: .venv/dev ## Measure what a request costs, beside the usual recipe; needs wrk, PostgreSQL, PgBouncer
 	$(BIN)/python -m tests.performance.bench

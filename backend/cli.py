@@ -13,8 +13,9 @@ from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, OutcomeUnknown, SameUser
 
-GRACEFUL_SHUTDOWN = 9
-"""Seconds that requests under way have after SIGTERM; then they are cut off, so that the exit is within 12 seconds."""
+GRACEFUL_SHUTDOWN = 8
+"""Seconds that requests under way have at the end, after one for those on their way; then they are cut off, so that the
+exit is within 12 seconds."""
 
 DEVELOPMENT_TOKEN_LIFETIME = 7 * 24 * 3600
 
@@ -61,7 +62,9 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
             f"\nTry it:\n\n  curl -H 'Authorization: Bearer {token}' http://{host}:{port}/api/tasks\n\nRead it: http://{host}:{port}/docs\n",
             flush=True,
         )
-    _serve(settings, host, port, reload=True, reload_dirs=[str(Path(__file__).parent)])
+    import uvicorn
+
+    uvicorn.run(**_server_options(settings, host, port), reload=True, reload_dirs=[str(Path(__file__).parent)])
 
 
 @app.command()
@@ -70,31 +73,36 @@ def serve(
     port: Port = 8000,
     workers: Annotated[int, typer.Option(help="How many processes.", min=1, max=256, envvar="WEB_CONCURRENCY")] = 1,
     proxy_headers: Annotated[bool, typer.Option(help="Trust X-Forwarded-* of FORWARDED_ALLOW_IPS.")] = False,
+    drain: Annotated[
+        float, typer.Option(help="Seconds between SIGTERM and the end, with /health/db at 503.", min=0, max=300)
+    ] = 0,
 ) -> None:
-    """Serve for production. On SIGTERM requests under way finish, within 9 seconds."""
-    _serve(_settings(), host, port, workers=workers, proxy_headers=proxy_headers)
+    """Serve for production. On SIGTERM it drains, if told to; then requests under way finish, within 9 seconds."""
+    settings = _settings()
+    from backend.api.server import Config, run
+
+    options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}
+    run(Config(**options, workers=workers, drain=drain))
 
 
-def _serve(settings: Settings, host: str, port: int, **options: Any) -> None:
-    import uvicorn
-
+def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
     from backend.api.protocol import LimitedProtocol
     from backend.log import configure_logging
 
-    configure_logging(settings)  # for the process that watches the workers; each of them does it for itself
-    uvicorn.run(
-        "backend.main:app",
-        host=host,
-        port=port,
-        http=LimitedProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        timeout_graceful_shutdown=GRACEFUL_SHUTDOWN,
-        **{"proxy_headers": False} | options,
-    )
+    configure_logging(settings)  # for the process that watches the others; each of them does it for itself
+    return {
+        "app": "backend.main:app",
+        "host": host,
+        "port": port,
+        "http": LimitedProtocol,
+        "ws": "none",
+        "lifespan": "on",
+        "log_config": None,
+        "access_log": False,
+        "server_header": False,
+        "proxy_headers": False,
+        "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN,
+    }
 
 
 @app.command()

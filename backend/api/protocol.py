@@ -106,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._too_large or names.count(b"host") > 1 or (with_body and self.parser.should_upgrade()):
             raise ValueError("unacceptable head")  # uvicorn then calls send_400_response
         super().on_headers_complete()
-        if self.parser.should_upgrade():
+        if self.parser.should_upgrade() or self.app_state.get("draining"):
             self.cycle.keep_alive = False
 
     def send_400_response(self, msg: str) -> None:

@@ -2,13 +2,14 @@
 
 from typing import Literal
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.deps import CurrentDatabase
 from backend.api.openapi import documented_probe
 from backend.api.requests import Route
 from backend.db.session import check_db_health
+from backend.errors import DatabaseUnavailable
 
 
 class Alive(TypedDict):
@@ -36,7 +37,9 @@ async def health() -> Alive:
 
 
 @router.get("/db", **documented_probe({"status": "healthy", "database": "connected"}, ("database_unavailable",)))
-async def health_db(database: CurrentDatabase) -> Healthy:
-    """Tell that the database answers. Probes at the same time share one query."""
+async def health_db(request: Request, database: CurrentDatabase) -> Healthy:
+    """Tell that the database answers, and that the process is not about to end. Probes at once share one query."""
+    if getattr(request.state, "draining", False):
+        raise DatabaseUnavailable("the service is about to end")
     await check_db_health(database)
     return {"status": "healthy", "database": "connected"}

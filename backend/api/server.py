@@ -1,0 +1,143 @@
+"""uvicorn's server and its supervisor, with an end that loses no request (specs/decisions/0015-the-end.md).
+
+A load balancer needs a while to see that a process is about to end. For that there is the drain, from SIGTERM to the
+end: `/health/db` is 503, every request is served, and every answer closes its connection.
+"""
+
+import asyncio
+import ctypes
+import multiprocessing
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+from contextlib import suppress
+from functools import cached_property
+from types import FrameType
+from typing import Any
+
+import uvicorn
+from uvicorn.config import STARTUP_FAILURE
+from uvicorn.supervisors import multiprocess
+
+LAST_CALLS = 1
+"""Seconds at the end for which an open connection is kept: a request may be on its way."""
+LAST_ARRIVALS = 0.1
+"""Seconds at the end in which connections that wait to be accepted are taken."""
+
+_SO_ATTACH_FILTER = 26  # Linux's; the socket module has no name for it
+_NO_SYN = struct.pack(  # "load the TCP flags; has one of them the bit of SYN? then drop the packet; else keep it whole"
+    "=" + 4 * "HBBI", *(0x30, 0, 0, 13), *(0x45, 0, 1, 0x02), *(0x06, 0, 0, 0), *(0x06, 0, 0, 0xFFFFFFFF)
+)
+
+
+class Config(uvicorn.Config):
+    """uvicorn's options, and the seconds of the drain."""
+
+    def __init__(self, app: str, *, drain: float, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.drain = drain
+
+
+class Server(uvicorn.Server):
+    """One process that serves. `request.state.draining` is set from the first SIGTERM on."""
+
+    config: Config
+    _drained_at: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Begin to drain on SIGTERM. Another signal ends the drain; without a drain it is uvicorn's to handle."""
+        if sig == signal.SIGTERM and self.config.drain and self.started and not self.should_exit:
+            if self._drained_at is None:
+                self.lifespan.state["draining"] = True
+                self._drained_at = time.monotonic() + self.config.drain
+                return
+            if multiprocessing.parent_process() is not None:
+                return  # the supervisor repeats a signal that was sent to the whole group, as systemd does
+        super().handle_exit(sig, frame)
+
+    async def on_tick(self, counter: int) -> bool:
+        """Tell whether to end, ten times a second."""
+        if self._drained_at is not None and time.monotonic() >= self._drained_at and not self.should_exit:
+            super().handle_exit(signal.SIGTERM, None)
+        return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End: take what is on its way, finish what is under way."""
+        self.lifespan.state["draining"] = True
+        if multiprocessing.parent_process() is None:  # or it would be the end of the other workers, too
+            for server in self.servers:
+                for listener in server.sockets:
+                    let_nobody_in(listener)
+        end = time.monotonic() + LAST_CALLS
+        await asyncio.sleep(LAST_ARRIVALS)
+        while self.server_state.connections and time.monotonic() < end:  # noqa: ASYNC110 # uvicorn sets no event
+            await asyncio.sleep(0.05)
+        await super().shutdown(sockets)
+
+
+class Worker(multiprocess.Process):
+    """One of several processes that serve."""
+
+    config: Config
+
+    @cached_property
+    def server(self) -> Server:
+        """The server, made in the process that runs it."""
+        return Server(self.config)
+
+
+multiprocess.Process = Worker  # type: ignore[misc] # uvicorn has no other way to say which server the workers run
+
+
+class Supervisor(multiprocess.Multiprocess):
+    """The process that watches the workers."""
+
+    config: Config
+
+    def terminate_all(self) -> None:
+        """Have the workers drain, where they should; then let nobody in, and have them end."""
+        if self.config.drain:
+            super().terminate_all()
+            self._drain()
+        for listener in self.sockets:
+            let_nobody_in(listener)
+            listener.close()
+        if not self.config.drain:
+            super().terminate_all()
+
+    def _drain(self) -> None:
+        end = time.monotonic() + self.config.drain
+        while time.monotonic() < end and any(worker.process.is_alive() for worker in self.processes):
+            if signal.SIGTERM in self.signal_queue:  # a second one, which ends the drain
+                for worker in self.processes:
+                    if worker.pid is not None and worker.process.is_alive():
+                        os.kill(worker.pid, signal.SIGINT)
+                return
+            time.sleep(0.05)
+
+
+def let_nobody_in(listener: Any) -> None:
+    """Keep new connections out, and leave those that are in and wait to be accepted. On Linux; elsewhere do nothing.
+
+    The kernel drops each SYN from now on. Its sender repeats it, and is refused, or let in by the next process here.
+    """
+    if sys.platform == "linux":
+        code = ctypes.create_string_buffer(_NO_SYN)
+        with socket.socket(fileno=os.dup(listener.fileno())) as copy, suppress(OSError):
+            copy.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 4, ctypes.addressof(code)))
+
+
+def run(config: Config) -> None:
+    """Serve until a signal comes, in one process or in several. Exits with status 3 where it cannot start."""
+    with suppress(KeyboardInterrupt):  # which is how a server ends that SIGINT has ended
+        if config.workers > 1:
+            Supervisor(config, sockets=[config.bind_socket()]).run()
+            return
+        config.load_app()
+        server = Server(config)
+        server.run()
+        if not server.started:
+            sys.exit(STARTUP_FAILURE)

@@ -1,0 +1,202 @@
+"""The end under load, of one process and of several: what was let in is not lost. A worker that dies is replaced.
+
+`FAULT_ROUNDS` ends in a test; `make faults` asks for many. What a round took is printed, not judged.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sqlite3
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from backend.auth.tokens import mint
+from tests.conftest import SECRET, make_settings
+from tests.processes import DEADLINE, SCRIPT, Server, eventually, serving
+
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
+CLIENTS = 8
+LONGER_THAN_THE_TEST = "300"
+HEADERS = {"Authorization": f"Bearer {mint(make_settings('sqlite+aiosqlite://'), 'alice', 24 * 3600)}"}
+
+
+@contextmanager
+def service(folder: Path, workers: int, drain: str = "0") -> Iterator[Server]:
+    """The service, with all its workers started."""
+    variables = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
+    command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", str(workers), "--drain", drain]
+    with serving(command, folder, **variables) as server:
+        eventually(lambda: len(started(server)) == workers, "all workers have started")
+        yield server
+
+
+def started(server: Server) -> list[int]:
+    """The processes that have begun to serve until now."""
+    log = server.stderr
+    return list(map(int, re.findall(r"Started server process \[(\d+)\]", log)))[: log.count("startup complete")]
+
+
+class Load:
+    """Clients that create tasks one after the other: half of them keep their connections, half open one each time."""
+
+    def __init__(self, url: str) -> None:
+        self.answers: Counter[int] = Counter()
+        self.dropped: list[str] = []
+        self.stopping = False
+        self._moved = asyncio.Condition()
+        keep, close = httpx.Limits(), httpx.Limits(max_keepalive_connections=0)
+        self._tasks = [asyncio.create_task(self._create(url, limits)) for limits in CLIENTS // 2 * (keep, close)]
+
+    async def _create(self, url: str, limits: httpx.Limits) -> None:
+        async with httpx.AsyncClient(base_url=url, headers=HEADERS, limits=limits, timeout=DEADLINE) as client:
+            while not self.stopping:
+                try:
+                    answer = await client.post("/api/tasks", json={"title": "t"})
+                except httpx.ConnectError:
+                    return  # it was not let in, and knows it
+                except httpx.TransportError as error:
+                    self.dropped.append(repr(error))
+                    return
+                async with self._moved:
+                    self.answers[answer.status_code] += 1
+                    self._moved.notify_all()
+
+    async def answered(self, count: int) -> None:
+        """Wait for so many answers more."""
+        count += self.answers.total()
+        async with asyncio.timeout(DEADLINE), self._moved:
+            await self._moved.wait_for(lambda: self.answers.total() >= count)
+
+    async def ended(self) -> None:
+        """Wait until every client has ended."""
+        await asyncio.gather(*self._tasks)
+
+
+def count_tasks(folder: Path) -> int:
+    with closing(sqlite3.connect(folder / "todo.db")) as file:
+        count: int = file.execute("SELECT count(*) FROM tasks").fetchone()[0]
+        return count
+
+
+def show(began: float, status: int, load: Load) -> None:
+    print(f"ended after {time.monotonic() - began:.2f} s with status {status}; answers: {dict(load.answers)}")
+
+
+def status_of_a_good_end(workers: int) -> int:
+    return -signal.SIGTERM if workers == 1 else 0  # uvicorn's: a server ends by the signal, a supervisor returns
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can keep connections out without losing one")
+@pytest.mark.parametrize("workers", [1, 2])
+async def test_sigterm_loses_no_request_of_clients_that_know_of_nothing(workers: int, tmp_path: Path) -> None:
+    for number in range(ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with service(folder, workers) as server:
+            load = Load(server.url)
+            await load.answered(50)
+            began = time.monotonic()
+            server.process.terminate()
+            await load.ended()
+            status = await asyncio.to_thread(server.process.wait, DEADLINE)
+        show(began, status, load)
+        assert load.dropped == []
+        assert dict(load.answers) == {201: count_tasks(folder)}
+        assert status == status_of_a_good_end(workers)
+
+
+@pytest.mark.parametrize(("workers", "second"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
+async def test_a_drain_loses_no_request_and_a_second_signal_ends_it(
+    workers: int, second: signal.Signals, tmp_path: Path
+) -> None:
+    for number in range(ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        with service(folder, workers, LONGER_THAN_THE_TEST) as server:
+            load = Load(server.url)
+            await load.answered(50)
+            for pid in {*started(server), server.process.pid}:  # all at once, as systemd does
+                os.kill(pid, signal.SIGTERM)
+            async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as probe:
+                async with asyncio.timeout(DEADLINE):
+                    while (answer := await probe.get("/health/db")).status_code == 200:
+                        pass
+                assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+                assert answer.headers["connection"] == "close"
+                if workers > 1:
+                    await asyncio.to_thread(
+                        eventually, lambda: "Terminated child" in server.stderr, "the supervisor acts"
+                    )
+                await load.answered(50)  # the service goes on
+                assert (await probe.get("/health")).json() == {"status": "ok"}
+            assert "Shutting down" not in server.stderr
+            load.stopping = True  # as a load balancer does once it has seen the probe
+            await load.ended()
+            began = time.monotonic()
+            server.process.send_signal(second)
+            status = await asyncio.to_thread(server.process.wait, DEADLINE)
+        show(began, status, load)
+        assert load.dropped == []
+        assert dict(load.answers) == {201: count_tasks(folder)}
+        assert status == (0 if second == signal.SIGINT else status_of_a_good_end(workers))
+
+
+def test_a_drain_ends_by_itself(tmp_path: Path) -> None:
+    with service(tmp_path, 2, "0.5") as server:
+        server.process.terminate()
+        assert server.process.wait(DEADLINE) == status_of_a_good_end(2)
+        assert server.stderr.count("Shutting down") == 2
+
+
+def test_a_request_under_way_finishes_while_nobody_is_let_in(tmp_path: Path) -> None:
+    body = b'{"title": "finished"}'
+    head = f"Host: test\r\nAuthorization: {HEADERS['Authorization']}\r\nContent-Type: application/json\r\n"
+    with (
+        service(tmp_path, 2) as server,
+        closing(sqlite3.connect(tmp_path / "todo.db", isolation_level=None)) as file,
+        server.connect() as connection,
+    ):
+        file.execute("BEGIN IMMEDIATE")
+        connection.sendall(
+            f"POST /api/tasks HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\nExpect: 100-continue\r\n\r\n".encode()
+        )
+        assert connection.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        server.process.terminate()
+        eventually(lambda: refuses(server), "nobody is let in")
+        assert server.process.poll() is None
+        file.execute("ROLLBACK")
+        assert connection.recv(100).startswith(b"HTTP/1.1 201 Created\r\n")
+        assert server.process.wait(DEADLINE) == status_of_a_good_end(2)
+    assert count_tasks(tmp_path) == 1
+
+
+def refuses(server: Server) -> bool:
+    try:
+        with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE):
+            return False
+    except ConnectionRefusedError:
+        return True
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None:
+    with service(tmp_path, 2) as server:
+        victim, other = started(server)
+        os.kill(victim, signal.SIGKILL)
+        eventually(lambda: len(started(server)) == 3, "another worker has started")
+        assert psutil.Process(other).is_running()
+        assert not psutil.pid_exists(victim)
+        for _ in range(20):
+            assert httpx.get(f"{server.url}/health/db").status_code == 200
+        assert server.stop() == status_of_a_good_end(2)
+        assert len(started(server)) == 3
