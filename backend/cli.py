@@ -150,8 +150,10 @@ def transfer(
         print(f"transferred {asyncio.run(_transfer(settings, giver, taker))} tasks")
     except SameUser:
         _fail("FROM and TO are the same user")
+    except OutcomeUnknown as error:
+        _fail(f"nobody knows whether the tasks were transferred; run transfer again: {error}")
     except DatabaseError as error:
-        _fail(str(error))
+        _fail(f"no task was transferred: {error}")
 
 
 def _check_user(user_id: str) -> None:

@@ -100,15 +100,21 @@ class Postgres:
 
 
 class PgBouncer:
-    """PgBouncer in transaction mode with a small pool, on a port of this machine."""
+    """PgBouncer in transaction mode with a small pool, on a port of this machine.
 
-    def __init__(self, postgres: Postgres, *, pool_size: int = 2, settings: str = "") -> None:
+    `server_port` is where it finds the server, if not on its socket.
+    """
+
+    def __init__(
+        self, postgres: Postgres, *, pool_size: int = 2, settings: str = "", server_port: int | None = None
+    ) -> None:
         self.port = free_port()
         self._folder = tempfile.TemporaryDirectory(prefix="pgbouncer")
         folder = Path(self._folder.name)
         (folder / "users.txt").write_text(f'"{USER}" "{PASSWORD}"\n')
+        server = f"host={postgres.socket_folder}" if server_port is None else f"host=127.0.0.1 port={server_port}"
         (folder / "pgbouncer.ini").write_text(
-            f"[databases]\n{DATABASE} = host={postgres.socket_folder}\n"
+            f"[databases]\n{DATABASE} = {server}\n"
             "[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir =\n"
             f"listen_port = {self.port}\nauth_type = scram-sha-256\nauth_file = {folder / 'users.txt'}\n"
             f"pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 1000\n"
@@ -134,6 +140,14 @@ class PgBouncer:
         """Kill it with signal 9."""
         self._process.kill()
         self._process.wait()
+
+    def pause(self) -> None:
+        """Make it keep all that comes to itself: its PAUSE."""
+        self._process.send_signal(signal.SIGUSR1)
+
+    def resume(self) -> None:
+        """Make it go on: its RESUME."""
+        self._process.send_signal(signal.SIGUSR2)
 
     def stop(self) -> None:
         """End it and remove its files."""

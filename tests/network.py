@@ -5,6 +5,7 @@ It counts round trips on the wire, shows which host the client asked for, and mi
 
 import asyncio
 import contextlib
+import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -34,6 +35,10 @@ class Proxy:
     """Once: cut the connection instead of passing on what the client sends with these bytes in it."""
     cut_after: bytes | None = None
     """Once: pass it on, and cut the connection instead of passing back the answer."""
+    cut_within: bytes | None = None
+    """Once: pass it on, pass half of the answer back, and cut the connection."""
+    slices: int = 0
+    """If set, pass everything on in pieces of this many bytes."""
 
     def __post_init__(self) -> None:
         self.flowing.set()
@@ -60,7 +65,9 @@ class Proxy:
         finally:
             upward.cancel()
             downward.cancel()
-            server_writer.transport.abort() if turn.cut else server_writer.close()
+            reset(server_writer) if turn.cut else server_writer.close()
+            if turn.cut or turn.answer is not None:
+                reset(writer)
 
     async def _start_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         if await reader.readexactly(8) != SSL_REQUEST:
@@ -75,46 +82,65 @@ class Proxy:
         return True
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[bytes], bool]
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[bytes], bytes]
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
                 if self.delay:
                     await asyncio.sleep(self.delay)
                 await self.flowing.wait()
-                if not note(data):
+                passed = note(data)
+                size = self.slices or len(passed)
+                for at in range(0, len(passed), size):
+                    writer.write(passed[at : at + size])
+                    await writer.drain()
+                    if self.slices:
+                        await asyncio.sleep(0)  # or a reader in this process would find several at once
+                if len(passed) < len(data):
                     return
-                writer.write(data)
-                await writer.drain()
 
     def cut_all(self) -> None:
         """Reset every open connection."""
         for writer in list(self.open):
-            writer.transport.abort()
+            reset(writer)
+
+
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection without a goodbye, so that the other side meets an error and not an end."""
+    with contextlib.suppress(OSError):  # the other side may have closed it already
+        linger = struct.pack("ii", 1, 0)
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    writer.transport.abort()
 
 
 class Turn:
-    """Whose turn it is on one connection."""
+    """Whose turn it is on one connection, and how it is to be cut."""
 
     def __init__(self, proxy: Proxy) -> None:
         self.proxy = proxy
         self.waiting = False
         self.cut = False
-        self.cut_answer = False
+        self.answer: float | None = None
+        """How much of the next answer goes back before the cut; None where there is to be none."""
 
-    def client_sent(self, data: bytes) -> bool:
+    def client_sent(self, data: bytes) -> bytes:
+        """Return what to pass on; if that is not all, the connection is at its end."""
         self.waiting = True
-        if self.proxy.cut_before is not None and self.proxy.cut_before in data:
-            self.cut, self.proxy.cut_before = True, None
-        if self.proxy.cut_after is not None and self.proxy.cut_after in data:
-            self.cut_answer, self.proxy.cut_after = True, None
-        return not self.cut
+        proxy = self.proxy
+        if proxy.cut_before is not None and proxy.cut_before in data:
+            self.cut, proxy.cut_before = True, None
+        elif proxy.cut_after is not None and proxy.cut_after in data:
+            self.answer, proxy.cut_after = 0, None
+        elif proxy.cut_within is not None and proxy.cut_within in data:
+            self.answer, proxy.cut_within = 0.5, None
+        return b"" if self.cut else data
 
-    def server_sent(self, _data: bytes) -> bool:
+    def server_sent(self, data: bytes) -> bytes:
+        """Return what to pass on; if that is not all, the connection is at its end."""
         if self.waiting:
             self.waiting = False
             self.proxy.round_trips += 1
-        return not self.cut_answer
+        return data if self.answer is None else data[: int(len(data) * self.answer)]
 
 
 @asynccontextmanager
