@@ -22,7 +22,7 @@ check: .venv/dev ## Format, lint and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-faults: .venv/dev ## Kill every part fifty times under load, and send the service as many made-up requests
+faults: .venv/dev ## Kill, cut, hang and abort everything many times under load, and send made-up requests
 	FAULT_ROUNDS=50 $(BIN)/python -m pytest -rP tests/faults
 
 bench: .venv/dev ## Measure what a request costs, beside the usual recipe; needs wrk, PostgreSQL, PgBouncer

@@ -117,6 +117,7 @@ class PgBouncer:
             f"[databases]\n{DATABASE} = {server}\n"
             "[pgbouncer]\nlisten_addr = 127.0.0.1\nunix_socket_dir =\n"
             f"listen_port = {self.port}\nauth_type = scram-sha-256\nauth_file = {folder / 'users.txt'}\n"
+            f"admin_users = {USER}\n"
             f"pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 1000\n"
             f"server_login_retry = 1\nlogfile = {folder / 'log'}\n{settings}\n"
         )
@@ -141,13 +142,13 @@ class PgBouncer:
         self._process.kill()
         self._process.wait()
 
-    def pause(self) -> None:
-        """Make it keep all that comes to itself: its PAUSE."""
-        self._process.send_signal(signal.SIGUSR1)
-
-    def resume(self) -> None:
-        """Make it go on: its RESUME."""
-        self._process.send_signal(signal.SIGUSR2)
+    async def order(self, command: str) -> None:
+        """Give it a command such as PAUSE, and wait until it is carried out."""
+        console = await asyncpg.connect(
+            host="127.0.0.1", port=self.port, user=USER, password=PASSWORD, database="pgbouncer", ssl=False
+        )
+        await console.execute(command)
+        await console.close()
 
     def stop(self) -> None:
         """End it and remove its files."""

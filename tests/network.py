@@ -38,7 +38,7 @@ class Proxy:
     cut_within: bytes | None = None
     """Once: pass it on, pass half of the answer back, and cut the connection."""
     slices: int = 0
-    """If set, pass everything on in pieces of this many bytes."""
+    """If set, pass answers back in pieces of this many bytes."""
 
     def __post_init__(self) -> None:
         self.flowing.set()
@@ -58,8 +58,8 @@ class Proxy:
         await self.flowing.wait()
         server_reader, server_writer = await self.connect_backend()
         turn = Turn(self)
-        upward = asyncio.create_task(self._pump(reader, server_writer, turn.client_sent))
-        downward = asyncio.create_task(self._pump(server_reader, writer, turn.server_sent))
+        upward = asyncio.create_task(self._pump(reader, server_writer, turn.client_sent, self._send))
+        downward = asyncio.create_task(self._pump(server_reader, writer, turn.server_sent, self._send_in_slices))
         try:
             await asyncio.wait({upward, downward}, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -82,7 +82,11 @@ class Proxy:
         return True
 
     async def _pump(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, note: Callable[[bytes], bytes]
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        note: Callable[[bytes], bytes],
+        send: Callable[[asyncio.StreamWriter, bytes], Awaitable[None]],
     ) -> None:
         with contextlib.suppress(OSError):
             while data := await reader.read(65_536):
@@ -90,14 +94,21 @@ class Proxy:
                     await asyncio.sleep(self.delay)
                 await self.flowing.wait()
                 passed = note(data)
-                size = self.slices or len(passed)
-                for at in range(0, len(passed), size):
-                    writer.write(passed[at : at + size])
-                    await writer.drain()
-                    if self.slices:
-                        await asyncio.sleep(0)  # or a reader in this process would find several at once
+                await send(writer, passed)
                 if len(passed) < len(data):
                     return
+
+    async def _send(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        writer.write(data)
+        await writer.drain()
+
+    async def _send_in_slices(self, writer: asyncio.StreamWriter, data: bytes) -> None:
+        if not self.slices:
+            await self._send(writer, data)
+            return
+        for at in range(0, len(data), self.slices):
+            await self._send(writer, data[at : at + self.slices])
+            await asyncio.sleep(0)  # or a reader in this process would find several at once
 
     def cut_all(self) -> None:
         """Reset every open connection."""

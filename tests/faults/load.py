@@ -4,7 +4,7 @@ import asyncio
 import os
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +47,12 @@ class Service:
     """The service in a process of its own, which can be killed and started again on the same port."""
 
     def __init__(
-        self, folder: Path, url: str, pool_size: int, command: list[str] | None = None, **settings: str
+        self,
+        folder: Path,
+        url: str,
+        pool_size: int,
+        settings: Mapping[str, str] | None = None,
+        command: Sequence[str] = (),
     ) -> None:
         self.port = free_port()
         self._folder = folder
@@ -58,7 +63,8 @@ class Service:
             "DATABASE_POOL_SIZE": str(pool_size),
             "LOG_LEVEL": "ERROR",
             "PORT": str(self.port),
-        } | settings
+            **(settings or {}),
+        }
         self._stack = ExitStack()
         self.start()
 
@@ -77,7 +83,9 @@ class Service:
 
     def client(self, user: str) -> httpx.AsyncClient:
         """Return a client as a user."""
-        url, limits = f"http://127.0.0.1:{self.port}", httpx.Limits(max_connections=None)
+        url = f"http://127.0.0.1:{self.port}"
+        # The service closes a connection that is idle for 5 seconds: the client must not be about to use it then.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2)
         return httpx.AsyncClient(base_url=url, headers=authorization(user), timeout=60, limits=limits)
 
 

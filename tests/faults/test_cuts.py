@@ -10,7 +10,6 @@ from typing import Literal
 import pytest
 
 from tests.conftest import SECRET
-from tests.faults.conftest import Report
 from tests.faults.load import ROUNDS, Service, pooled_url, url_at, writers
 from tests.neon import Neon, PgBouncer
 from tests.network import Proxy, proxy_to
@@ -39,7 +38,7 @@ async def proxied(neon: Neon, side: Side) -> AsyncIterator[tuple[Proxy, str]]:
 @pytest.mark.parametrize("pool_size", [0, 5], ids=["NullPool", "pool"])
 @pytest.mark.parametrize("side", ["service", "PostgreSQL"])
 async def test_a_cut_write_is_of_unknown_outcome_and_no_other_write_suffers(
-    neon: Neon, tmp_path: Path, report: Report, side: Side, pool_size: int
+    neon: Neon, tmp_path: Path, side: Side, pool_size: int
 ) -> None:
     async with proxied(neon, side) as (proxy, url):
         service = Service(tmp_path, url, pool_size)
@@ -56,8 +55,7 @@ async def test_a_cut_write_is_of_unknown_outcome_and_no_other_write_suffers(
     assert len(record.unknown) == CUTS
     assert len(record.unknown & set(stored)) == sum(KINDS[cut % len(KINDS)] != "cut_before" for cut in range(CUTS))
     assert record.failed == set()
-    report("acknowledged", len(record.ok))
-    report("cut", CUTS)
+    print(f"acknowledged {len(record.ok)}, cut {CUTS}, lost 0, stored twice 0")
 
 
 @pytest.mark.parametrize(("cut", "moved"), [("cut_before", 0), ("cut_after", 3)])

@@ -1,0 +1,130 @@
+"""A database that hangs: every caller is answered within its own limit, none behind another, nothing stays behind."""
+
+import asyncio
+import statistics
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+import pytest
+
+from tests.faults.load import LONG, Service, url_at
+from tests.neon import USER, Neon, until
+from tests.network import Proxy, proxy_to
+
+CALLERS = 30
+TIMEOUT = 1
+"""Seconds for connecting, and as many for a statement."""
+LIMIT = 2 * TIMEOUT + 1 if LONG else 15
+"""Seconds until the last of all callers has its answer. One behind another they would need 30 at least."""
+
+
+@dataclass
+class Parts:
+    """A service that finds its database through a proxy."""
+
+    neon: Neon
+    proxy: Proxy
+    service: Service
+
+    async def running_statements(self) -> int:
+        """Return how many statements of the service are being run, or wait for a lock."""
+        connection = await self.neon.postgres.admin()
+        statement = "SELECT count(*) FROM pg_stat_activity WHERE usename = $1 AND state <> 'idle'"
+        count: int = await connection.fetchval(statement, USER)
+        await connection.close()
+        return count
+
+
+@pytest.fixture(scope="module", params=[0, 5], ids=["NullPool", "pool"])
+async def parts(
+    neon: Neon, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Parts]:
+    """The parts, with and without a pool."""
+    folder, limit = tmp_path_factory.mktemp("hangs"), str(TIMEOUT)
+    timeouts = {"DATABASE_CONNECT_TIMEOUT": limit, "DATABASE_COMMAND_TIMEOUT": limit}
+    async with proxy_to(port=neon.pgbouncer.port) as proxy:
+        service = Service(folder, url_at(proxy.port), request.param, timeouts)
+        yield Parts(neon, proxy, service)
+        service.stop()
+
+
+@asynccontextmanager
+async def black_hole(parts: Parts, _user: str) -> AsyncIterator[None]:
+    """Nothing comes through, neither way."""
+    parts.proxy.flowing.clear()
+    yield
+    parts.proxy.flowing.set()
+
+
+@asynccontextmanager
+async def lock(parts: Parts, user: str) -> AsyncIterator[None]:
+    """Nobody can change what is there."""
+    connection = await parts.neon.postgres.admin()
+    async with connection.transaction():
+        await connection.execute("SELECT 1 FROM tasks WHERE user_id = $1 FOR UPDATE", user)
+        yield
+    await connection.close()
+
+
+@asynccontextmanager
+async def slowness(parts: Parts, _user: str) -> AsyncIterator[None]:
+    """Every change takes a minute."""
+    connection = await parts.neon.postgres.admin()
+    await connection.execute(
+        "CREATE FUNCTION sleep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM pg_sleep(60); RETURN NEW; END $$"
+    )
+    await connection.execute("CREATE TRIGGER slow BEFORE UPDATE ON tasks FOR EACH ROW EXECUTE FUNCTION sleep()")
+    yield
+    await connection.execute("DROP FUNCTION sleep CASCADE")
+    await connection.close()
+
+
+Hang = Callable[[Parts, str], AbstractAsyncContextManager[None]]
+
+
+@pytest.mark.parametrize("hang", [black_hole, lock, slowness])
+async def test_thirty_callers_of_a_database_that_hangs_are_answered_in_time_and_nothing_is_written(
+    parts: Parts, hang: Hang
+) -> None:
+    user = f"hung-{uuid.uuid4()}"
+    async with parts.service.client(user) as client, parts.service.client(user) as prober:
+        task = (await client.post("/api/tasks", json={"title": "before"})).json()
+
+        def call(number: int) -> Awaitable[httpx.Response]:
+            if number % 2:
+                return client.post(f"/api/tasks/{task['id']}/toggle")
+            return client.patch(f"/api/tasks/{task['id']}", json={"title": "after"})
+
+        async def timed(number: int) -> tuple[httpx.Response, float]:
+            started = time.monotonic()
+            return await call(number), time.monotonic() - started
+
+        await asyncio.gather(*(prober.get("/api/tasks") for _ in range(CALLERS)))  # fills a pool
+        async with hang(parts, user):
+            calls = [asyncio.create_task(timed(number)) for number in range(CALLERS)]
+            probes = []
+            while not all(call.done() for call in calls):
+                started = time.monotonic()
+                assert (await prober.get("/health")).status_code == 200
+                probes.append(time.monotonic() - started)
+                if len(probes) == 1:
+                    assert not any(call.done() for call in calls), "alive before the first of them is answered"
+            answers = await asyncio.gather(*calls)
+            if hang is not black_hole:
+                await until(lambda: nothing_runs(parts))  # while the cause is still there
+        assert {answer.status_code for answer, _ in answers} == {503}
+        assert {answer.json()["code"] for answer, _ in answers} <= {"database_unavailable", "outcome_unknown"}
+        assert max(seconds for _, seconds in answers) < LIMIT
+        print(f"slowest answer {max(seconds for _, seconds in answers):.2f} s", end="; ")
+        print(f"/health {statistics.median(probes) * 1000:.0f} ms, at most {max(probes) * 1000:.0f}, of {len(probes)}")
+        assert (await client.get(f"/api/tasks/{task['id']}")).json() == task
+        again = await asyncio.gather(*(call(number) for number in range(CALLERS)))
+        assert {answer.status_code for answer in again} == {200}
+
+
+async def nothing_runs(parts: Parts) -> bool:
+    return await parts.running_statements() == 0
