@@ -24,7 +24,7 @@ from backend.api.deps import (
     OnlyCompleted,
     Skip,
     TaskId,
-    Tasks,
+    tasks_of,
 )
 from backend.api.openapi import MERGE_PATCH_BODY, NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.problems import FieldError, Problem
@@ -90,10 +90,45 @@ router = APIRouter(
 )
 
 
+# Routes are tried in turn: those that are asked for most come first.
+
+
+@router.get("/{id:task_id}", response_model=TaskPublic, **documented(200, example=TASK_EXAMPLE, codes=ONE_TASK))
+async def get_task(request: Request, task_id: TaskId) -> Response:
+    """Read a task."""
+    return answer_task(await tasks_of(request).get(task_id))
+
+
+@router.patch(
+    "/{id:task_id}",
+    response_model=TaskPublic,
+    **documented(200, example=TASK_EXAMPLE, body=True, writes=True, codes=ONE_TASK, extra=MERGE_PATCH_BODY),
+)
+async def update_task(request: Request, task_id: TaskId, patch: TaskUpdate) -> Response:
+    """Change a task. What is absent is kept; `null` clears the description; `{}` changes nothing."""
+    return answer_task(await tasks_of(request).update(task_id, patch))
+
+
+@router.delete("/{id:task_id}", status_code=204, **documented(204, writes=True, codes=ONE_TASK))
+async def delete_task(request: Request, task_id: TaskId) -> Response:
+    """Delete a task."""
+    await tasks_of(request).delete(task_id)
+    return Response(status_code=204)
+
+
+@router.post(
+    "/{id:task_id}/toggle",
+    response_model=TaskPublic,
+    **documented(200, example=TASK_EXAMPLE, writes=True, codes=ONE_TASK),
+)
+async def toggle_task(request: Request, task_id: TaskId) -> Response:
+    """Complete a task that is active, or the reverse. Atomic: of two at once, neither is lost. Takes no body."""
+    return answer_task(await tasks_of(request).toggle(task_id))
+
+
 @router.get("", response_model=list[TaskPublic], **documented(200, example=[TASK_EXAMPLE], headers=NEXT_PAGE))
 async def list_tasks(
     request: Request,
-    tasks: Tasks,
     completed: Completed = None,
     limit: Limit = 100,
     skip: Skip = 0,
@@ -104,7 +139,7 @@ async def list_tasks(
     if cursor is not None and "skip" in request.query_params:
         raise Problem("validation_error", [FieldError("query", "/cursor", "conflict", "excludes skip")])
     after = _position(cursor, wanted)
-    page = await tasks.list(completed=wanted, limit=limit, skip=skip, after=after)
+    page = await tasks_of(request).list(completed=wanted, limit=limit, skip=skip, after=after)
     next_page = None
     if page.more:
         query = {"completed": completed, "limit": limit, "cursor": encode_cursor(page.tasks[-1]["id"], wanted)}
@@ -128,29 +163,29 @@ def _position(cursor: str | None, completed: bool | None) -> UUID | None:
     response_model=TaskPublic,
     **documented(201, example=TASK_EXAMPLE, headers=NEW_TASK, body=True, writes=True),
 )
-async def create_task(tasks: Tasks, task: TaskCreate) -> Response:
+async def create_task(request: Request, task: TaskCreate) -> Response:
     """Create a task."""
-    return answer_created(await tasks.create(task))
+    return answer_created(await tasks_of(request).create(task))
 
 
 @router.delete("", response_model=Deleted, **documented(200, example={"deleted": 3}, writes=True))
-async def delete_completed_tasks(tasks: Tasks, _completed: OnlyCompleted) -> Response:
+async def delete_completed_tasks(request: Request, _completed: OnlyCompleted) -> Response:
     """Delete all the caller's completed tasks. Nothing but `?completed=true` is accepted."""
-    return answer_counts(Deleted(deleted=await tasks.delete_completed()))
+    return answer_counts(Deleted(deleted=await tasks_of(request).delete_completed()))
 
 
 @router.get("/stats", response_model=TaskStats, **documented(200, example={"total": 5, "completed": 3, "active": 2}))
-async def count_tasks(tasks: Tasks) -> Response:
+async def count_tasks(request: Request) -> Response:
     """Count the caller's tasks."""
-    return answer_counts(await tasks.stats())
+    return answer_counts(await tasks_of(request).stats())
 
 
 @router.post(
     "/bulk-complete", response_model=Updated, **documented(200, example={"updated": 2}, body=True, writes=True)
 )
-async def complete_tasks(tasks: Tasks, wanted: BulkComplete) -> Response:
+async def complete_tasks(request: Request, wanted: BulkComplete) -> Response:
     """Complete many tasks (or make them active again). Ids that are not the caller's are ignored."""
-    return answer_counts(Updated(updated=await tasks.complete(wanted.task_ids, completed=wanted.completed)))
+    return answer_counts(Updated(updated=await tasks_of(request).complete(wanted.task_ids, completed=wanted.completed)))
 
 
 @router.post(
@@ -175,36 +210,3 @@ async def transfer_tasks(
 def _refused_token(code: str, detail: str) -> Problem:
     # 422, because a 401 would tell the frontend to log the caller out.
     return Problem(code, [FieldError("body", "/from_token", code, detail)])
-
-
-@router.get("/{id:task_id}", response_model=TaskPublic, **documented(200, example=TASK_EXAMPLE, codes=ONE_TASK))
-async def get_task(tasks: Tasks, task_id: TaskId) -> Response:
-    """Read a task."""
-    return answer_task(await tasks.get(task_id))
-
-
-@router.patch(
-    "/{id:task_id}",
-    response_model=TaskPublic,
-    **documented(200, example=TASK_EXAMPLE, body=True, writes=True, codes=ONE_TASK, extra=MERGE_PATCH_BODY),
-)
-async def update_task(tasks: Tasks, task_id: TaskId, patch: TaskUpdate) -> Response:
-    """Change a task. What is absent is kept; `null` clears the description; `{}` changes nothing."""
-    return answer_task(await tasks.update(task_id, patch))
-
-
-@router.delete("/{id:task_id}", status_code=204, **documented(204, writes=True, codes=ONE_TASK))
-async def delete_task(tasks: Tasks, task_id: TaskId) -> Response:
-    """Delete a task."""
-    await tasks.delete(task_id)
-    return Response(status_code=204)
-
-
-@router.post(
-    "/{id:task_id}/toggle",
-    response_model=TaskPublic,
-    **documented(200, example=TASK_EXAMPLE, writes=True, codes=ONE_TASK),
-)
-async def toggle_task(tasks: Tasks, task_id: TaskId) -> Response:
-    """Complete a task that is active, or the reverse. Atomic: of two at once, neither is lost. Takes no body."""
-    return answer_task(await tasks.toggle(task_id))
