@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from backend.auth.tokens import LEEWAY, TokenVerifier
 from backend.config import Settings
-from backend.db.engine import closed_connections, connect
+from backend.db.connection import closed_connections, connect
 from backend.db.migrations import current, head
 from backend.db.session import Database, get_session, migrate
 from backend.db.url import PostgresURL, SQLiteURL, database_url

@@ -6,25 +6,20 @@ SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
 import socket
+import sqlite3
 import ssl
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
-from sqlalchemy.exc import DatabaseError as SQLAlchemyDatabaseError
-from sqlalchemy.exc import (
-    DBAPIError,
-    InterfaceError,
-    InternalError,
-    InvalidRequestError,
-    OperationalError,
-    SQLAlchemyError,
-)
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
 
-DATABASE_FAILURES = (OSError, SQLAlchemyError)
+_DRIVER_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+
+DATABASE_FAILURES = (OSError, SQLAlchemyError, *_DRIVER_FAILURES)
 """Whatever a statement can raise for the database's sake: DNS, TCP, TLS and time limits are all OSErrors."""
 
 _CONNECTION_LOST = ("08", "57P", "XX", "40003")
@@ -75,9 +70,12 @@ def translated(may_have_run: Callable[[], bool] = lambda: False) -> Iterator[Non
         yield
     except DATABASE_FAILURES as error:
         meaning = translate(error, may_have_run=may_have_run())
-        if meaning is None:
-            raise
-        raise meaning from error
+        if meaning is not None:
+            raise meaning from error
+        if isinstance(error, asyncpg.IntegrityConstraintViolationError):
+            # As SQLAlchemy says it: one class for both engines, and without the DETAIL, which shows the row.
+            raise IntegrityError(None, None, Exception(_reason(error, error.sqlstate))) from error
+        raise
 
 
 def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
@@ -94,20 +92,26 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
     if isinstance(error, InvalidRequestError) and "connection is closed" in str(error):
         return DatabaseUnavailable("new connections died before they could be used")
-    if not isinstance(error, DBAPIError) or error.orig is None:
-        return None
-    sqlstate: str | None = getattr(error.orig, "sqlstate", None)
-    reason = _reason(error.orig, sqlstate)
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.driver_exception
+    sqlstate: str | None = getattr(error, "sqlstate", None)
+    reason = _reason(error, sqlstate)
     if sqlstate is not None:
         return _translate_sqlstate(sqlstate, reason, may_have_run=may_have_run)
-    if isinstance(error, OperationalError) or type(error) is SQLAlchemyDatabaseError:  # SQLite's; no database, damaged
+    if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:  # no database, damaged
         not_migrated = any(text in reason for text in _SQLITE_NOT_MIGRATED)
         return DatabaseNotMigrated(reason) if not_migrated else DatabaseUnavailable(reason)
     if NOT_SENT in reason:
         return DatabaseUnavailable(reason, repeatable=True)
-    if isinstance(error, InterfaceError | InternalError) and not isinstance(error.driver_exception, ValueError):
+    if isinstance(error, _DRIVER_FAILURES) and not isinstance(error, ValueError):
         return _lost(reason, may_have_run=may_have_run)
     return None  # a broken constraint, a parameter that asyncpg cannot encode: a statement of ours is wrong
+
+
+def repeatable(error: Exception, *, may_have_run: bool) -> bool:
+    """Tell whether what failed surely had no effect, and can succeed if it is run once more."""
+    meaning = translate(error, may_have_run=may_have_run)
+    return isinstance(meaning, DatabaseUnavailable) and meaning.repeatable
 
 
 def _translate_sqlstate(sqlstate: str, reason: str, *, may_have_run: bool) -> DatabaseError | None:

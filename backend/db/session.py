@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Executable, Result, text, util
+from sqlalchemy import Connection, Executable, Result, literal_column, select, util
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlmodel import Session as SyncSession
@@ -24,18 +24,12 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from backend.config import Settings, load_settings
-from backend.db.engine import (
-    Turns,
-    closed_connections,
-    connect_timeout,
-    make_engine,
-    make_migration_engine,
-    make_turns,
-    retrying,
-)
-from backend.db.failures import translated
+from backend.db.connection import closed_connections, connect_timeout, retrying
+from backend.db.engine import make_migration_engine, make_postgres_engine, make_sqlite_engine
+from backend.db.failures import DATABASE_FAILURES, repeatable, translated
+from backend.db.pool import Pool
+from backend.db.statements import compile_statement
 from backend.db.url import SQLiteURL, database_url, direct_database_url
-from backend.errors import DatabaseUnavailable
 
 T = TypeVar("T")
 
@@ -55,11 +49,19 @@ class Session(AsyncSession):
     those of `errors.DatabaseError`.
     """
 
-    def __init__(self, bind: AsyncEngine, *, turns: Turns, deadline: float, **options: Any) -> None:
-        super().__init__(bind, **options)
+    def __init__(self, bind: AsyncEngine, *, pool: Pool | None, deadline: float, **options: Any) -> None:
+        self._options = {"bind": bind, **options}
         self._engine = bind.sync_engine
-        self._turns = turns
+        self._pool = pool
         self._deadline = deadline
+
+    def __getattr__(self, name: str) -> Any:
+        # For what only a whole AsyncSession has. Making one takes as long as a statement, and exec() needs none.
+        options = self.__dict__.pop("_options", None)
+        if options is None:
+            raise AttributeError(name)
+        super().__init__(**options)
+        return getattr(self, name)
 
     async def exec(  # type: ignore[override] # one signature instead of SQLModel's overloads with private arguments
         self,
@@ -76,12 +78,30 @@ class Session(AsyncSession):
         Raises `DatabaseUnavailable` where it had no effect, `OutcomeUnknown` where a write may have had one, and
         `DatabaseNotMigrated`. Takes no longer than connect timeout and command timeout together.
         """
+        pool, compiled = self._pool, None
+        values = params if isinstance(params, Mapping) else {}
+        if pool is not None and (params is None or values):
+            compiled = compile_statement(statement, self._engine.dialect, tuple(values))
         writes = not getattr(statement, "is_select", False)
         sent = False
 
-        def run() -> Result[*tuple[Any, ...]]:
+        async def run() -> Result[*tuple[Any, ...]]:
             nonlocal sent
             sent = False
+            if compiled is None or pool is None:
+                return await greenlet_spawn(run_by_sqlalchemy)
+            connection = await pool.take()
+            sent = True
+            try:
+                result = await compiled.run(connection, values)
+            except BaseException as error:
+                pool.give_up(connection, error)
+                raise
+            pool.give_back(connection)
+            return result
+
+        def run_by_sqlalchemy() -> Result[*tuple[Any, ...]]:
+            nonlocal sent
             if isinstance(statement, Select | SelectOfScalar):
                 with SyncSession(self._engine) as session:
                     return session.exec(statement, params=params, execution_options=_BUFFERED)  # type: ignore[return-value] # a scalar result is used like one
@@ -89,20 +109,15 @@ class Session(AsyncSession):
                 sent = True
                 return connection.execute(statement, params, execution_options=_BUFFERED)
 
-        # The outer `translated` is for the deadline, whose TimeoutError comes out of asyncio.timeout.
         with translated(may_have_run=lambda: sent and writes):
             async with asyncio.timeout(self._deadline):
-                turn = await self._turns.take()
                 try:
-                    with translated(may_have_run=lambda: sent and writes):
-                        return await greenlet_spawn(run)
-                except DatabaseUnavailable as error:
-                    if not (error.repeatable and sent and retrying.get()):
+                    return await run()
+                except DATABASE_FAILURES as error:
+                    if not (sent and retrying.get() and repeatable(error, may_have_run=writes)):
                         raise
-                    await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
-                    return await greenlet_spawn(run)
-                finally:
-                    turn.release()
+                await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
+                return await run()
 
 
 class Database:
@@ -111,10 +126,14 @@ class Database:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.url = database_url(settings)
-        self.engine = make_engine(self.url, settings)
+        self.pool: Pool | None = None
+        if isinstance(self.url, SQLiteURL):
+            self.engine = make_sqlite_engine(self.url, settings)
+        else:
+            self.pool = Pool(self.url, settings)
+            self.engine = make_postgres_engine(self.pool)
         deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
-        turns = make_turns(self.engine, settings)
-        self.session_maker = async_sessionmaker(self.engine, class_=Session, turns=turns, deadline=deadline)
+        self.session_maker = async_sessionmaker(self.engine, class_=Session, pool=self.pool, deadline=deadline)
         isolation = "SERIALIZABLE" if isinstance(self.url, SQLiteURL) else "READ COMMITTED"
         self.transaction_maker = async_sessionmaker(
             self.engine.execution_options(isolation_level=isolation), class_=TransactionSession, expire_on_commit=False
@@ -132,10 +151,12 @@ class Database:
 
     async def _ask(self) -> None:
         retrying.set(False)  # a probe is to tell how things are; this task's context is its own
-        await self.session_maker().exec(text("SELECT 1").columns())
+        await self.session_maker().exec(select(literal_column("1")))
 
     async def close(self) -> None:
         """Close all connections."""
+        if self.pool is not None:
+            self.pool.close()
         await self.engine.dispose()
         await closed_connections()
 

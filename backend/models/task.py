@@ -83,19 +83,23 @@ Description = Annotated[
 Completed = Annotated[StrictBool, Field(examples=[False])]
 
 
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment in UTC. PostgreSQL's timestamptz is one already; SQLite's text knows no zone, which is put back here."""
+class _TextInUtc(TypeDecorator[datetime]):
+    """SQLite's text for a moment knows no zone: it is stored in UTC, and says so again when it is read."""
 
-    impl = DateTime(timezone=True)
+    impl = DateTime
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store in UTC, which is the only zone that SQLite's text can mean."""
+        """Store in UTC."""
         return value.astimezone(UTC) if value is not None else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Say UTC where the database could not."""
+        """Say UTC."""
         return value.replace(tzinfo=UTC) if value is not None else None
+
+
+UTC_DATE_TIME = DateTime(timezone=True).with_variant(_TextInUtc(), "sqlite")
+"""A moment in UTC, as PostgreSQL's timestamptz is."""
 
 
 class TaskBase(SQLModel):
@@ -123,8 +127,8 @@ class Task(TaskBase, table=True):
 
     user_id: str = ColumnField(sa_type=Text, primary_key=True)
     id: UUID = ColumnField(sa_type=Uuid, primary_key=True)
-    created_at: datetime = ColumnField(sa_type=UtcDateTime, nullable=False)
-    updated_at: datetime = ColumnField(sa_type=UtcDateTime, nullable=False)
+    created_at: datetime = ColumnField(sa_type=UTC_DATE_TIME, nullable=False)
+    updated_at: datetime = ColumnField(sa_type=UTC_DATE_TIME, nullable=False)
 
 
 def _drop_defaults(schema: dict[str, Any]) -> None:

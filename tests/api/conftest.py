@@ -1,13 +1,9 @@
 """What the tests of the API share: what every problem document has, and counting the SQL statements of a request."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 from urllib.parse import unquote
 
 import httpx
-from fastapi import FastAPI
-from sqlalchemy import event
 
 ABSENT = "0192f0c1-2345-7abc-8def-0123456789ab"
 """An id that no task has."""
@@ -62,22 +58,6 @@ def assert_common_headers(response: httpx.Response) -> None:
     if response.request.url.path.startswith("/api"):
         assert response.headers["Cache-Control"] == "private, no-cache"
         assert response.headers["Vary"] == "Authorization, Origin"
-
-
-@contextmanager
-def counted_statements(app: FastAPI) -> Iterator[list[str]]:
-    """Collect the SQL that the application's engine runs."""
-    statements: list[str] = []
-
-    def count(_connection: Any, _cursor: Any, statement: str, *_others: Any) -> None:
-        statements.append(statement)
-
-    engine = app.state.database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", count)
-    try:
-        yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", count)
 
 
 async def create(client: httpx.AsyncClient, title: str = "A task", **fields: Any) -> dict[str, Any]:

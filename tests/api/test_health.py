@@ -6,8 +6,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.api.conftest import assert_common_headers, assert_problem, counted_statements
+from tests.api.conftest import assert_common_headers, assert_problem
 from tests.conftest import client_of, make_settings, running
+from tests.statements import recorded_statements
 
 UNREACHABLE = {
     "sqlite": "sqlite+aiosqlite:////nowhere/zebra-canary/todo.db",
@@ -17,7 +18,7 @@ UNREACHABLE = {
 
 
 async def test_alive_asks_no_database(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await anonymous.get("/health")
     assert (response.status_code, response.json()) == (200, {"status": "ok"})
     assert_common_headers(response)
@@ -25,7 +26,7 @@ async def test_alive_asks_no_database(app: FastAPI, anonymous: httpx.AsyncClient
 
 
 async def test_healthy_asks_the_database(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await anonymous.get("/health/db")
     assert (response.status_code, response.json()) == (200, {"status": "healthy", "database": "connected"})
     assert_common_headers(response)
@@ -33,14 +34,14 @@ async def test_healthy_asks_the_database(app: FastAPI, anonymous: httpx.AsyncCli
 
 
 async def test_probes_at_the_same_time_share_one_query(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         responses = await asyncio.gather(*(anonymous.get("/health/db") for _ in range(20)))
     assert [response.status_code for response in responses] == [200] * 20
     assert len(statements) == 1
 
 
 async def test_the_next_probe_asks_again(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         for _ in range(3):
             await anonymous.get("/health/db")
     assert len(statements) == 3

@@ -6,8 +6,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.api.conftest import ABSENT, counted_statements, create, token_of
+from tests.api.conftest import ABSENT, create, token_of
 from tests.api.operations import OPERATIONS, Operation
+from tests.statements import recorded_statements
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 JSON = {"Content-Type": "application/json"}
@@ -18,7 +19,7 @@ async def test_an_operation_is_one_statement(
     app: FastAPI, alice: httpx.AsyncClient, bob: httpx.AsyncClient, operation: Operation
 ) -> None:
     task = await create(alice, completed=True)
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await operation.call(alice, task["id"], token_of(bob))
     assert response.status_code == operation.status
     assert len(statements) == 1, statements
@@ -30,7 +31,7 @@ async def test_an_operation_is_one_statement(
 async def test_not_finding_a_task_is_one_statement_too(
     app: FastAPI, alice: httpx.AsyncClient, operation: Operation
 ) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await operation.call(alice, ABSENT)
     assert response.status_code == 404
     assert len(statements) == 1, statements
@@ -53,7 +54,7 @@ async def test_its_variants_are_one_statement(
     app: FastAPI, alice: httpx.AsyncClient, method: str, path: str, body: dict[str, Any] | None
 ) -> None:
     task = await create(alice)
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await alice.request(method, path.replace("{id}", task["id"]), json=body)
     assert response.status_code == 200
     assert len(statements) == 1, statements
@@ -63,7 +64,7 @@ async def test_the_next_page_is_one_statement(app: FastAPI, alice: httpx.AsyncCl
     for _ in range(3):
         await create(alice)
     page = (await alice.get("/api/tasks?limit=1")).links["next"]["url"]
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         assert len((await alice.get(page)).json()) == 1
     assert len(statements) == 1, statements
 
@@ -72,7 +73,7 @@ async def test_the_next_page_is_one_statement(app: FastAPI, alice: httpx.AsyncCl
 async def test_without_a_token_the_database_is_not_asked(
     app: FastAPI, anonymous: httpx.AsyncClient, operation: Operation
 ) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await operation.call(anonymous, ABSENT, "x.y.z")
     assert response.status_code == 401
     assert statements == []
@@ -100,14 +101,14 @@ async def test_without_a_token_the_database_is_not_asked(
 async def test_a_refused_request_asks_no_database(
     app: FastAPI, alice: httpx.AsyncClient, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await alice.request(method, path, **options)
     assert response.status_code == status
     assert statements == []
 
 
 async def test_a_transfer_to_oneself_asks_no_database(app: FastAPI, alice: httpx.AsyncClient) -> None:
-    with counted_statements(app) as statements:
+    with recorded_statements(app.state.database) as statements:
         response = await alice.post("/api/tasks/transfer", json={"from_token": token_of(alice)})
     assert response.status_code == 422
     assert statements == []

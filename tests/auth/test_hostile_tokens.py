@@ -9,7 +9,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from sqlalchemy import event
 
 from backend.auth.tokens import TokenVerifier
 from backend.errors import TokenInvalid
@@ -25,6 +24,7 @@ from tests.auth.issuer import (
     signer,
 )
 from tests.conftest import SECRET, make_settings, running
+from tests.statements import recorded_connections
 
 NAMES = list(attacks("http://127.0.0.1:9"))
 
@@ -74,15 +74,8 @@ async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
 @pytest.fixture
 def connections(app: FastAPI) -> Iterator[list[Any]]:
     """What asks for a connection to the database: each time, new or kept."""
-    asked: list[Any] = []
-
-    def count(connection: Any, *_others: Any) -> None:
-        asked.append(connection)
-
-    engine = app.state.database.engine.sync_engine
-    event.listen(engine, "checkout", count)
-    yield asked
-    event.remove(engine, "checkout", count)
+    with recorded_connections(app.state.database) as asked:
+        yield asked
 
 
 async def send(

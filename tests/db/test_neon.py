@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from backend.db.engine import closed_connections
+from backend.db.connection import closed_connections
 from backend.db.session import Database, check_db_health, get_session
 from backend.errors import DatabaseUnavailable
 from backend.models.task import TaskCreate

@@ -4,19 +4,19 @@ What a statement touches is counted in PostgreSQL's own buffers, not in time.
 """
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from uuid import UUID
 
 import asyncpg
 import pytest
-from sqlalchemy import event
 
 from backend.db.session import Database, create_db_and_tables, get_session
 from backend.db.url import PostgresURL, parse_database_url
 from backend.models.task import TaskUpdate
 from backend.services.tasks import TaskService
 from tests.conftest import make_settings, new_postgres_database
+from tests.statements import recorded_statements
 
 MANY = 200_000
 FEW = 10
@@ -54,14 +54,10 @@ async def crowded(postgres_server_url: str) -> AsyncIterator[tuple[Database, asy
 class Recorder:
     """Runs a service's method and asks PostgreSQL how it would carry out the statement that the method has run."""
 
-    def __init__(self, database: Database, connection: asyncpg.Connection) -> None:
+    def __init__(self, database: Database, connection: asyncpg.Connection, statements: list[tuple[str, Any]]) -> None:
         self.database = database
         self.connection = connection
-        self.statements: list[tuple[str, Any]] = []
-        event.listen(database.engine.sync_engine, "before_cursor_execute", self._note)
-
-    def _note(self, _connection: Any, _cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
-        self.statements.append((statement, parameters))
+        self.statements = statements
 
     def service(self, user: str) -> TaskService:
         return TaskService(get_session(self.database), user)
@@ -88,8 +84,9 @@ def buffers(plan: dict[str, Any]) -> int:
 
 
 @pytest.fixture
-def recorder(crowded: tuple[Database, asyncpg.Connection]) -> Recorder:
-    return Recorder(*crowded)
+def recorder(crowded: tuple[Database, asyncpg.Connection]) -> Iterator[Recorder]:
+    with recorded_statements(crowded[0]) as statements:
+        yield Recorder(*crowded, statements)
 
 
 def task_id(number: int, user: int) -> UUID:

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from backend.db import engine
-from backend.db.engine import Turns
+from backend.db import pool
+from backend.db.pool import Turns
 from backend.errors import DatabaseUnavailable
 
 LONG = 60.0
@@ -28,7 +28,7 @@ async def take_in_order(turns: Turns, count: int) -> tuple[list[int], list["asyn
 
 
 async def test_who_waits_longest_is_next_and_nobody_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "OVERFLOW_AFTER", LONG / 2)
+    monkeypatch.setattr(pool, "OVERFLOW_AFTER", LONG / 2)
     turns = Turns(1, 1, LONG)
     first = await turns.take()
     order, waiting = await take_in_order(turns, 5)
@@ -40,7 +40,7 @@ async def test_who_waits_longest_is_next_and_nobody_overtakes(monkeypatch: pytes
 
 
 async def test_overflow_is_for_those_who_have_waited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "OVERFLOW_AFTER", 0.001)
+    monkeypatch.setattr(pool, "OVERFLOW_AFTER", 0.001)
     turns = Turns(1, 1, LONG)
     kept = await turns.take()
     overflow = await turns.take()
@@ -52,7 +52,7 @@ async def test_overflow_is_for_those_who_have_waited(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("overflow", [0, 1])
 async def test_a_turn_that_does_not_come_in_time_is_a_failure(overflow: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(engine, "OVERFLOW_AFTER", 0.001)
+    monkeypatch.setattr(pool, "OVERFLOW_AFTER", 0.001)
     turns = Turns(1, overflow, 0.01)
     taken = [await turns.take() for _ in range(1 + overflow)]
     with pytest.raises(DatabaseUnavailable):
