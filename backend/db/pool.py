@@ -9,7 +9,7 @@ import asyncpg
 
 from backend.config import Settings
 from backend.db.connection import Connection, connect
-from backend.db.failures import NOT_SENT
+from backend.db.failures import DATABASE_FAILURES, NOT_SENT
 from backend.db.url import PostgresURL
 from backend.errors import DatabaseUnavailable
 
@@ -53,7 +53,7 @@ class Pool:
     """Connections to one database. `DATABASE_POOL_SIZE` of them are kept; where that is 0, each is used once.
 
     Whoever takes a connection gives it back, or gives it up. SQLAlchemy's own pool costs four times as much for each
-    statement (specs/decisions/0014-what-a-request-may-cost.md); its engine takes its connections from here.
+    statement (specs/decisions/0014-cost-of-a-request.md); its engine takes its connections from here.
     """
 
     def __init__(self, url: PostgresURL, settings: Settings) -> None:
@@ -97,7 +97,7 @@ class Pool:
     def give_up(self, connection: Connection, error: BaseException | None = None) -> None:
         """Give a connection back after an error. It is kept only if the error was the statement's own."""
         lost = connection.is_closed() or NOT_SENT in str(error)
-        if not lost and isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError):
+        if not lost and isinstance(error, asyncpg.PostgresError):
             self.give_back(connection)
             return
         self._taken.pop(connection).release()
@@ -123,8 +123,8 @@ class Pool:
         if not self._settings.database_pool_pre_ping:
             return True
         try:
-            await connection.execute("")
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            await connection.execute("SELECT 1")
+        except DATABASE_FAILURES:
             return False
         except BaseException:
             connection.close_soon()

@@ -1,7 +1,7 @@
 """SQLAlchemy's statements without SQLAlchemy's execution: compiled once, run by asyncpg itself.
 
 For a statement of one round trip SQLAlchemy's connection, execution context and cursor cost several times what the
-driver does (specs/decisions/0014-what-a-request-may-cost.md). A session takes this way on PostgreSQL for whatever needs
+driver does (specs/decisions/0014-cost-of-a-request.md). A session takes this way on PostgreSQL for whatever needs
 nothing of SQLAlchemy but its SQL; everything else, and SQLite, goes SQLAlchemy's own way.
 """
 

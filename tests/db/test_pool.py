@@ -1,0 +1,187 @@
+"""The pool: what is kept and for how long, what is never handed out again, and who shares it."""
+
+import asyncio
+import uuid
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import asyncpg
+import pytest
+from sqlalchemy import insert
+from sqlmodel import select
+from sqlmodel.sql.expression import SelectOfScalar
+
+from backend.db.connection import closed_connections
+from backend.db.pool import Pool
+from backend.db.session import get_session, get_session_context
+from backend.db.url import PostgresURL, parse_database_url
+from backend.errors import DatabaseUnavailable
+from backend.models.task import Task
+from tests.conftest import make_settings
+from tests.db.conftest import NewDatabase
+from tests.db.test_session import proxied, remove, rename, row, tasks, titles
+
+PING = b"SELECT 1\0"
+
+
+def entities(owner: str) -> SelectOfScalar[Task]:
+    return select(Task).where(Task.user_id == owner)
+
+
+@pytest.fixture
+def owner() -> str:
+    return f"owner-{uuid.uuid4().hex}"
+
+
+@pytest.fixture
+async def make_pool(migrated_postgres_url: str) -> AsyncIterator[Callable[..., Pool]]:
+    """A maker of pools whose connections are all closed after the test."""
+    url = parse_database_url(migrated_postgres_url)
+    assert isinstance(url, PostgresURL)
+    pools: list[Pool] = []
+
+    def make(size: int, **changes: Any) -> Pool:
+        pools.append(Pool(url, make_settings(migrated_postgres_url, database_pool_size=size, **changes)))
+        return pools[-1]
+
+    yield make
+    for pool in pools:
+        for connection in list(pool._taken):
+            pool.give_up(connection)
+        pool.close()
+    await closed_connections()
+
+
+async def test_as_many_are_kept_as_may_be_and_the_last_is_used_first(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool(2)
+    first, second, third = await asyncio.gather(pool.take(), pool.take(), pool.take())
+    for connection in (first, second, third):
+        pool.give_back(connection)
+    assert [await pool.take(), await pool.take()] == [second, first]
+    assert await pool.take() is not third
+
+
+async def test_without_a_size_nothing_is_kept(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool(0)
+    connection = await pool.take()
+    pool.give_back(connection)
+    assert await pool.take() is not connection
+
+
+async def test_a_connection_that_is_too_old_is_not_used_again(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool(1, database_pool_recycle=60)
+    connection = await pool.take()
+    pool.give_back(connection)
+    assert await pool.take() is connection
+    connection.opened_at -= 61
+    pool.give_back(connection)
+    assert await pool.take() is not connection
+
+
+async def test_an_error_of_the_statement_leaves_the_connection(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool(1)
+    connection = await pool.take()
+    with pytest.raises(asyncpg.PostgresError) as error:
+        await connection.execute("SELEKT 1")
+    pool.give_up(connection, error.value)
+    assert await pool.take() is connection
+
+
+async def test_a_connection_in_the_middle_of_something_is_not_used_again(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool(1)
+    connection = await pool.take()
+    pool.give_up(connection, asyncio.CancelledError())
+    assert await pool.take() is not connection
+
+
+async def test_one_that_is_lost_takes_the_idle_ones_with_it(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool(2)
+    lost, idle = await pool.take(), await pool.take()
+    pool.give_back(idle)
+    lost.terminate()
+    pool.give_up(lost, ConnectionResetError())
+    assert await pool.take() is not idle
+
+
+async def test_a_ping_finds_a_connection_that_only_looks_alive(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    async with proxied(migrated_postgres_url) as (proxy, url):
+        database = open_database(url, database_pool_size=1, database_pool_pre_ping=True)
+        await get_session(database).exec(insert(tasks), params=row(owner))
+        proxy.cut_before = PING
+        await get_session(database).exec(insert(tasks), params=row(owner))  # a write: it would not be repeated
+        assert proxy.cut_before is None
+        assert len(await titles(database, owner)) == 2
+        await database.close()
+
+
+async def test_without_a_ping_a_kept_connection_costs_no_round_trip_before_use(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    async with proxied(migrated_postgres_url) as (proxy, url):
+        database = open_database(url, database_pool_size=1)
+        await titles(database, owner)
+        proxy.cut_before = PING
+        await titles(database, owner)
+        assert proxy.cut_before is not None
+        await database.close()
+
+
+async def test_statements_entities_and_transactions_share_the_connections(
+    migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection, owner: str
+) -> None:
+    url = f"{migrated_postgres_url}&application_name={owner}"
+    database = open_database(url, database_pool_size=1)
+    async with get_session_context(database) as session:
+        await session.exec(insert(tasks), params=row(owner))
+    await get_session(database).exec(insert(tasks), params=row(owner))
+    assert len((await get_session(database).exec(entities(owner))).all()) == 2
+    assert await server.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", owner) == 1
+
+
+async def test_a_transaction_waits_for_its_turn_like_everybody(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    database = open_database(
+        migrated_postgres_url, database_pool_size=1, database_max_overflow=0, database_pool_timeout=0.05
+    )
+    async with get_session_context(database) as session:
+        await session.exec(insert(tasks), params=row(owner))
+        with pytest.raises(DatabaseUnavailable, match="pool"):
+            await titles(database, owner)
+    assert await titles(database, owner) == ["title"]
+
+
+async def test_a_transaction_that_fails_leaves_a_clean_connection(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    database = open_database(migrated_postgres_url, database_pool_size=1, database_max_overflow=0)
+    with pytest.raises(ZeroDivisionError):  # noqa: PT012 # it is the whole block that raises
+        async with get_session_context(database) as session:
+            await session.exec(insert(tasks), params=row(owner))
+            raise ZeroDivisionError
+    await get_session(database).exec(insert(tasks), params=row(owner, "kept"))
+    assert await titles(database, owner) == ["kept"]
+
+
+async def test_a_session_is_whole_when_more_is_asked_of_it(
+    migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    session = get_session(open_database(migrated_url))
+    session.add(Task(**row(owner)))
+    await session.commit()
+    assert (await session.get_one(Task, (owner, (await session.exec(entities(owner))).one().id))).title == "title"
+    await session.close()
+
+
+async def test_a_statement_says_how_many_rows_it_changed(
+    migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    session = get_session(open_database(migrated_url))
+    for _ in range(3):
+        await session.exec(insert(tasks), params=row(owner))
+    result: Any = await session.exec(rename(owner))
+    assert result.rowcount == 3
+    result = await session.exec(remove("nobody"))
+    assert result.rowcount == 0
