@@ -56,12 +56,10 @@ class PooledPostgresDialect(PGDialect_asyncpg):
     def do_close(self, dbapi_connection: DBAPIConnection) -> None:
         """Give a connection back that has done its work."""
         connection = dbapi_connection.driver_connection
-        try:
-            dbapi_connection.rollback()
-        except BaseException as error:
-            self.pool.give_up(connection, error)
-            raise
-        self.pool.give_back(connection)
+        if connection.is_in_transaction():
+            self.pool.give_up(connection)
+        else:
+            self.pool.give_back(connection)
 
     def do_terminate(self, dbapi_connection: DBAPIConnection) -> None:
         """Give a connection up that was lost, or left in the middle of something."""
