@@ -24,7 +24,7 @@ class TextFormatter(logging.Formatter):
         """Write the line; control characters are escaped, so that no value can forge a line or colour a terminal."""
         values = " ".join(f"{name}={value}" for name, value in _fields(record).items() if value is not None)
         line = f"{_time(record)} {record.levelname} {record.name} {record.getMessage()} {values}".rstrip()
-        return line.translate(_CONTROL_CHARACTERS)
+        return line if line.isprintable() else line.translate(_CONTROL_CHARACTERS)
 
 
 class JSONFormatter(logging.Formatter):

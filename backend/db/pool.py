@@ -103,10 +103,14 @@ class Pool:
         self._taken.pop(connection).release()
         connection.close_soon()
         if lost:
-            self.close()  # what has ended this one will have ended those that were opened before it as well
+            self._close_idle()  # what has ended this one will have ended those that were opened before it as well
 
     def close(self) -> None:
-        """Close all connections that nobody has, in the background."""
+        """Close all connections in the background: now, or when they are given back."""
+        self._size = 0
+        self._close_idle()
+
+    def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close_soon()
 

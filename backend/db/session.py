@@ -83,30 +83,32 @@ class Session(AsyncSession):
         if pool is not None and (params is None or values):
             compiled = compile_statement(statement, self._engine.dialect, tuple(values))
         writes = not getattr(statement, "is_select", False)
-        sent = False
+        connected = sent = False
 
         async def run() -> Result[*tuple[Any, ...]]:
-            nonlocal sent
-            sent = False
+            nonlocal connected, sent
+            connected = sent = False
             if compiled is None or pool is None:
                 return await greenlet_spawn(run_by_sqlalchemy)
             connection = await pool.take()
-            sent = True
+            connected = True
             try:
-                result = await compiled.run(connection, values)
+                prepared, arguments = await compiled.prepare(connection, values)
+                sent = True
+                rows = await prepared.fetch(*arguments)
             except BaseException as error:
                 pool.give_up(connection, error)
                 raise
             pool.give_back(connection)
-            return result
+            return compiled.result(rows, prepared.get_statusmsg())
 
         def run_by_sqlalchemy() -> Result[*tuple[Any, ...]]:
-            nonlocal sent
+            nonlocal connected, sent
             if isinstance(statement, Select | SelectOfScalar):
                 with SyncSession(self._engine) as session:
                     return session.exec(statement, params=params, execution_options=_BUFFERED)  # type: ignore[return-value] # a scalar result is used like one
             with self._engine.connect() as connection:
-                sent = True
+                connected = sent = True
                 return connection.execute(statement, params, execution_options=_BUFFERED)
 
         with translated(may_have_run=lambda: sent and writes):
@@ -114,7 +116,8 @@ class Session(AsyncSession):
                 try:
                     return await run()
                 except DATABASE_FAILURES as error:
-                    if not (sent and retrying.get() and repeatable(error, may_have_run=writes)):
+                    # Connecting has its own attempts.
+                    if not (connected and retrying.get() and repeatable(error, may_have_run=sent and writes)):
                         raise
                 await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
                 return await run()

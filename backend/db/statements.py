@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from asyncpg.prepared_stmt import PreparedStatement
 from sqlalchemy import Delete, Dialect, Executable, Insert, IteratorResult, Select, Update
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -49,12 +50,16 @@ class CompiledStatement:
     own_values: Mapping[str, Any]
     metadata: SimpleResultMetaData
 
-    async def run(self, connection: Connection, values: Mapping[str, Any]) -> DriverResult:
-        """Run it and return its rows. Raises what asyncpg raises."""
+    async def prepare(
+        self, connection: Connection, values: Mapping[str, Any]
+    ) -> tuple[PreparedStatement, Sequence[Any]]:
+        """Return what the driver runs, and its arguments. Until then nothing has run. Raises what asyncpg raises."""
         sql, arguments = self._driver_form(values)
-        statement = await connection.prepare(sql)
-        rows = await statement.fetch(*arguments)
-        return DriverResult(self.metadata, rows, statement.get_statusmsg())
+        return await connection.prepare(sql), arguments
+
+    def result(self, rows: Sequence[Any], status: str) -> DriverResult:
+        """Return rows of the driver, and its last word on them, as SQLAlchemy would."""
+        return DriverResult(self.metadata, rows, status)
 
     def _driver_form(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
         if self.compiled.post_compile_params:  # a list of values, each of which is a parameter of its own

@@ -81,11 +81,13 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
 
 
 async def until_running(server: asyncpg.Connection, query: str) -> int:
-    """Wait until a query that contains this text is being executed, and return its process."""
+    """Wait until a query that contains this text sleeps or waits for a lock, and return its process.
+
+    It is active before, too: while the server only parses it.
+    """
     pid: int = await until(
         lambda: server.fetchval(
-            f"SELECT pid {BACKENDS} AND state = 'active' AND position($1 in query) > 0 AND query_start IS NOT NULL",
-            query,
+            f"SELECT pid {BACKENDS} AND wait_event_type IN ('Timeout', 'Lock') AND position($1 in query) > 0", query
         ),
         f"{query} runs",
     )
@@ -364,6 +366,20 @@ async def test_a_write_whose_connection_dies_has_an_unknown_outcome(
     await server.execute("SELECT pg_terminate_backend($1)", await until_running(server, "AS slept"))
     with pytest.raises(OutcomeUnknown):
         await write
+
+
+@pytest.mark.parametrize("pool_size", [0, 1])
+async def test_a_write_that_was_lost_before_it_was_sent_is_written_once(
+    pool_size: int, migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    # A connection asks for a statement's types the first time: what is cut then cannot have run.
+    async with proxied(migrated_postgres_url) as (proxy, url):
+        database = open_database(url, database_pool_size=pool_size)
+        proxy.cut_before = b"INSERT INTO"
+        await get_session(database).exec(insert(tasks), params=row(owner))
+        assert proxy.cut_before is None
+        assert await titles(database, owner) == ["title"]
+        await database.close()
 
 
 WAITING_READ = "SELECT pg_advisory_xact_lock(7)::text || 'read'"
