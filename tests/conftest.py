@@ -20,12 +20,13 @@ import pytest
 from dotenv import dotenv_values
 
 from backend.config import Settings
+from tests import canaries
+
+SECRET = canaries.SECRET
 
 # A slow machine is no failure.
 hypothesis.settings.register_profile("without deadline", deadline=None)
 hypothesis.settings.load_profile("without deadline")
-
-SECRET = "a-secret-for-tests-that-is-long-enough"
 
 # What a developer has in .env or exported must not change what the tests see.
 Settings.model_config["env_file"] = None
@@ -40,6 +41,15 @@ from backend.auth.tokens import mint  # noqa: E402
 from backend.db.session import Database, create_db_and_tables  # noqa: E402
 from backend.db.url import PostgresURL, parse_database_url  # noqa: E402
 from backend.main import create_app  # noqa: E402
+
+canaries.install()
+
+
+@pytest.fixture(autouse=True)
+def _no_leaks() -> Iterator[None]:
+    """Fail the test during which a log line or an answer held what it must not."""
+    yield
+    assert canaries.take_leaks() == []
 
 
 @pytest.hookimpl(wrapper=True)

@@ -30,10 +30,11 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from tests import canaries
 from tests.network import Proxy, proxy_to
 
 USER = "app"
-PASSWORD = "a p@ssword/with:odd?characters"  # of a server that lives as long as the tests
+PASSWORD = canaries.PASSWORD
 DATABASE = "todo"
 
 

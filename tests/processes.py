@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.config import Settings
+from tests import canaries
 
 SCRIPT = str(Path(sys.executable).parent / "todo-backend")
 SERVE: dict[str, list[str]] = {
@@ -35,9 +36,12 @@ def environment(**variables: str) -> dict[str, str]:
 
 def run(command: list[str], cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run(
+    result = subprocess.run(
         command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False
     )
+    canaries.look_at_log(result.stdout, tokens=False)
+    canaries.look_at_log(result.stderr)
+    return result
 
 
 def backend(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
@@ -119,6 +123,7 @@ def read_to_end(connection: socket.socket) -> bytes:
     with contextlib.suppress(ConnectionResetError):
         while chunk := connection.recv(65_536):
             received += chunk
+    canaries.look_at_answer(received.decode("latin-1"))
     return bytes(received)
 
 
@@ -142,3 +147,5 @@ def serving(command: list[str], cwd: Path, **variables: str) -> Iterator[Server]
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+        canaries.look_at_log(server.stdout, tokens=False)
+        canaries.look_at_log(server.stderr)

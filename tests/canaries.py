@@ -1,0 +1,114 @@
+"""Every log line and every answer of the whole suite is looked at: none holds a secret, a token, or a user's text.
+
+`install` puts an eye on every log record and on every answer that httpx gets; `processes.py` shows the rest. What is
+found is kept until a fixture of `conftest.py` takes it, and fails the test.
+"""
+
+import contextlib
+import json
+import logging
+import re
+from collections import deque
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pytest
+
+from backend.log import JSONFormatter, TextFormatter
+
+SECRET = "a-secret-for-tests-that-is-long-enough"
+"""What the tests sign tokens with."""
+PASSWORD = "a p@ssword/with:odd?characters"
+"""What the tests' database asks for."""
+
+SHORTEST_TEXT = 8
+"""Characters from which on a text is looked for: shorter ones are words of ours, too."""
+
+_TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]{8,}")
+_FORMATTERS = (TextFormatter(), JSONFormatter())
+
+_texts: deque[str] = deque(maxlen=500)
+"""What was sent of late as a value in a body or in a query."""
+_leaks: list[str] = []
+
+
+def take_leaks() -> list[str]:
+    """Return what has been found since the last call."""
+    found = _leaks.copy()
+    _leaks.clear()
+    return found
+
+
+def look_at_log(lines: str, *, tokens: bool = True) -> None:
+    """Look at what was logged; `tokens` may be printed by those commands whose purpose it is."""
+    _note("a log line", lines, [*_secrets(lines, tokens=tokens), *(text for text in set(_texts) if text in lines)])
+
+
+def look_at_answer(answer: str) -> None:
+    """Look at an answer, its head included, of which nobody knows the request."""
+    _note("an answer", answer, _secrets(answer))
+
+
+def _secrets(shown: str, *, tokens: bool = True) -> list[str]:
+    found = [secret for secret in (SECRET, PASSWORD, quote(PASSWORD, safe="")) if secret in shown]
+    return found + (_TOKEN.findall(shown) if tokens else [])
+
+
+def _note(where: str, shown: str, found: list[str]) -> None:
+    _leaks.extend(f"{where} holds {each!r}: {shown[:2000]}" for each in found)
+
+
+def _values(request: httpx.Request) -> set[str]:
+    """The texts of a request that nobody else should see again."""
+    values = {value for _, value in request.url.params.multi_items()}
+    with contextlib.suppress(httpx.RequestNotRead, ValueError, RecursionError):
+        values |= set(_strings(json.loads(request.content)))
+    return {value for value in values if len(value) >= SHORTEST_TEXT}
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from _strings(each)
+
+
+def _look_at_exchange(values: set[str], response: httpx.Response) -> None:
+    if "x-request-id" not in response.headers or not response.is_stream_consumed:
+        return  # somebody else's answer, or one that is still to come
+    look_at_answer(f"{response.headers}\n{response.text}")
+    if response.headers.get("content-type") == "application/problem+json":
+        document = json.dumps(response.json() | {"instance": ""}, ensure_ascii=False)
+        _note("a problem", document, [value for value in values if value in document])
+
+
+def install() -> None:
+    """Begin to look."""
+    handle, send, send_async = logging.Logger.handle, httpx.Client.send, httpx.AsyncClient.send
+
+    def looking_handle(logger: logging.Logger, record: logging.LogRecord) -> None:
+        for formatter in _FORMATTERS:
+            look_at_log(formatter.format(record))
+        handle(logger, record)
+
+    def looking_send(client: httpx.Client, request: httpx.Request, **options: Any) -> httpx.Response:
+        values = _values(request)
+        _texts.extend(values)
+        response = send(client, request, **options)
+        _look_at_exchange(values, response)
+        return response
+
+    async def looking_send_async(client: httpx.AsyncClient, request: httpx.Request, **options: Any) -> httpx.Response:
+        values = _values(request)
+        _texts.extend(values)
+        response = await send_async(client, request, **options)
+        _look_at_exchange(values, response)
+        return response
+
+    patch = pytest.MonkeyPatch()  # for good
+    patch.setattr(logging.Logger, "handle", looking_handle)  # and no handler, which configure_logging would take away
+    patch.setattr(httpx.Client, "send", looking_send)
+    patch.setattr(httpx.AsyncClient, "send", looking_send_async)
