@@ -17,10 +17,11 @@ run: .venv/run ## Serve on http://127.0.0.1:8000 with reload, on an SQLite file;
 test: .venv/dev ## Run all tests, on SQLite and on a PostgreSQL of their own, and show the coverage
 	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
 
-check: .venv/dev ## Format, lint and types
+check: .venv/dev ## Format, lint, types, and known vulnerabilities of what is in requirements.lock
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	@$(BIN)/python -m tests.audit
 
 faults: .venv/dev ## Kill, cut, hang and abort everything many times under load, and send made-up requests
 	FAULT_ROUNDS=50 $(BIN)/python -m pytest -rP tests/faults

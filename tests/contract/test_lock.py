@@ -69,5 +69,11 @@ def test_the_lock_is_what_the_project_needs_at_the_installed_versions() -> None:
     assert not unneeded, f"in requirements.lock, but nothing needs it (make lock): {unneeded}"
 
 
+def test_each_dependency_has_a_line_that_says_why() -> None:
+    reasons = (ROOT / "specs/decisions/0009-dependencies.md").read_text().partition("## Rejected")[0]
+    for text in needs("todo-backend"):
+        assert re.search(rf"^\| .*`{Requirement(text).name}[`\[]", reasons, re.MULTILINE), f"{text}: no line says why"
+
+
 def test_the_build_tool_is_locked_too() -> None:
     assert set(locked()) >= BUILD
