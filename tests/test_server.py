@@ -216,6 +216,48 @@ def test_the_server_does_not_say_what_it_is(server: Server) -> None:
     assert "server" not in httpx.get(f"{server.url}/health").headers
 
 
+FORWARDED = {
+    "X-Forwarded-For": "203.0.113.7",
+    "X-Forwarded-Proto": "https",
+    "X-Forwarded-Host": "elsewhere.example",
+    "X-Forwarded-Prefix": "/elsewhere",
+    "X-Real-IP": "203.0.113.7",
+    "Forwarded": "for=203.0.113.7;host=elsewhere.example;proto=https",
+}
+
+
+@pytest.mark.parametrize("options", [[], ["--proxy-headers"]], ids=["as told by nobody", "--proxy-headers"])
+def test_what_a_proxy_says_of_a_request_changes_no_answer(options: list[str], tmp_path: Path) -> None:
+    with (
+        serving([SCRIPT, "serve", "--host", "127.0.0.1", *options], tmp_path, **settings_of(tmp_path)) as server,
+        httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client,
+    ):
+        for number in range(2):
+            created = client.post("/api/tasks", json={"title": f"forwarded {number}"}, headers=FORWARDED)
+            assert created.headers["Location"] == f"/api/tasks/{created.json()['id']}"
+        for path in ("/api/tasks?limit=1", "/api/tasks/x", "/openapi.json", "/docs", "/docs/", "/nothing"):
+            plain, forwarded = client.get(path), client.get(path, headers=FORWARDED | {"Host": "test"})
+            assert plain.status_code == forwarded.status_code
+            assert plain.headers.get("Link") == forwarded.headers.get("Link")
+            shown = forwarded.text + str(forwarded.headers)
+            assert "elsewhere" not in shown
+            assert "203.0.113.7" not in shown
+        server.stop()
+        assert "203.0.113.7" not in server.stderr
+
+
+@pytest.mark.parametrize("path", [b"/health", b"/api/tasks", b"/nothing"])
+def test_who_asks_for_a_websocket_gets_an_answer_in_http(server: Server, path: bytes) -> None:
+    asked = (
+        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    received = server.exchange(b"GET " + path + b" HTTP/1.1\r\n" + AUTHORIZED + asked)
+    assert received.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 404 "))
+    assert b"connection: close" in received.lower()
+    assert "Traceback" not in server.stderr
+
+
 def test_two_authorization_headers_are_refused(server: Server) -> None:
     received = server.exchange(
         b"GET /api/tasks HTTP/1.1\r\n"
@@ -412,6 +454,35 @@ def test_production_logs_json_with_a_line_for_each_request(production: Server) -
         assert line["level"] == "INFO"
         assert line["time"].endswith("Z")
         assert line["duration_ms"] > 0
+
+
+def test_each_request_has_one_line_which_holds_nothing_that_its_caller_chose_but_the_id(production: Server) -> None:
+    asked = [
+        ("GET", "/health", "/health", 200),
+        ("GET", "/api/tasks?limit=5&completed=true", "/api/tasks", 200),
+        ("POST", "/api/tasks?line=forged", "/api/tasks", 422),
+        ("GET", "/nothing%0d%0aforged%1b%5b31m", None, 404),
+        ("PUT", "/api/tasks", None, 405),
+        ("OPTIONS", "/api/tasks", None, 405),
+    ]
+    for number, (method, path, _, status) in enumerate(asked):
+        headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-ID": f"line-{number}", "User-Agent": "forged"}
+        answer = httpx.request(method, f"{production.url}{path}", headers=headers)
+        assert answer.status_code == status
+    lines = eventually(
+        lambda: (
+            (found := [line for line in request_lines(production) if line["request_id"].startswith("line-")])[5:]
+            and found
+        ),
+        "all requests are logged",
+    )
+    members = {"time", "level", "logger", "message", "request_id", "method", "route", "status", "duration_ms"}
+    assert [set(line) for line in lines] == [members] * len(asked)
+    assert [(line["request_id"], line["method"], line["status"]) for line in lines] == [
+        (f"line-{number}", method, status) for number, (method, _, _, status) in enumerate(asked)
+    ]
+    assert [line["route"] for line in lines][:4] == [route for _, _, route, _ in asked][:4]
+    assert "forged" not in production.stderr
 
 
 def test_production_has_no_docs_page_but_the_document(production: Server) -> None:
