@@ -23,7 +23,7 @@ SECRET = "a-secret-for-tests-that-is-long-enough"
 PASSWORD = "a p@ssword/with:odd?characters"
 """What the tests' database asks for."""
 
-SHORTEST_TEXT = 8
+SHORTEST_TEXT = 10
 """Characters from which on a text is looked for: shorter ones are words of ours, too."""
 
 _TOKEN = re.compile(r"\beyJ[\w-]{8,}\.[\w-]{4,}\.[\w-]{8,}")
@@ -41,19 +41,32 @@ def take_leaks() -> list[str]:
     return found
 
 
-def look_at_log(lines: str, *, tokens: bool = True) -> None:
-    """Look at what was logged; `tokens` may be printed by those commands whose purpose it is."""
-    _note("a log line", lines, [*_secrets(lines, tokens=tokens), *(text for text in set(_texts) if text in lines)])
+def forget_texts() -> None:
+    """Look for no text that was sent until now."""
+    _texts.clear()
+
+
+def look_at_log(lines: str) -> None:
+    """Look at what was logged."""
+    _note(
+        "a log line",
+        lines,
+        [*_secrets(lines), *_TOKEN.findall(lines), *(each for each in set(_texts) if each in lines)],
+    )
 
 
 def look_at_answer(answer: str) -> None:
-    """Look at an answer, its head included, of which nobody knows the request."""
-    _note("an answer", answer, _secrets(answer))
+    """Look at an answer, its head included."""
+    _note("an answer", answer, [*_secrets(answer), *_TOKEN.findall(answer)])
 
 
-def _secrets(shown: str, *, tokens: bool = True) -> list[str]:
-    found = [secret for secret in (SECRET, PASSWORD, quote(PASSWORD, safe="")) if secret in shown]
-    return found + (_TOKEN.findall(shown) if tokens else [])
+def look_at_output(output: str) -> None:
+    """Look at what a command printed; some are there to print a token."""
+    _note("what was printed", output, _secrets(output))
+
+
+def _secrets(shown: str) -> list[str]:
+    return [secret for secret in (SECRET, PASSWORD, quote(PASSWORD, safe="")) if secret in shown]
 
 
 def _note(where: str, shown: str, found: list[str]) -> None:
@@ -80,7 +93,7 @@ def _look_at_exchange(values: set[str], response: httpx.Response) -> None:
     if "x-request-id" not in response.headers or not response.is_stream_consumed:
         return  # somebody else's answer, or one that is still to come
     look_at_answer(f"{response.headers}\n{response.text}")
-    if response.headers.get("content-type") == "application/problem+json":
+    if response.content and response.headers.get("content-type") == "application/problem+json":
         document = json.dumps(response.json() | {"instance": ""}, ensure_ascii=False)
         _note("a problem", document, [value for value in values if value in document])
 

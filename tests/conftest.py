@@ -45,6 +45,12 @@ from backend.main import create_app  # noqa: E402
 canaries.install()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _new_texts() -> None:
+    """Look for no text of another module: it may mean something else there."""
+    canaries.forget_texts()
+
+
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
     """Fail the test during which a log line or an answer held what it must not."""

@@ -39,7 +39,7 @@ def run(command: list[str], cwd: Path, **variables: str) -> subprocess.Completed
     result = subprocess.run(
         command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False
     )
-    canaries.look_at_log(result.stdout, tokens=False)
+    canaries.look_at_output(result.stdout)
     canaries.look_at_log(result.stderr)
     return result
 
@@ -147,5 +147,5 @@ def serving(command: list[str], cwd: Path, **variables: str) -> Iterator[Server]
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-        canaries.look_at_log(server.stdout, tokens=False)
+        canaries.look_at_output(server.stdout)
         canaries.look_at_log(server.stderr)
