@@ -179,7 +179,7 @@ async def test_a_database_that_only_reads_refuses_writes_and_serves_reads(neon: 
 async def test_a_database_without_a_free_connection_is_waited_for_and_then_unavailable(
     neon: Neon, pool_size: int
 ) -> None:
-    settings = make_settings(direct_url(neon), database_pool_size=pool_size, database_connect_timeout=1)
+    settings = make_settings(direct_url(neon), database_pool_size=pool_size, database_connect_timeout=2)
     async with client_on(settings) as client:
         async with changed(neon, f"ALTER ROLE {USER} CONNECTION LIMIT 0", f"ALTER ROLE {USER} CONNECTION LIMIT -1"):
             answer = await client.post("/api/tasks", json={"title": "x"})

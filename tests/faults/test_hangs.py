@@ -49,10 +49,14 @@ class Parts:
 async def parts(
     neon: Neon, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Parts]:
-    """The parts, with and without a pool."""
+    """The parts, with and without a pool.
+
+    There is no PgBouncer: it takes no notice of the cancellation of a statement that still waits for a connection, and
+    would run it later, for nobody.
+    """
     folder, limit = tmp_path_factory.mktemp("hangs"), str(TIMEOUT)
     timeouts = {"DATABASE_CONNECT_TIMEOUT": limit, "DATABASE_COMMAND_TIMEOUT": limit}
-    async with proxy_to(port=neon.pgbouncer.port) as proxy:
+    async with proxy_to(path=neon.postgres.socket) as proxy:
         service = Service(folder, url_at(proxy.port), request.param, timeouts)
         yield Parts(neon, proxy, service)
         service.stop()
@@ -134,8 +138,7 @@ async def test_thirty_callers_of_a_database_that_hangs_are_answered_in_time_and_
         stored = await parts.ask("SELECT title, completed FROM tasks WHERE id = $1", task_id)
         assert tuple(stored) == ("before", False)
 
-        async def all_succeed() -> bool:
-            again = await asyncio.gather(*(call(number) for number in range(CALLERS)))
-            return {answer.status_code for answer in again} == {200}
+        async def serves_again() -> bool:
+            return (await call(0)).status_code == 200
 
-        await until(all_succeed)  # their limit is short, and the machine may be busy
+        await until(serves_again)  # the limits are short, and the machine may be busy
