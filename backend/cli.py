@@ -86,7 +86,6 @@ def serve(
 
 
 def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
-    from backend.api.protocol import LimitedProtocol
     from backend.log import configure_logging
 
     configure_logging(settings)  # for the process that watches the others; each of them does it for itself
@@ -94,7 +93,7 @@ def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
         "app": "backend.main:app",
         "host": host,
         "port": port,
-        "http": LimitedProtocol,
+        "http": "backend.api.protocol:LimitedProtocol",
         "ws": "none",
         "lifespan": "on",
         "log_config": None,
