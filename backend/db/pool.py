@@ -1,9 +1,10 @@
 """The pool: connections that are kept for the next statement, and turns for those who want one."""
 
 import asyncio
-import contextlib
 import sys
 import time
+from collections import deque
+from dataclasses import dataclass
 
 import asyncpg
 
@@ -17,36 +18,80 @@ OVERFLOW_AFTER = 0.05
 """Seconds for which a request waits for a kept connection before it opens one of the overflow."""
 
 
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One who waits for a turn."""
+
+    admitted: asyncio.Future[None]
+    patient: bool = False
+    """Whether it has waited long enough for a connection of the overflow."""
+
+
 class Turns:
     """Admits as many at once as the pool keeps connections, first come, first served.
 
-    The pool's own queue gives a connection to whoever asks in the moment when it comes back, past all who wait: under
+    SQLAlchemy's queue gives a connection to whoever asks in the moment when it comes back, past all who wait: under
     load some requests would wait until they fail. And it opens an overflow connection, which costs as much as a dozen
     statements, as soon as all kept ones are busy, though one is free again in a moment: here overflow is for those who
     have waited `OVERFLOW_AFTER`.
     """
 
     def __init__(self, kept: int, overflow: int, timeout: float) -> None:
-        self._kept = asyncio.Semaphore(kept)
-        self._overflow = asyncio.Semaphore(overflow)
-        self._patience: tuple[tuple[asyncio.Semaphore, float], ...] = ((self._kept, timeout),)
-        if overflow and timeout > OVERFLOW_AFTER:
-            self._patience = ((self._kept, OVERFLOW_AFTER), (self._overflow, timeout - OVERFLOW_AFTER))
+        self._kept = kept
+        self._overflow = overflow
+        self._timeout = timeout
+        self._taken = 0
+        self._waiting: deque[Waiter] = deque()
 
-    async def take(self) -> asyncio.Semaphore:
-        """Wait for a turn, `DATABASE_POOL_TIMEOUT` at most; return what has to be released after it.
+    async def take(self) -> None:
+        """Wait for a turn, `DATABASE_POOL_TIMEOUT` at most.
 
         Raises `DatabaseUnavailable` where none has come.
         """
-        if not self._kept.locked():
-            await self._kept.acquire()
-            return self._kept
-        for places, seconds in self._patience:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
-                    await places.acquire()
-                return places
-        raise DatabaseUnavailable("no connection of the pool became free in time")
+        if self._taken < self._kept and not self._waiting:
+            self._taken += 1
+            return
+        loop = asyncio.get_running_loop()
+        waiter = Waiter(loop.create_future())
+        self._waiting.append(waiter)
+        timer = loop.call_later(OVERFLOW_AFTER, self._be_patient, waiter)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await waiter.admitted
+        except BaseException as error:
+            self._leave(waiter)
+            if isinstance(error, TimeoutError):
+                raise DatabaseUnavailable("no connection of the pool became free in time") from None
+            raise
+        finally:
+            timer.cancel()
+
+    def release(self) -> None:
+        """End a turn."""
+        self._taken -= 1
+        self._admit()
+
+    def _be_patient(self, waiter: Waiter) -> None:
+        waiter.patient = True
+        self._admit()
+
+    def _admit(self) -> None:
+        while self._waiting:
+            waiter = self._waiting[0]
+            if not waiter.admitted.cancelled():
+                if self._taken >= self._kept + (self._overflow if waiter.patient else 0):
+                    return
+                self._taken += 1
+                waiter.admitted.set_result(None)
+            self._waiting.popleft()
+
+    def _leave(self, waiter: Waiter) -> None:
+        if waiter.admitted.cancelled():
+            if waiter in self._waiting:
+                self._waiting.remove(waiter)
+            self._admit()
+        else:
+            self.release()  # admitted in the moment when it gave up
 
 
 class Pool:
@@ -66,20 +111,18 @@ class Pool:
             settings.database_pool_timeout,
         )
         self._idle: list[Connection] = []
-        self._taken: dict[Connection, asyncio.Semaphore] = {}
 
     async def take(self) -> Connection:
         """Return a connection that nobody else has: one that was kept and is alive, or a new one.
 
         Raises `DatabaseUnavailable` where no turn has come in time, and what connecting raises.
         """
-        turn = await self._turns.take()
+        await self._turns.take()
         try:
             connection = await self._kept() or await connect(self._url, self._settings)
         except BaseException:
-            turn.release()
+            self._turns.release()
             raise
-        self._taken[connection] = turn
         return connection
 
     def give_back(self, connection: Connection) -> None:
@@ -88,7 +131,7 @@ class Pool:
         So one of the overflow stays as long as it is needed: opening it anew for each statement would cost more than
         the wait that it was opened for.
         """
-        self._taken.pop(connection).release()
+        self._turns.release()
         if len(self._idle) < self._size:
             self._idle.append(connection)
         else:
@@ -100,7 +143,7 @@ class Pool:
         if not lost and isinstance(error, asyncpg.PostgresError):
             self.give_back(connection)
             return
-        self._taken.pop(connection).release()
+        self._turns.release()
         connection.close_soon()
         if lost:
             self._close_idle()  # what has ended this one will have ended those that were opened before it as well

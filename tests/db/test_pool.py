@@ -11,7 +11,7 @@ from sqlalchemy import insert
 from sqlmodel import select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from backend.db.connection import closed_connections
+from backend.db.connection import Connection, closed_connections
 from backend.db.pool import Pool
 from backend.db.session import get_session, get_session_context
 from backend.db.url import PostgresURL, parse_database_url
@@ -34,11 +34,19 @@ def owner() -> str:
 
 
 @pytest.fixture
-async def make_pool(migrated_postgres_url: str) -> AsyncIterator[Callable[..., Pool]]:
+async def make_pool(migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Pool]]:
     """A maker of pools whose connections are all closed after the test."""
     url = parse_database_url(migrated_postgres_url)
     assert isinstance(url, PostgresURL)
     pools: list[Pool] = []
+    taken: list[Connection] = []
+    take = Pool.take
+
+    async def take_and_remember(pool: Pool) -> Connection:
+        taken.append(await take(pool))
+        return taken[-1]
+
+    monkeypatch.setattr(Pool, "take", take_and_remember)
 
     def make(size: int, **changes: Any) -> Pool:
         pools.append(Pool(url, make_settings(migrated_postgres_url, database_pool_size=size, **changes)))
@@ -46,9 +54,10 @@ async def make_pool(migrated_postgres_url: str) -> AsyncIterator[Callable[..., P
 
     yield make
     for pool in pools:
-        for connection in list(pool._taken):
-            pool.give_up(connection)
         pool.close()
+    for connection in taken:
+        if not connection.is_closed():
+            connection.terminate()
     await closed_connections()
 
 

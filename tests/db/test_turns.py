@@ -16,9 +16,9 @@ async def take_in_order(turns: Turns, count: int) -> tuple[list[int], list["asyn
     order: list[int] = []
 
     async def want(number: int) -> None:
-        turn = await turns.take()
+        await turns.take()
         order.append(number)
-        turn.release()
+        turns.release()
 
     tasks = []
     for number in range(count):
@@ -30,43 +30,68 @@ async def take_in_order(turns: Turns, count: int) -> tuple[list[int], list["asyn
 async def test_who_waits_longest_is_next_and_nobody_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", LONG / 2)
     turns = Turns(1, 1, LONG)
-    first = await turns.take()
+    await turns.take()
     order, waiting = await take_in_order(turns, 5)
-    first.release()
+    turns.release()
     newcomer = asyncio.create_task(turns.take())  # asks in the moment when the turn has come back
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2, 3, 4]
-    (await newcomer).release()
+    await newcomer
 
 
 async def test_overflow_is_for_those_who_have_waited(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "OVERFLOW_AFTER", LONG / 2)
+    turns = Turns(1, 1, LONG)
+    await turns.take()
+    waiting = asyncio.create_task(turns.take())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    turns._be_patient(turns._waiting[0])
+    await waiting
+
+
+async def test_who_is_patient_and_finds_the_overflow_full_is_next_for_any_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", 0.001)
     turns = Turns(1, 1, LONG)
-    kept = await turns.take()
-    overflow = await turns.take()
-    assert overflow is not kept
-    overflow.release()
-    kept.release()
-    assert await turns.take() is kept
+    await turns.take()
+    await turns.take()
+    patient = asyncio.create_task(turns.take())
+    await asyncio.sleep(0.01)
+    turns.release()
+    newcomer = asyncio.create_task(turns.take())
+    await patient
+    turns.release()
+    await newcomer
 
 
 @pytest.mark.parametrize("overflow", [0, 1])
 async def test_a_turn_that_does_not_come_in_time_is_a_failure(overflow: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", 0.001)
-    turns = Turns(1, overflow, 0.01)
-    taken = [await turns.take() for _ in range(1 + overflow)]
+    turns = Turns(1, overflow, 0.02)
+    for _ in range(1 + overflow):
+        await turns.take()
     with pytest.raises(DatabaseUnavailable):
         await turns.take()
-    for turn in taken:
-        turn.release()
-    (await turns.take()).release()
+    turns.release()
+    await turns.take()
 
 
 async def test_who_gives_up_waiting_keeps_no_turn() -> None:
     turns = Turns(1, 0, LONG)
-    turn = await turns.take()
+    await turns.take()
     waiting = asyncio.create_task(turns.take())
     await asyncio.sleep(0)
     waiting.cancel()
-    turn.release()
-    (await turns.take()).release()
+    turns.release()  # in the same moment: the turn was given to the one that gives up
+    await turns.take()
+
+
+async def test_who_gives_up_waiting_is_passed_over() -> None:
+    turns = Turns(1, 0, LONG)
+    await turns.take()
+    order, waiting = await take_in_order(turns, 3)
+    waiting[0].cancel()
+    await asyncio.sleep(0)
+    turns.release()
+    await asyncio.gather(*waiting[1:])
+    assert order == [1, 2]

@@ -44,8 +44,8 @@ def measure_requests(port: int, pool_size: int, rounds: int, seconds: int, only:
     samples: dict[tuple[str, str, int], list[Figures]] = {}
     with ExitStack() as stack:
         targets = [stack.enter_context(service(name, port, pool_size)) for name in names]
-        wanted = scenarios(targets[-1].request("POST", "/api/tasks", {"title": "Buy milk"})["id"])
         memory = {target.name: target.memory() for target in targets}
+        wanted = scenarios(targets[-1].request("POST", "/api/tasks", {"title": "Buy milk"})["id"])
         for _ in range(rounds):
             for name, request in wanted.items():
                 if only and name not in only:
