@@ -28,6 +28,8 @@ MAX_DISCARDED = 1024 * 1024
 """Bytes of a body that is too large which are still read, and dropped."""
 BODY_TIMEOUT = 10.0
 """Seconds in which a body must have arrived."""
+REFUSED_PAUSE = 0.1
+"""Seconds for which nothing more is heard on the connection of a caller that was refused a place."""
 PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may keep a preflight's answer."""
 PROBES = frozenset({"/health", "/health/db"})
@@ -105,6 +107,7 @@ class Guard:
         finally:
             exchange.give_place_back()
             exchange.log()
+        await exchange.end()
 
     async def _handle(self, exchange: "Exchange") -> None:
         if exchange.is_preflight:
@@ -145,6 +148,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._status: int | None = None
+        self._refused = False
         self._places: Places | None = None
         self._method: str = scope["method"]
         headers = dict(scope["headers"])  # of a repeated header the last; the ones that must not be are looked at apart
@@ -162,7 +166,11 @@ class Exchange:
 
     def take_place(self, places: Places) -> None:
         """Take a place until the answer begins: a caller that reads slowly, or not at all, must hold none."""
-        places.take()
+        try:
+            places.take()
+        except Problem:
+            self._refused = True
+            raise
         self._places = places
 
     def give_place_back(self) -> None:
@@ -187,9 +195,22 @@ class Exchange:
                 extra.append((b"access-control-allow-origin", self.allowed_origin))
                 extra.append((b"access-control-expose-headers", _EXPOSED_HEADERS))
             message = {**message, "headers": [*message["headers"], *extra]}
-        elif self._method == "HEAD":
-            message = {**message, "body": b""}
+        else:
+            if self._method == "HEAD":
+                message = {**message, "body": b""}
+            if self._refused:
+                message = {**message, "more_body": True}
         await self._send(message)
+
+    async def end(self) -> None:
+        """End the answer, which a refused caller has in whole by now: until then its connection is not read.
+
+        To refuse costs a quarter of what is refused. Callers that ask again at once, whatever `Retry-After` says, would
+        keep the service busy with that (specs/decisions/0006-guard.md).
+        """
+        if self._refused:
+            await asyncio.sleep(REFUSED_PAUSE)
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def answer(self, response: Response) -> None:
         """Send a whole answer."""

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from starlette.types import Message
 
 from backend.api import middleware
 from backend.auth.tokens import mint
@@ -34,7 +35,7 @@ async def busy(settings: Settings, database: Database, monkeypatch: pytest.Monke
     monkeypatch.setattr(TaskService, "stats", wait)
     changed = settings.model_copy(update={"max_concurrent_requests": 2})
     async with running(changed) as app, client_of(app, settings, "alice") as client:
-        busy.client = client
+        busy.app, busy.client = app, client
         yield busy
         busy.gate.set()
 
@@ -42,6 +43,7 @@ async def busy(settings: Settings, database: Database, monkeypatch: pytest.Monke
 class Busy:
     """See the fixture."""
 
+    app: FastAPI
     client: httpx.AsyncClient
 
     def __init__(self) -> None:
@@ -68,6 +70,25 @@ async def test_a_request_without_a_place_is_503_at_once(busy: Busy) -> None:
             assert int(response.headers["Retry-After"]) > 0
         assert not any(request.done() for request in requests)
     assert (await busy.client.get("/api/tasks")).status_code == 200
+
+
+async def test_a_refused_caller_has_its_answer_and_is_not_heard_for_a_while(busy: Busy) -> None:
+    sent: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async with busy.full():
+        headers = [(name.lower().encode(), value.encode()) for name, value in busy.client.headers.items()]
+        scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/api/tasks", "headers": headers}
+        request = asyncio.ensure_future(busy.app(scope, receive, sent.put))
+        start, body = await sent.get(), await sent.get()
+        assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
+        assert body["more_body"]
+        assert not request.done()
+        end = await sent.get()
+        assert (end["body"], end["more_body"]) == (b"", False)
+        await request
 
 
 async def test_an_overloaded_service_tells_a_browser_so(busy: Busy) -> None:
