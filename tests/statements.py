@@ -16,7 +16,7 @@ from backend.db.statements import CompiledStatement
 def recorded_statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
     """Collect the SQL that the database runs, with its parameters."""
     statements: list[tuple[str, Any]] = []
-    driver_form = CompiledStatement._driver_form
+    driver_form = CompiledStatement.driver_form
 
     def by_driver(compiled: CompiledStatement, values: Any) -> Any:
         statements.append(driver_form(compiled, values))
@@ -28,7 +28,7 @@ def recorded_statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
     engine = database.engine.sync_engine
     event.listen(engine, "before_cursor_execute", by_sqlalchemy)
     try:
-        with patch.object(CompiledStatement, "_driver_form", by_driver):
+        with patch.object(CompiledStatement, "driver_form", by_driver):
             yield statements
     finally:
         event.remove(engine, "before_cursor_execute", by_sqlalchemy)

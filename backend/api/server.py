@@ -46,15 +46,20 @@ class Server(uvicorn.Server):
 
     config: Config
     _drained_at: float | None = None
+    _interrupted_again = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain on SIGTERM. Another signal ends the drain; without a drain it is uvicorn's to handle."""
+        is_worker = multiprocessing.parent_process() is not None
+        if sig == signal.SIGINT and is_worker and self.should_exit and not self._interrupted_again:
+            self._interrupted_again = True  # by the supervisor: a terminal sends it to the whole group
+            return
         if sig == signal.SIGTERM and self.config.drain and self.started and not self.should_exit:
             if self._drained_at is None:
                 self.lifespan.state["draining"] = True
                 self._drained_at = time.monotonic() + self.config.drain
                 return
-            if multiprocessing.parent_process() is not None:
+            if is_worker:
                 return  # the supervisor repeats a signal that was sent to the whole group, as systemd does
         super().handle_exit(sig, frame)
 
@@ -96,27 +101,39 @@ class Supervisor(multiprocess.Multiprocess):
     """The process that watches the workers."""
 
     config: Config
+    _interrupted = False
+
+    def handle_int(self) -> None:
+        """End without a drain: somebody at a terminal wants it."""
+        self._interrupted = True
+        super().handle_int()
 
     def terminate_all(self) -> None:
         """Have the workers drain, where they should; then let nobody in, and have them end."""
-        if self.config.drain:
+        drains = self.config.drain and not self._interrupted
+        if drains:
             super().terminate_all()
             self._drain()
         for listener in self.sockets:
             let_nobody_in(listener)
             listener.close()
-        if not self.config.drain:
+        if self._interrupted:
+            self._interrupt_workers()
+        elif not drains:
             super().terminate_all()
 
     def _drain(self) -> None:
         end = time.monotonic() + self.config.drain
         while time.monotonic() < end and any(worker.process.is_alive() for worker in self.processes):
-            if signal.SIGTERM in self.signal_queue:  # a second one, which ends the drain
-                for worker in self.processes:
-                    if worker.pid is not None and worker.process.is_alive():
-                        os.kill(worker.pid, signal.SIGINT)
+            if self.signal_queue:  # a second one, which ends the drain
+                self._interrupt_workers()
                 return
             time.sleep(0.05)
+
+    def _interrupt_workers(self) -> None:
+        for worker in self.processes:
+            if worker.pid is not None and worker.process.is_alive():
+                os.kill(worker.pid, signal.SIGINT)
 
 
 def let_nobody_in(listener: Any) -> None:

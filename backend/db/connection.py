@@ -27,7 +27,7 @@ MAX_RETRY_AFTER = 0.5
 REFUSED_PATIENCE = 3.0
 """Seconds for which refused connections are taken for a server that restarts."""
 
-MAX_DESCRIBED = 256
+MAX_DESCRIBED = 64
 """Statements of which a connection keeps the types of parameters and columns; the server keeps none."""
 
 retrying: ContextVar[bool] = ContextVar("retrying", default=True)
@@ -36,7 +36,7 @@ retrying: ContextVar[bool] = ContextVar("retrying", default=True)
 _closing: set[asyncio.Task[None]] = set()
 
 
-class Connection(asyncpg.Connection):
+class DriverConnection(asyncpg.Connection):
     """A connection whose `close()` returns at once: a goodbye costs a round trip, and no answer should wait for it."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -76,6 +76,8 @@ class Connection(asyncpg.Connection):
 
     def close_soon(self) -> None:
         """Close in the background, within `CLOSE_TIMEOUT`."""
+        if self._loop.is_closed():  # a script's; nothing can be said any more, and the socket goes with the object
+            return
         task = self._loop.create_task(self._say_goodbye())
         _closing.add(task)
         task.add_done_callback(_closing.discard)
@@ -97,14 +99,14 @@ def connect_timeout(url: DatabaseURL, settings: Settings) -> float:
     return settings.database_connect_timeout if own is None else own
 
 
-async def connect(url: PostgresURL, settings: Settings, *, command_timeout: float | None = None) -> Connection:
+async def connect(url: PostgresURL, settings: Settings, *, command_timeout: float | None = None) -> DriverConnection:
     """Connect to PostgreSQL, trying again for as long as the connect timeout lasts where the server is not ready yet.
 
     Raises what asyncpg and the operating system raise: at once for what will not pass, such as a wrong password.
     """
     failures: list[Exception] = []
 
-    async def attempt() -> Connection:
+    async def attempt() -> DriverConnection:
         try:
             return await _connect_once(url, command_timeout or settings.database_command_timeout)
         except Exception as error:
@@ -137,13 +139,13 @@ def _nobody_listens(state: RetryCallState) -> bool:
     return refused and (state.seconds_since_start or 0) > REFUSED_PATIENCE
 
 
-async def _connect_once(url: PostgresURL, command_timeout: float) -> Connection:
+async def _connect_once(url: PostgresURL, command_timeout: float) -> DriverConnection:
     # `statement_cache_size=0` makes asyncpg send statements without names, which every PgBouncer in transaction mode
-    # can pass on. SQLAlchemy's own cache must then stay at its default, or each statement costs a second round trip.
-    connection: Connection = await asyncpg.connect(
+    # can pass on. What would cost a second round trip each time, `DriverConnection.prepare` remembers.
+    connection: DriverConnection = await asyncpg.connect(
         **url.connect_arguments(),
         command_timeout=command_timeout,
         statement_cache_size=0,
-        connection_class=Connection,
+        connection_class=DriverConnection,
     )
     return connection

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from backend.config import Settings
-from backend.db.connection import Connection, connect
+from backend.db.connection import DriverConnection, connect
 from backend.db.failures import DATABASE_FAILURES, NOT_SENT
 from backend.db.url import PostgresURL
 from backend.errors import DatabaseUnavailable
@@ -28,7 +28,7 @@ class Waiter:
 
 
 class Turns:
-    """Admits as many at once as the pool keeps connections, first come, first served.
+    """Admits as many at once as there are connections to keep, first come, first served.
 
     SQLAlchemy's queue gives a connection to whoever asks in the moment when it comes back, past all who wait: under
     load some requests would wait until they fail. And it opens an overflow connection, which costs as much as a dozen
@@ -36,19 +36,25 @@ class Turns:
     have waited `OVERFLOW_AFTER`.
     """
 
-    def __init__(self, kept: int, overflow: int, timeout: float) -> None:
-        self._kept = kept
+    def __init__(self, limit: int, overflow: int, timeout: float) -> None:
+        self._limit = limit
         self._overflow = overflow
         self._timeout = timeout
         self._taken = 0
         self._waiting: deque[Waiter] = deque()
+
+    async def __aenter__(self) -> None:
+        await self.take()
+
+    async def __aexit__(self, *_error: object) -> None:
+        self.release()
 
     async def take(self) -> None:
         """Wait for a turn, `DATABASE_POOL_TIMEOUT` at most.
 
         Raises `DatabaseUnavailable` where none has come.
         """
-        if self._taken < self._kept and not self._waiting:
+        if self._taken < self._limit and not self._waiting:
             self._taken += 1
             return
         loop = asyncio.get_running_loop()
@@ -79,7 +85,7 @@ class Turns:
         while self._waiting:
             waiter = self._waiting[0]
             if not waiter.admitted.cancelled():
-                if self._taken >= self._kept + (self._overflow if waiter.patient else 0):
+                if self._taken >= self._limit + (self._overflow if waiter.patient else 0):
                     return
                 self._taken += 1
                 waiter.admitted.set_result(None)
@@ -110,43 +116,49 @@ class Pool:
             settings.database_max_overflow if self._size else 0,
             settings.database_pool_timeout,
         )
-        self._idle: list[Connection] = []
+        self._idle: list[DriverConnection] = []
+        self._out: set[DriverConnection] = set()
 
-    async def take(self) -> Connection:
+    async def take(self) -> DriverConnection:
         """Return a connection that nobody else has: one that was kept and is alive, or a new one.
 
         Raises `DatabaseUnavailable` where no turn has come in time, and what connecting raises.
         """
         await self._turns.take()
         try:
-            connection = await self._kept() or await connect(self._url, self._settings)
+            connection = await self._next_idle() or await connect(self._url, self._settings)
         except BaseException:
             self._turns.release()
             raise
+        self._out.add(connection)
         return connection
 
-    def give_back(self, connection: Connection) -> None:
+    def give_back(self, connection: DriverConnection) -> None:
         """Give a connection back that is ready for the next statement. It is kept unless as many as may be are idle.
 
         So one of the overflow stays as long as it is needed: opening it anew for each statement would cost more than
         the wait that it was opened for.
         """
-        self._turns.release()
+        self._take_back(connection)
         if len(self._idle) < self._size:
             self._idle.append(connection)
         else:
             connection.close_soon()
 
-    def give_up(self, connection: Connection, error: BaseException | None = None) -> None:
+    def give_up(self, connection: DriverConnection, error: BaseException | None = None) -> None:
         """Give a connection back after an error. It is kept only if the error was the statement's own."""
         lost = connection.is_closed() or NOT_SENT in str(error)
         if not lost and isinstance(error, asyncpg.PostgresError):
             self.give_back(connection)
             return
-        self._turns.release()
+        self._take_back(connection)
         connection.close_soon()
         if lost:
             self._close_idle()  # what has ended this one will have ended those that were opened before it as well
+
+    def _take_back(self, connection: DriverConnection) -> None:
+        self._out.remove(connection)  # raises where it was given back before: two must never have the same one
+        self._turns.release()
 
     def close(self) -> None:
         """Close all connections in the background: now, or when they are given back."""
@@ -157,7 +169,7 @@ class Pool:
         while self._idle:
             self._idle.pop().close_soon()
 
-    async def _kept(self) -> Connection | None:
+    async def _next_idle(self) -> DriverConnection | None:
         while self._idle:
             connection = self._idle.pop()  # the last that came back: those that are not needed grow old
             young = time.monotonic() - connection.opened_at < self._settings.database_pool_recycle
@@ -166,7 +178,7 @@ class Pool:
             connection.close_soon()
         return None
 
-    async def _answers(self, connection: Connection) -> bool:
+    async def _answers(self, connection: DriverConnection) -> bool:
         if not self._settings.database_pool_pre_ping:
             return True
         try:

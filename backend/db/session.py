@@ -12,23 +12,23 @@ scripts need no application: `engine` and `session_maker` of this module are tha
 import asyncio
 import functools
 import random
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Executable, Result, literal_column, select, util
+from sqlalchemy import Connection, Executable, Result, Select, literal_column, select, util
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlalchemy.util.concurrency import greenlet_spawn
 from sqlmodel import Session as SyncSession
 from sqlmodel.ext.asyncio.session import AsyncSession
-from sqlmodel.sql.expression import Select, SelectOfScalar
 
 from backend.config import Settings, load_settings
 from backend.db.connection import closed_connections, connect_timeout, retrying
-from backend.db.engine import make_migration_engine, make_postgres_engine, make_sqlite_engine
+from backend.db.engine import SQLITE_CONNECTIONS, make_migration_engine, make_postgres_engine, make_sqlite_engine
 from backend.db.failures import DATABASE_FAILURES, repeatable, translated
-from backend.db.pool import Pool
-from backend.db.statements import compile_statement
+from backend.db.pool import Pool, Turns
+from backend.db.statements import ENTITY_SELECTS, compile_statement
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 
 T = TypeVar("T")
@@ -38,6 +38,8 @@ REPEAT_AFTER = 0.1
 
 _migrating = asyncio.Lock()
 """Alembic keeps its state in a module, so a process runs one migration at a time; the database's lock is for others."""
+
+_PROBE: Select[*tuple[Any, ...]] = select(literal_column("1"))
 
 _BUFFERED = util.immutabledict({"prebuffer_rows": True})
 
@@ -49,10 +51,11 @@ class Session(AsyncSession):
     those of `errors.DatabaseError`.
     """
 
-    def __init__(self, bind: AsyncEngine, *, pool: Pool | None, deadline: float, **options: Any) -> None:
+    def __init__(self, bind: AsyncEngine, *, pool: Pool | None, turns: Turns, deadline: float, **options: Any) -> None:
         self._options = {"bind": bind, **options}
         self._engine = bind.sync_engine
         self._pool = pool
+        self._turns = turns
         self._deadline = deadline
 
     def __getattr__(self, name: str) -> Any:
@@ -75,8 +78,9 @@ class Session(AsyncSession):
         A statement that surely had no effect, because it reads or was rolled back, is run once more where its
         connection was lost or another statement was in its way; a write that may have run never is.
 
-        Raises `DatabaseUnavailable` where it had no effect, `OutcomeUnknown` where a write may have had one, and
-        `DatabaseNotMigrated`. Takes no longer than connect timeout and command timeout together.
+        Raises `DatabaseUnavailable` where it had no effect, `OutcomeUnknown` where a write may have had one,
+        `DatabaseNotMigrated`, SQLAlchemy's `IntegrityError`, and for what can only be a mistake in the statement what
+        SQLAlchemy or asyncpg raises. Takes no longer than connect timeout and command timeout together.
         """
         pool, compiled = self._pool, None
         values = params if isinstance(params, Mapping) else {}
@@ -89,11 +93,13 @@ class Session(AsyncSession):
             nonlocal connected, sent
             connected = sent = False
             if compiled is None or pool is None:
-                return await greenlet_spawn(run_by_sqlalchemy)
+                async with self._turns:
+                    return await greenlet_spawn(run_by_sqlalchemy)
+            sql, arguments = compiled.driver_form(values)
             connection = await pool.take()
             connected = True
             try:
-                prepared, arguments = await compiled.prepare(connection, values)
+                prepared = await connection.prepare(sql)
                 sent = True
                 rows = await prepared.fetch(*arguments)
             except BaseException as error:
@@ -104,7 +110,7 @@ class Session(AsyncSession):
 
         def run_by_sqlalchemy() -> Result[*tuple[Any, ...]]:
             nonlocal connected, sent
-            if isinstance(statement, Select | SelectOfScalar):
+            if isinstance(statement, ENTITY_SELECTS):
                 with SyncSession(self._engine) as session:
                     return session.exec(statement, params=params, execution_options=_BUFFERED)  # type: ignore[return-value] # a scalar result is used like one
             with self._engine.connect() as connection:
@@ -132,11 +138,15 @@ class Database:
         self.pool: Pool | None = None
         if isinstance(self.url, SQLiteURL):
             self.engine = make_sqlite_engine(self.url, settings)
+            turns = Turns(SQLITE_CONNECTIONS, 0, settings.database_pool_timeout)
         else:
+            turns = Turns(sys.maxsize, 0, 0)  # the pool has its own
             self.pool = Pool(self.url, settings)
             self.engine = make_postgres_engine(self.pool)
         deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
-        self.session_maker = async_sessionmaker(self.engine, class_=Session, pool=self.pool, deadline=deadline)
+        self.session_maker = async_sessionmaker(
+            self.engine, class_=Session, pool=self.pool, turns=turns, deadline=deadline
+        )
         isolation = "SERIALIZABLE" if isinstance(self.url, SQLiteURL) else "READ COMMITTED"
         self.transaction_maker = async_sessionmaker(
             self.engine.execution_options(isolation_level=isolation), class_=TransactionSession, expire_on_commit=False
@@ -154,7 +164,7 @@ class Database:
 
     async def _ask(self) -> None:
         retrying.set(False)  # a probe is to tell how things are; this task's context is its own
-        await self.session_maker().exec(select(literal_column("1")))
+        await self.session_maker().exec(_PROBE)
 
     async def close(self) -> None:
         """Close all connections."""

@@ -11,12 +11,31 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from asyncpg.prepared_stmt import PreparedStatement
-from sqlalchemy import Delete, Dialect, Executable, Insert, IteratorResult, Select, Update
+from sqlalchemy import (
+    Boolean,
+    DateTime,
+    Delete,
+    Dialect,
+    Executable,
+    Insert,
+    Integer,
+    IteratorResult,
+    Select,
+    String,
+    Update,
+    Uuid,
+)
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.types import NullType
+from sqlmodel.sql.expression import Select as SQLModelSelect
+from sqlmodel.sql.expression import SelectOfScalar
 
-from backend.db.connection import Connection
+ENTITY_SELECTS = (SQLModelSelect, SelectOfScalar)
+"""What SQLModel's `select` makes."""
+
+AS_THE_DRIVER_GIVES = (Boolean, DateTime, Integer, NullType, String, Uuid)
+"""Types of columns whose values asyncpg gives as SQLAlchemy would."""
 
 MAX_KEPT = 256
 """Statements that stay compiled."""
@@ -50,18 +69,12 @@ class CompiledStatement:
     own_values: Mapping[str, Any]
     metadata: SimpleResultMetaData
 
-    async def prepare(
-        self, connection: Connection, values: Mapping[str, Any]
-    ) -> tuple[PreparedStatement, Sequence[Any]]:
-        """Return what the driver runs, and its arguments. Until then nothing has run. Raises what asyncpg raises."""
-        sql, arguments = self._driver_form(values)
-        return await connection.prepare(sql), arguments
-
     def result(self, rows: Sequence[Any], status: str) -> DriverResult:
         """Return rows of the driver, and its last word on them, as SQLAlchemy would."""
         return DriverResult(self.metadata, rows, status)
 
-    def _driver_form(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
+    def driver_form(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
+        """Return the SQL and its arguments, in order."""
         if self.compiled.post_compile_params:  # a list of values, each of which is a parameter of its own
             expanded = self.compiled.construct_expanded_state(values)
             names = expanded.positiontup or ()
@@ -81,19 +94,27 @@ def _processed(parameters: Iterable[Parameter], values: Mapping[str, Any]) -> li
 def compile_statement(statement: Executable, dialect: Dialect, names: tuple[str, ...]) -> CompiledStatement | None:
     """Compile a statement with parameters of these names; None where SQLAlchemy has to run it.
 
-    That is where it is of another kind, has defaults to be computed, or columns whose values must be converted.
+    That is where it is of another kind, loads entities, has defaults to be computed, or columns whose values must be
+    converted.
     """
-    if not isinstance(statement, Select | Insert | Update | Delete):
+    if not isinstance(statement, Select | Insert | Update | Delete) or isinstance(statement, ENTITY_SELECTS):
         return None
     compiled = statement.compile(dialect=dialect, column_keys=list(names) or None)
-    if not isinstance(compiled, SQLCompiler) or compiled.prefetch or compiled.literal_execute_params:
+    if (
+        not isinstance(compiled, SQLCompiler)
+        or compiled.prefetch
+        or compiled.literal_execute_params
+        or any(bind.callable for bind in compiled.binds.values())
+    ):
         return None
     columns = compiled._result_columns  # noqa: SLF001 # what SQLAlchemy itself reads rows by
     processors = {
         name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in compiled.binds.items()
     }
-    if any(column.type.dialect_impl(dialect).result_processor(dialect, None) for column in columns):
-        return None
+    for column in columns:
+        converts = column.type.dialect_impl(dialect).result_processor
+        if not isinstance(column.type, AS_THE_DRIVER_GIVES) or converts(dialect, None) is not None:
+            return None
     return CompiledStatement(
         compiled,
         parameters=tuple((name, processors[name]) for name in compiled.positiontup or ()),

@@ -3,17 +3,21 @@
 import asyncio
 import uuid
 from collections.abc import AsyncIterator, Callable
+from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import ColumnElement, Float, Integer, Numeric, bindparam, cast, insert, literal, null
+from sqlalchemy import select as core_select
+from sqlalchemy.exc import StatementError
 from sqlmodel import select
 from sqlmodel.sql.expression import SelectOfScalar
 
-from backend.db.connection import Connection, closed_connections
+from backend.db.connection import DriverConnection, closed_connections
 from backend.db.pool import Pool
-from backend.db.session import get_session, get_session_context
+from backend.db.session import check_db_health, get_session, get_session_context
+from backend.db.statements import compile_statement
 from backend.db.url import PostgresURL, parse_database_url
 from backend.errors import DatabaseUnavailable
 from backend.models.task import Task
@@ -39,10 +43,10 @@ async def make_pool(migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch)
     url = parse_database_url(migrated_postgres_url)
     assert isinstance(url, PostgresURL)
     pools: list[Pool] = []
-    taken: list[Connection] = []
+    taken: list[DriverConnection] = []
     take = Pool.take
 
-    async def take_and_remember(pool: Pool) -> Connection:
+    async def take_and_remember(pool: Pool) -> DriverConnection:
         taken.append(await take(pool))
         return taken[-1]
 
@@ -172,6 +176,93 @@ async def test_a_transaction_that_fails_leaves_a_clean_connection(
             raise ZeroDivisionError
     await get_session(database).exec(insert(tasks), params=row(owner, "kept"))
     assert await titles(database, owner) == ["kept"]
+
+
+async def test_sqlmodels_select_gives_entities_and_single_values(
+    migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    session = get_session(open_database(migrated_url))
+    await session.exec(insert(tasks), params=row(owner))
+    assert isinstance((await session.exec(entities(owner))).one(), Task)
+    assert (await session.exec(select(Task.title).where(Task.user_id == owner))).one() == "title"
+
+
+@pytest.mark.parametrize(
+    ("expression", "value"),
+    [
+        pytest.param(cast(literal(1), Numeric) / 2, Decimal("0.5"), id="Numeric"),
+        pytest.param(cast(literal(1), Float) / 2, 0.5, id="Float"),
+        pytest.param(literal("x"), "x", id="a value of its own"),
+        pytest.param(null(), None, id="null"),
+        pytest.param(bindparam("called", callable_=lambda: 7, type_=Integer), 7, id="a value that is called for"),
+    ],
+)
+async def test_expressions_have_their_values(
+    migrated_url: str, open_database: NewDatabase, expression: ColumnElement[Any], value: Any
+) -> None:
+    session = get_session(open_database(migrated_url))
+    for _ in range(2):
+        assert (await session.exec(core_select(expression))).scalar_one() == value
+
+
+async def test_a_parameter_that_is_not_given_is_a_mistake(migrated_url: str, open_database: NewDatabase) -> None:
+    session = get_session(open_database(migrated_url))
+    with pytest.raises((KeyError, StatementError)):
+        await session.exec(core_select(bindparam("missing", type_=Integer)))
+
+
+@pytest.mark.parametrize("count", [0, 1, 3])
+async def test_a_list_of_values_is_as_long_as_it_is(
+    count: int, migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    session = get_session(open_database(migrated_url))
+    rows = [row(owner) for _ in range(4)]
+    for each in rows:
+        await session.exec(insert(tasks), params=each)
+    chosen = core_select(tasks.c.id).where(
+        tasks.c.user_id == bindparam("owner"), tasks.c.id.in_(bindparam("ids", expanding=True))
+    )
+    result = await session.exec(chosen, params={"owner": owner, "ids": [each["id"] for each in rows[:count]]})
+    assert {found.id for found in result} == {each["id"] for each in rows[:count]}
+
+
+async def test_a_probe_compiles_nothing_anew(migrated_postgres_url: str, open_database: NewDatabase) -> None:
+    database = open_database(migrated_postgres_url, database_pool_size=1)
+    await check_db_health(database)
+    misses = compile_statement.cache_info().misses
+    await check_db_health(database)
+    assert compile_statement.cache_info().misses == misses
+
+
+async def test_a_connection_is_given_back_once(make_pool: Callable[..., Pool]) -> None:
+    pool = make_pool(2)
+    connection = await pool.take()
+    pool.give_back(connection)
+    with pytest.raises(KeyError):
+        pool.give_back(connection)
+
+
+@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
+async def test_nobody_waits_for_ever_while_others_ask_again_at_once(
+    engine: str, request: pytest.FixtureRequest, open_database: NewDatabase, owner: str
+) -> None:
+    url = request.getfixturevalue(f"migrated_{engine}_url")
+    database = open_database(url, database_pool_size=2, database_max_overflow=0)
+    answered = 0
+
+    async def ask_again_and_again() -> None:
+        nonlocal answered
+        while True:
+            await titles(database, owner)
+            answered += 1
+
+    greedy = [asyncio.create_task(ask_again_and_again()) for _ in range(30)]
+    await asyncio.sleep(0)
+    await titles(database, owner)
+    assert answered < 100
+    for task in greedy:
+        task.cancel()
+    await asyncio.gather(*greedy, return_exceptions=True)
 
 
 async def test_a_session_is_whole_when_more_is_asked_of_it(

@@ -115,7 +115,7 @@ async def test_sigterm_loses_no_request_of_clients_that_know_of_nothing(workers:
         assert status == status_of_a_good_end(workers)
 
 
-@pytest.mark.parametrize(("workers", "second"), [(1, signal.SIGINT), (2, signal.SIGTERM)])
+@pytest.mark.parametrize(("workers", "second"), [(1, signal.SIGINT), (2, signal.SIGTERM), (2, signal.SIGINT)])
 async def test_a_drain_loses_no_request_and_a_second_signal_ends_it(
     workers: int, second: signal.Signals, tmp_path: Path
 ) -> None:
@@ -156,6 +156,26 @@ def test_a_drain_ends_by_itself(tmp_path: Path) -> None:
         server.process.terminate()
         assert server.process.wait(DEADLINE) == status_of_a_good_end(2)
         assert server.stderr.count("Shutting down") == 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("whole_group", [False, True], ids=["the process", "its group"])
+def test_sigint_does_not_drain_and_finishes_what_is_under_way(workers: int, whole_group: bool, tmp_path: Path) -> None:
+    body = b'{"title": "finished"}'
+    head = f"Host: test\r\nAuthorization: {HEADERS['Authorization']}\r\nContent-Type: application/json\r\n"
+    with (
+        service(tmp_path, workers, LONGER_THAN_THE_TEST) as server,
+        closing(sqlite3.connect(tmp_path / "todo.db", isolation_level=None)) as file,
+        server.connect() as connection,
+    ):
+        file.execute("BEGIN IMMEDIATE")
+        connection.sendall(f"POST /api/tasks HTTP/1.1\r\n{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+        for pid in {*(started(server) if whole_group else ()), server.process.pid}:
+            os.kill(pid, signal.SIGINT)
+        eventually(lambda: refuses(server), "nobody is let in")
+        file.execute("ROLLBACK")
+        assert connection.recv(100).startswith(b"HTTP/1.1 201 Created\r\n")
+        assert server.process.wait(DEADLINE) == 0
 
 
 def test_a_request_under_way_finishes_while_nobody_is_let_in(tmp_path: Path) -> None:
