@@ -46,13 +46,13 @@ class Server(uvicorn.Server):
 
     config: Config
     _drained_at: float | None = None
-    _interrupted_again = False
+    _told_again = False
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain on SIGTERM. Another signal ends the drain; without a drain it is uvicorn's to handle."""
         is_worker = multiprocessing.parent_process() is not None
-        if sig == signal.SIGINT and is_worker and self.should_exit and not self._interrupted_again:
-            self._interrupted_again = True  # by the supervisor: a terminal sends it to the whole group
+        if sig == signal.SIGINT and is_worker and self.should_exit and not self._told_again:
+            self._told_again = True  # by the supervisor, what it knew; only another one means that it must not wait
             return
         if sig == signal.SIGTERM and self.config.drain and self.started and not self.should_exit:
             if self._drained_at is None:
@@ -93,6 +93,15 @@ class Worker(multiprocess.Process):
         """The server, made in the process that runs it."""
         return Server(self.config)
 
+    def drain(self) -> None:
+        """Have it drain, and then end."""
+        super().terminate()
+
+    def terminate(self) -> None:
+        """Have it end."""
+        if self.process.exitcode is None and self.process.pid is not None:
+            os.kill(self.process.pid, signal.SIGINT)
+
 
 multiprocess.Process = Worker  # type: ignore[misc] # uvicorn has no other way to say which server the workers run
 
@@ -101,39 +110,38 @@ class Supervisor(multiprocess.Multiprocess):
     """The process that watches the workers."""
 
     config: Config
-    _interrupted = False
+    processes: list[Worker]  # type: ignore[assignment] # uvicorn's, of which ours are made
 
-    def handle_int(self) -> None:
-        """End without a drain: somebody at a terminal wants it."""
-        self._interrupted = True
-        super().handle_int()
+    def __init__(self, config: Config, sockets: list[socket.socket]) -> None:
+        super().__init__(config, sockets)
+        self._ending: list[int] = []
+        for sig in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(sig, self._end)
+
+    def _end(self, sig: int, _frame: FrameType | None) -> None:
+        # At once, where uvicorn looks twice a second: if the signal went to the whole group, as systemd's and a
+        # terminal's do, the workers are ending already, and whoever is let in from now on would wait for nobody.
+        self._ending.append(sig)
+        self.should_exit.set()
 
     def terminate_all(self) -> None:
         """Have the workers drain, where they should; then let nobody in, and have them end."""
-        drains = self.config.drain and not self._interrupted
-        if drains:
-            super().terminate_all()
+        if self.config.drain and self._ending == [signal.SIGTERM]:
             self._drain()
         for listener in self.sockets:
             let_nobody_in(listener)
             listener.close()
-        if self._interrupted:
-            self._interrupt_workers()
-        elif not drains:
-            super().terminate_all()
+        super().terminate_all()
 
     def _drain(self) -> None:
-        end = time.monotonic() + self.config.drain
-        while time.monotonic() < end and any(worker.process.is_alive() for worker in self.processes):
-            if self.signal_queue:  # a second one, which ends the drain
-                self._interrupt_workers()
+        # Nobody is let in a moment before the workers' own drains are over.
+        end = time.monotonic() + self.config.drain - LAST_ARRIVALS
+        for worker in self.processes:
+            worker.drain()
+        while time.monotonic() < end and len(self._ending) == 1:
+            if not any(worker.process.is_alive() for worker in self.processes):
                 return
             time.sleep(0.05)
-
-    def _interrupt_workers(self) -> None:
-        for worker in self.processes:
-            if worker.pid is not None and worker.process.is_alive():
-                os.kill(worker.pid, signal.SIGINT)
 
 
 def let_nobody_in(listener: Any) -> None:

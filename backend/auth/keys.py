@@ -69,9 +69,13 @@ def secret_key(secret: str) -> Key:
     """Make the HS256 key of a shared secret. Raises `ValueError` for one that python-jose takes for a public key."""
     try:
         # Made here, not inside jose.jwt.decode: that would read a secret that happens to be JSON as a key set.
-        return jwk.construct(secret, "HS256")
+        key: Key = jwk.construct(secret, "HS256")
     except JWKError:
         raise ValueError("looks like a public key, which everybody may know") from None
+    # python-jose imports what it needs when a key is first used, and takes a failure of that, such as no free file
+    # descriptor, for a bad signature.
+    key.verify(b"", b"")
+    return key
 
 
 def public_keys(document: dict[str, Any]) -> dict[str, Key]:

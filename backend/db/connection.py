@@ -55,6 +55,10 @@ class DriverConnection(asyncpg.Connection):
             self._described[query] = await super().prepare(query, **options)
         return self._described[query]
 
+    def forget(self) -> None:
+        """Ask for the types of every statement anew: a column may have another by now."""
+        self._described.clear()
+
     @property
     def is_alive(self) -> bool:
         """Whether the idle connection can be used. Costs no round trip: the socket's state is looked at.

@@ -149,6 +149,7 @@ class Pool:
         """Give a connection back after an error. It is kept only if the error was the statement's own."""
         lost = connection.is_closed() or NOT_SENT in str(error)
         if not lost and isinstance(error, asyncpg.PostgresError):
+            connection.forget()
             self.give_back(connection)
             return
         self._take_back(connection)

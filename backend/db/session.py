@@ -138,7 +138,9 @@ class Database:
         self.pool: Pool | None = None
         if isinstance(self.url, SQLiteURL):
             self.engine = make_sqlite_engine(self.url, settings)
-            turns = Turns(SQLITE_CONNECTIONS, 0, settings.database_pool_timeout)
+            # A statement that waits for a lock cannot be given up, so both waits together must fit into the deadline.
+            patience = min(settings.database_pool_timeout, settings.database_connect_timeout)
+            turns = Turns(SQLITE_CONNECTIONS, 0, patience)
         else:
             turns = Turns(sys.maxsize, 0, 0)  # the pool has its own
             self.pool = Pool(self.url, settings)

@@ -242,12 +242,10 @@ async def test_a_connection_is_given_back_once(make_pool: Callable[..., Pool]) -
         pool.give_back(connection)
 
 
-@pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 async def test_nobody_waits_for_ever_while_others_ask_again_at_once(
-    engine: str, request: pytest.FixtureRequest, open_database: NewDatabase, owner: str
+    migrated_url: str, open_database: NewDatabase, owner: str
 ) -> None:
-    url = request.getfixturevalue(f"migrated_{engine}_url")
-    database = open_database(url, database_pool_size=2, database_max_overflow=0)
+    database = open_database(migrated_url, database_pool_size=2, database_max_overflow=0)
     answered = 0
 
     async def ask_again_and_again() -> None:

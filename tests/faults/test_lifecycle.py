@@ -97,8 +97,12 @@ def status_of_a_good_end(workers: int) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux can keep connections out without losing one")
-@pytest.mark.parametrize("workers", [1, 2])
-async def test_sigterm_loses_no_request_of_clients_that_know_of_nothing(workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("workers", "whole_group"), [(1, False), (2, False), (2, True)], ids=["one worker", "two", "two, the whole group"]
+)
+async def test_sigterm_loses_no_request_of_clients_that_know_of_nothing(
+    workers: int, whole_group: bool, tmp_path: Path
+) -> None:
     for number in range(ROUNDS):
         folder = tmp_path / str(number)
         folder.mkdir()
@@ -106,7 +110,8 @@ async def test_sigterm_loses_no_request_of_clients_that_know_of_nothing(workers:
             load = Load(server.url)
             await load.answered(50)
             began = time.monotonic()
-            server.process.terminate()
+            for pid in {*(started(server) if whole_group else ()), server.process.pid}:
+                os.kill(pid, signal.SIGTERM)
             await load.ended()
             status = await asyncio.to_thread(server.process.wait, DEADLINE)
         show(began, status, load)
