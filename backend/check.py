@@ -48,6 +48,7 @@ async def _settings(settings: Settings) -> Finding:
 
 
 async def _database(settings: Settings) -> Finding:
+    _require_file(settings)
     database = Database(settings)
     question = "sqlite_version()" if isinstance(database.url, SQLiteURL) else "current_setting('server_version')"
     try:
@@ -92,7 +93,16 @@ async def _pooler(settings: Settings) -> Finding:
     return Finding("ok", "through Neon's pooler" if url.is_pooled else "direct, with a pool of our own")
 
 
+def _require_file(settings: Settings) -> None:
+    url = database_url(settings)
+    if isinstance(url, SQLiteURL) and url.path is not None and not url.path.exists():
+        raise DatabaseNotMigrated(
+            "there is no file yet: run todo-backend migrate"
+        )  # to connect would make an empty one
+
+
 async def _migrations(settings: Settings) -> Finding:
+    _require_file(settings)
     revision = await migrate(settings, current)
     if revision != head():
         raise DatabaseNotMigrated(f"at {revision or 'nothing'}, not {head()}: run todo-backend migrate")

@@ -104,7 +104,15 @@ def test_check_finds_nothing_wrong_with_a_migrated_database(migrated: dict[str, 
     assert SECRET not in result.stdout
 
 
+def test_check_fails_where_there_is_no_file_and_makes_none(tmp_path: Path) -> None:
+    result = backend("check", cwd=tmp_path, **settings_of(tmp_path))
+    assert result.returncode == 1
+    assert {levels(result.stdout)[name] for name in ("database", "migrations")} == {"FAIL"}
+    assert not (tmp_path / "todo.db").exists()
+
+
 def test_check_fails_on_a_database_without_tables(tmp_path: Path) -> None:
+    (tmp_path / "todo.db").touch()
     result = backend("check", cwd=tmp_path, **settings_of(tmp_path))
     assert result.returncode == 1
     assert levels(result.stdout)["migrations"] == "FAIL"

@@ -80,6 +80,7 @@ class DriverConnection(asyncpg.Connection):
 
     def close_soon(self) -> None:
         """Close in the background, within `CLOSE_TIMEOUT`."""
+        self._described.clear()  # statements know their connection: it would have to wait for the garbage collector
         if self._loop.is_closed():  # a script's; nothing can be said any more, and the socket goes with the object
             return
         task = self._loop.create_task(self._say_goodbye())

@@ -98,10 +98,14 @@ class PostgresURL:
         """What asyncpg takes as `ssl`. The context is made once: each one costs as much as a connection's handshake."""
         if self.sslmode in {"disable", "allow", "prefer"}:
             return self.sslmode  # asyncpg tries the one and the other as libpq does
-        context = ssl.create_default_context(cafile=None if self.sslrootcert == "system" else self.sslrootcert)
-        context.check_hostname = self.sslmode == "verify-full"
-        if self.sslmode == "require" and self.sslrootcert is None:
-            context.verify_mode = ssl.CERT_NONE  # "require" is encryption without proof of who is there
+        if self.sslmode == "require" and self.sslrootcert is None:  # encryption without proof of who is there
+            # No authorities: OpenSSL would look for the issuer in all of them, in each handshake, to no end.
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        else:
+            context = ssl.create_default_context(cafile=None if self.sslrootcert == "system" else self.sslrootcert)
+            context.check_hostname = self.sslmode == "verify-full"
         if self.direct_tls:
             context.set_alpn_protocols(["postgresql"])
         return context

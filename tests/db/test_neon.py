@@ -59,20 +59,22 @@ async def test_an_impostor_is_refused_and_never_asked_twice(neon: Neon, paramete
         await database.close()
 
 
-async def test_the_tls_context_is_made_once(neon: Neon, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[dict[str, Any]] = []
-    original = ssl.create_default_context
+async def test_the_tls_context_is_made_once_and_searches_no_authorities(
+    neon: Neon, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[ssl.SSLContext] = []
 
-    def make(**options: Any) -> ssl.SSLContext:
-        made.append(options)
-        return original(**options)
+    class Context(ssl.SSLContext):
+        def __init__(self, *_arguments: object) -> None:
+            made.append(self)
 
-    monkeypatch.setattr(ssl, "create_default_context", make)
+    monkeypatch.setattr(ssl, "SSLContext", Context)
     database = Database(make_settings(neon.url()))
     for _ in range(3):
         await TaskService(get_session(database), "somebody").stats()
     await database.close()
     assert len(made) == 1
+    assert made[0].cert_store_stats()["x509"] == 0
 
 
 def requests(task_id: str) -> list[tuple[str, str, Any]]:

@@ -1,7 +1,9 @@
 """The pool: what is kept and for how long, what is never handed out again, and who shares it."""
 
 import asyncio
+import gc
 import uuid
+import weakref
 from collections.abc import AsyncIterator, Callable
 from decimal import Decimal
 from typing import Any
@@ -24,6 +26,7 @@ from backend.models.task import Task
 from tests.conftest import make_settings
 from tests.db.conftest import NewDatabase
 from tests.db.test_session import proxied, remove, rename, row, tasks, titles
+from tests.statements import recorded_connections
 
 PING = b"SELECT 1\0"
 
@@ -240,6 +243,22 @@ async def test_a_connection_is_given_back_once(make_pool: Callable[..., Pool]) -
     pool.give_back(connection)
     with pytest.raises(KeyError):
         pool.give_back(connection)
+
+
+async def test_a_connection_that_was_used_once_is_gone_without_the_garbage_collector(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    # The collector counts objects and not their bytes, of which a connection has very many.
+    database = open_database(migrated_postgres_url)
+    with recorded_connections(database) as connections:
+        await titles(database, owner)
+        connection = weakref.ref(connections.pop())
+    gc.disable()
+    try:
+        await closed_connections()
+        assert connection() is None
+    finally:
+        gc.enable()
 
 
 async def test_nobody_waits_for_ever_while_others_ask_again_at_once(
