@@ -6,6 +6,7 @@ import ssl
 import uuid
 from typing import Any
 
+import asyncpg
 import httpx
 import pytest
 
@@ -62,19 +63,21 @@ async def test_an_impostor_is_refused_and_never_asked_twice(neon: Neon, paramete
 async def test_the_tls_context_is_made_once_and_searches_no_authorities(
     neon: Neon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made: list[ssl.SSLContext] = []
+    used: list[ssl.SSLContext] = []
+    connect = asyncpg.connect
 
-    class Context(ssl.SSLContext):
-        def __init__(self, *_arguments: object) -> None:
-            made.append(self)
+    async def note(**arguments: Any) -> Any:
+        used.append(arguments["ssl"])
+        return await connect(**arguments)
 
-    monkeypatch.setattr(ssl, "SSLContext", Context)
+    monkeypatch.setattr(asyncpg, "connect", note)
     database = Database(make_settings(neon.url()))
     for _ in range(3):
         await TaskService(get_session(database), "somebody").stats()
     await database.close()
-    assert len(made) == 1
-    assert made[0].cert_store_stats()["x509"] == 0
+    assert len(used) == 3
+    assert len(set(map(id, used))) == 1
+    assert used[0].cert_store_stats()["x509"] == 0
 
 
 def requests(task_id: str) -> list[tuple[str, str, Any]]:
