@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, SQLAlchemyError
+from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
@@ -90,8 +90,6 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
         return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason)
     if isinstance(error, OSError):
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
-    if isinstance(error, InvalidRequestError) and "connection is closed" in str(error):
-        return DatabaseUnavailable("new connections died before they could be used")
     if isinstance(error, DBAPIError) and error.orig is not None:
         error = error.driver_exception
     sqlstate: str | None = getattr(error, "sqlstate", None)
