@@ -79,7 +79,7 @@ def serve(
 ) -> None:
     """Serve for production. On SIGTERM it drains, if told to; then requests under way finish, within 9 seconds."""
     settings = _settings()
-    from backend.api.server import Config, run
+    from backend.serving.server import Config, run
 
     options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}
     run(Config(**options, workers=workers, drain=drain))
@@ -93,7 +93,7 @@ def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
         "app": "backend.main:app",
         "host": host,
         "port": port,
-        "http": "backend.api.protocol:LimitedProtocol",
+        "http": "backend.serving.protocol:LimitedProtocol",
         "ws": "none",
         "lifespan": "on",
         "log_config": None,

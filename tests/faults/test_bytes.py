@@ -21,7 +21,7 @@ from backend.auth.tokens import mint
 from tests.conftest import make_settings
 from tests.faults.hostile import KINDS, Hostile, Maker, mutations, table
 from tests.processes import SCRIPT, Server, read_to_end, serving
-from tests.test_server import settings_of
+from tests.serving.test_server import settings_of
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 MUTATIONS = 500

@@ -12,7 +12,7 @@ import pytest
 from backend.auth.tokens import mint
 from tests.conftest import make_settings
 from tests.processes import SCRIPT, Server, read_to_end, serving
-from tests.test_server import settings_of
+from tests.serving.test_server import settings_of
 
 TITLE = '{"title": "bent"}'
 

@@ -1,0 +1,1 @@
+"""What knows uvicorn: the limits of a connection, and the end of a process. Knows no task."""
