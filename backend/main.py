@@ -23,7 +23,7 @@ from starlette.requests import Request
 
 from backend.api.middleware import Guard, Places
 from backend.api.openapi import DESCRIPTION, make_openapi
-from backend.api.routers import docs, health, tasks
+from backend.api.routers import docs, health, page, tasks
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
@@ -55,7 +55,12 @@ def create_app(settings: Settings) -> FastAPI:
         description=DESCRIPTION,
         lifespan=lifespan,
         # Given as a list rather than included: an included router matches every request twice.
-        routes=[*tasks.router.routes, *health.router.routes, *([] if settings.production else docs.routes())],
+        routes=[
+            *tasks.router.routes,
+            *health.router.routes,
+            *page.routes(development=not settings.production),
+            *([] if settings.production else docs.routes()),
+        ],
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,

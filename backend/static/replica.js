@@ -1,0 +1,154 @@
+// A copy of a user's tasks that can be read and changed offline: what the service last said, and a queue of changes that
+// it has not heard yet. What is shown is the one with the other laid over it, so a change that is refused needs no undoing:
+// it leaves the queue, and the service's word shows again.
+import { TasksError, uuid7 } from "./tasks.js";
+
+const BLANK = {
+  description: null, completed: false, priority: null, due_date: null, due_time: null, remind_at: null, tags: [], recurrence: null,
+};
+const MAX_BATCH = 100;
+
+export class Replica {
+  #client;
+  #prefix;
+  #known = new Map();
+  #checkpoint = null;
+  #syncing = null;
+
+  /** The copy of the client's tasks in this browser, for one user: no key is shared with another. */
+  constructor(client, user) {
+    this.#client = client;
+    this.#prefix = `tasks/${encodeURIComponent(user)}/`;
+    const { tasks = [], checkpoint = null } = JSON.parse(localStorage.getItem(`${this.#prefix}copy`) ?? "{}");
+    for (const task of tasks) this.#known.set(task.id, task);
+    this.#checkpoint = checkpoint;
+  }
+
+  /** All tasks as the user means them to be. */
+  get tasks() {
+    const tasks = new Map(this.#known);
+    for (const [, operation] of this.#queue()) apply(tasks, operation);
+    return [...tasks.values()];
+  }
+
+  /** How many changes the service has not heard yet. */
+  get waiting() {
+    return this.#queue().length;
+  }
+
+  /** Create a task. It has its id at once, so that it can be changed before the service has heard of it. */
+  add(task) {
+    const first = Math.min(0, ...this.tasks.map(({ position }) => position));
+    const now = new Date().toISOString();
+    this.#enqueue({ op: "put", id: uuid7(), task, local: { position: first - 1, created_at: now } });
+  }
+
+  change(id, task) {
+    this.#enqueue({ op: "patch", id, task });
+  }
+
+  delete(id) {
+    this.#enqueue({ op: "delete", id });
+  }
+
+  /** Take back a deletion. */
+  restore(task) {
+    this.#enqueue({ op: "restore", id: task.id, local: task });
+  }
+
+  /** Move a task to stand `{ before: id }` or `{ after: id }` in the manual order. */
+  move(id, to) {
+    const order = this.tasks.filter((task) => task.id !== id).sort(byPosition);
+    const next = order.findIndex((task) => task.id === (to.before ?? to.after)) + (to.after ? 1 : 0);
+    const [above, below] = [order[next - 1]?.position, order[next]?.position];
+    const position = ((above ?? below - 2) + (below ?? above + 2)) / 2; // until the service says which it is
+    this.#enqueue({ op: "move", id, to, local: { position } });
+  }
+
+  /** Send what waits, then fetch what has changed. Returns the problems of the changes that were refused. */
+  sync() {
+    this.#syncing ??= this.#sync().finally(() => (this.#syncing = null));
+    return this.#syncing;
+  }
+
+  /** Forget the copy. Changes that wait stay, under the user's name, and are sent when the user is back. */
+  erase() {
+    localStorage.removeItem(`${this.#prefix}copy`);
+  }
+
+  async #sync() {
+    const problems = [];
+    do await this.#exchange(problems);
+    while (this.waiting > 0); // what was changed meanwhile
+    return problems;
+  }
+
+  async #exchange(problems) {
+    for (let queue; (queue = this.#queue()).length > 0; ) {
+      const end = queue.findIndex(([, { op }]) => op === "move");
+      const sent = end === 0 ? queue.slice(0, 1) : queue.slice(0, Math.min(end < 0 ? Infinity : end, MAX_BATCH));
+      const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#push(sent.map(([, operation]) => operation));
+      results.forEach(({ id, status, task, problem }, index) => {
+        if (task) this.#known.set(id, task);
+        else if (status === 204 || status === 404 || status === 410) this.#known.delete(id);
+        const repeated = status === 404 && sent[index][1].op === "delete"; // it was heard, but its response was lost
+        if (problem && !repeated) problems.push(problem);
+        localStorage.removeItem(sent[index][0]);
+      });
+      this.#save();
+    }
+    for await (const { changes, checkpoint, anew } of this.#client.changes(this.#checkpoint)) {
+      if (anew) this.#known.clear();
+      for (const change of changes) change.deleted ? this.#known.delete(change.id) : this.#known.set(change.id, change);
+      this.#checkpoint = checkpoint;
+    }
+    this.#save();
+  }
+
+  #push(operations) {
+    return this.#client.batch(operations.map(({ op, id, task }) => ({ op, id, ...(task && { task }) })), { atomic: false });
+  }
+
+  /** A move has a route of its own; its result is put into the form of a batch's. */
+  async #move({ id, to }) {
+    try {
+      return { id, status: 200, task: await this.#client.move(id, to) };
+    } catch (error) {
+      if (!(error instanceof TasksError) || error.status === 401 || error.status >= 500) throw error;
+      return { id, status: error.status, problem: error };
+    }
+  }
+
+  /** The changes that wait, oldest first, each under a key of its own: so two tabs never overwrite each other's. */
+  #queue() {
+    return Object.keys(localStorage)
+      .filter((key) => key.startsWith(`${this.#prefix}change/`))
+      .sort()
+      .map((key) => [key, JSON.parse(localStorage.getItem(key))]);
+  }
+
+  #enqueue(operation) {
+    localStorage.setItem(`${this.#prefix}change/${uuid7()}`, JSON.stringify(operation));
+  }
+
+  #save() {
+    try {
+      const copy = { tasks: [...this.#known.values()], checkpoint: this.#checkpoint };
+      localStorage.setItem(`${this.#prefix}copy`, JSON.stringify(copy));
+    } catch {
+      this.erase(); // too large for this browser: the next visit fetches everything again
+    }
+  }
+}
+
+/** The manual order. */
+export function byPosition(one, other) {
+  return one.position - other.position || (one.id < other.id ? -1 : 1);
+}
+
+function apply(tasks, { op, id, task, local }) {
+  const known = tasks.get(id);
+  if (op === "delete") tasks.delete(id);
+  else if (op === "put" || op === "restore") tasks.set(id, { ...BLANK, ...local, ...task, id });
+  else if (known) tasks.set(id, { ...known, ...local, ...task });
+}

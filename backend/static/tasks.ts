@@ -1,0 +1,399 @@
+/**
+ * A client of the tasks API in one file, to be copied into a frontend. Strict TypeScript, no dependency; for browsers
+ * since 2024 and Node.js since 20. tasks.js is this file compiled, for who has no compiler.
+ *
+ * One `TasksClient` belongs to one session. The token, the ETags and the requests under way live in it and nowhere
+ * else, so that after `forget()` the next user of the page sees nothing of the one before. With Better Auth's client:
+ *
+ *     const authClient = createAuthClient({
+ *       plugins: [jwtClient()],
+ *       fetchOptions: { onResponse: ({ request }) => void (/token|get-session/.test(`${request.url}`) || tasks.forget()) },
+ *     });
+ *     const getToken = async () => (await authClient.token()).data?.token ?? null;
+ *     export const tasks = new TasksClient("http://127.0.0.1:8000", getToken);
+ *     authClient.$store.atoms.session?.listen(({ data, isPending }) => isPending || tasks.expect(data?.user.id ?? null));
+ *
+ * The hook forgets with each sign-in and sign-out of this page, the listener with those of other tabs. On a server,
+ * make one `TasksClient` for each request: a shared one would show one user's tasks to another.
+ */
+
+export type Priority = "low" | "medium" | "high" | "urgent";
+
+/** What a person writes into a task. Absent means: its default in a new task, kept in an old one. Null clears. */
+export interface TaskFields {
+  title: string;
+  description?: string | null;
+  completed?: boolean;
+  priority?: Priority | null;
+  /** A calendar date, `YYYY-MM-DD`: no zone, never converted. */
+  due_date?: string | null;
+  /** Wall-clock time of that date, `HH:MM`. */
+  due_time?: string | null;
+  /** Wall-clock time, `YYYY-MM-DDTHH:MM`, for the client to show. */
+  remind_at?: string | null;
+  tags?: string[];
+  /** An RFC 5545 rule, `FREQ=WEEKLY;BYDAY=MO`. */
+  recurrence?: string | null;
+  position?: number;
+}
+
+export interface Task extends Required<TaskFields> {
+  /** A UUID version 7: greater is newer. */
+  id: string;
+  completed_at: string | null;
+  created_at: string;
+  updated_at: string;
+  /** What `ifMatch` takes. */
+  etag: string;
+  deleted_at?: string;
+}
+
+export interface Filters {
+  completed?: boolean;
+  search?: string;
+  tag?: string[];
+  tag_any?: string[];
+  priority?: (Priority | "none")[];
+  due_from?: string;
+  due_to?: string;
+  due?: "none";
+}
+
+export interface Query extends Filters {
+  /** One to three keys, comma-separated, `due_date,priority`; `order` has as many of `asc` and `desc`. */
+  sort?: string;
+  order?: string;
+  limit?: number;
+  skip?: number;
+  cursor?: string;
+  count?: true;
+  deleted?: true;
+}
+
+/** `next` is the cursor of the page that follows, null after the last one; `total` is null without `count`. */
+export type Page = { tasks: Task[]; next: string | null; total: number | null };
+
+export type Counts = { total: number; completed: number; active: number };
+export type Tag = { tag: string; count: number };
+export type Change = Task | { id: string; deleted: true };
+
+export interface Changes {
+  changes: Change[];
+  /** Keep it: the next call takes it, and returns what has changed since. */
+  checkpoint: string;
+  more: boolean;
+  /** True where the checkpoint had expired: what the replica has is void, and this page is the first of everything. */
+  anew: boolean;
+}
+
+export interface Operation {
+  op: "put" | "patch" | "delete" | "toggle" | "restore";
+  id: string;
+  task?: Partial<TaskFields>;
+  if_match?: string;
+  if_none_match?: "*";
+}
+
+export type Result = { id: string; status: number; task?: Task; problem?: ProblemDocument };
+
+export type FieldProblem = Record<"source" | "pointer" | "code" | "detail", string>;
+
+export interface ProblemDocument {
+  status: number;
+  code: string;
+  detail: string;
+  request_id?: string;
+  errors?: FieldProblem[] | null;
+  current?: Task | null;
+}
+
+/** The API refused, or could not. `detail` is a sentence to show, `code` is stable, to decide by. */
+export class TasksError extends Error {
+  readonly status: number;
+  readonly code: string;
+  readonly detail: string;
+  /** Names the request in the service's log; null where none was sent. */
+  readonly requestId: string | null;
+  /** With status 422: which field breaks which rule. */
+  readonly errors: FieldProblem[];
+  /** With status 412: the task as it is now. */
+  readonly current: Task | null;
+
+  constructor({ status, code, detail, request_id = "", errors, current }: ProblemDocument) {
+    super(detail);
+    [this.name, this.status, this.code, this.detail] = ["TasksError", status, code, detail];
+    [this.requestId, this.errors, this.current] = [request_id || null, errors ?? [], current ?? null];
+  }
+}
+
+let lastTime = 0;
+
+/** Make a UUID version 7 (RFC 9562): 48 bits of time, the rest by chance. One that is made later is greater. */
+export function uuid7(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  const chance = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  lastTime = Math.max(Date.now(), lastTime + 1); // no millisecond twice
+  const time = lastTime.toString(16).padStart(12, "0");
+  const rest = `${"89ab".charAt(bytes[15]! & 3)}${chance.slice(3, 6)}-${chance.slice(6, 18)}`;
+  return `${time.slice(0, 8)}-${time.slice(8)}-7${chance.slice(0, 3)}-${rest}`;
+}
+
+const ATTEMPTS = 3;
+const KEPT = 20;
+/** With these nothing was done, and any request can be sent again; after `outcome_unknown` one that may run twice. */
+const NOT_DONE = new Set(["database_unavailable", "overloaded", "issuer_unavailable", "too_many_requests"]);
+
+/** `ifMatch`: write only if the task still has this `etag`; else the status is 412. */
+type Options = { ifMatch?: string | undefined; signal?: AbortSignal | undefined; body?: unknown };
+type WriteOptions = Omit<Options, "body">;
+
+/** What belongs to one user, and is thrown away as a whole. */
+class Session {
+  readonly id = uuid7();
+  readonly ended = new AbortController();
+  readonly seen = new Map<string, { etag: string; body: unknown; headers: Headers }>();
+  user: string | null = null;
+  token: Promise<string> | null = null;
+}
+
+export class TasksClient {
+  #session = new Session();
+  readonly #base: string;
+  readonly #getToken: () => Promise<string | null>;
+
+  /**
+   * `getToken` returns a new JWT of the signed-in user, or null for nobody. It is called when a token is first needed
+   * and when one was refused, once for all requests that wait for it.
+   */
+  constructor(base: string, getToken: () => Promise<string | null>) {
+    this.#base = base.replace(/\/$/, "");
+    this.#getToken = getToken;
+  }
+
+  /** Drop the token and all that was read with it, and abort what is under way. For sign-in and sign-out. */
+  forget(): void {
+    this.#session.ended.abort(new DOMException("The session has ended.", "AbortError"));
+    this.#session = new Session();
+  }
+
+  /** Say who is signed in (the tokens' `sub`), or null for nobody: what is somebody else's is forgotten. */
+  expect(user: string | null): void {
+    if (this.#session.user !== null && this.#session.user !== user) this.forget();
+    this.#session.user = user;
+  }
+
+  /** Fetch a token if there is none, and say whose it is: its `sub`. */
+  async user(): Promise<string> {
+    const session = this.#session;
+    await this.#token(session);
+    session.ended.signal.throwIfAborted();
+    return session.user!;
+  }
+
+  async list(query: Query = {}, signal?: AbortSignal): Promise<Page> {
+    const { body, headers } = await this.#read<Task[]>(`/api/tasks${search(query)}`, signal);
+    const total = headers.get("X-Total-Count");
+    return { tasks: body, next: headers.get("X-Next-Cursor"), total: total === null ? null : Number(total) };
+  }
+
+  /** All pages, one after the other: `for await (const { tasks } of client.pages({ completed: false }))`. */
+  async *pages(query: Query = {}, signal?: AbortSignal): AsyncGenerator<Page, void> {
+    let page = await this.list(query, signal);
+    yield page;
+    const { skip: _, ...rest } = query;
+    while (page.next !== null) yield (page = await this.list({ ...rest, cursor: page.next }, signal));
+  }
+
+  /** What TanStack Query's `useInfiniteQuery` takes. The key changes with the session: no cache crosses users. */
+  infiniteQuery(query: Omit<Query, "cursor" | "skip"> = {}) {
+    return {
+      queryKey: ["tasks", this.#session.id, query] as const,
+      queryFn: ({ pageParam, signal }: { pageParam: string | null; signal: AbortSignal }): Promise<Page> =>
+        this.list(pageParam === null ? query : { ...query, cursor: pageParam }, signal),
+      initialPageParam: null as string | null,
+      getNextPageParam: (page: Page): string | null => page.next,
+    };
+  }
+
+  async get(id: string, signal?: AbortSignal): Promise<Task> {
+    return (await this.#read<Task>(path(id), signal)).body;
+  }
+
+  async stats(filters: Filters = {}): Promise<Counts> {
+    return (await this.#read<Counts>(`/api/tasks/stats${search(filters)}`)).body;
+  }
+
+  async tags(): Promise<Tag[]> {
+    return (await this.#read<Tag[]>("/api/tasks/tags")).body;
+  }
+
+  /** Create a task under an id made here, so that sending it twice makes one task. */
+  create(task: TaskFields, id: string = uuid7()): Promise<Task> {
+    return this.put(id, task);
+  }
+
+  /** Create the task, or change the fields that are given. */
+  put(id: string, task: Partial<TaskFields>, options: WriteOptions = {}): Promise<Task> {
+    return this.#write<Task>("PUT", path(id), { ...options, body: task });
+  }
+
+  update(id: string, changes: Partial<TaskFields>, options: WriteOptions = {}): Promise<Task> {
+    return this.#write<Task>("PATCH", path(id), { ...options, body: changes });
+  }
+
+  toggle(id: string, options: WriteOptions = {}): Promise<Task> {
+    return this.#write<Task>("POST", path(id, "/toggle"), options);
+  }
+
+  /** Move a task in the manual order (`sort=position`). */
+  move(id: string, to: { before: string } | { after: string } | { to: "first" | "last" }): Promise<Task> {
+    return this.#write<Task>("POST", path(id, "/move"), { body: to }, true);
+  }
+
+  async delete(id: string, options: WriteOptions = {}): Promise<void> {
+    await this.#write<null>("DELETE", path(id), options);
+  }
+
+  /** Take a task out of the trash. */
+  restore(id: string): Promise<Task> {
+    return this.#write<Task>("POST", path(id, "/restore"));
+  }
+
+  /** Up to 100 operations: all or nothing, or, with `atomic: false`, each for itself with a status of its own. */
+  async batch(operations: Operation[], { atomic = true } = {}): Promise<Result[]> {
+    const repeatable = operations.every(({ op }) => op === "put" || op === "patch");
+    const body = { operations, atomic };
+    return (await this.#write<{ results: Result[] }>("POST", "/api/tasks/batch", { body }, repeatable)).results;
+  }
+
+  /**
+   * What has changed since a checkpoint, page by page to the end; without one, everything. A replica that applies the
+   * pages in order, and keeps the last checkpoint, has what the service has.
+   */
+  async *changes(since: string | null = null, limit = 500): AsyncGenerator<Changes, void> {
+    let anew = false;
+    for (let more = true; more; ) {
+      let page: Omit<Changes, "anew">;
+      try {
+        const query = since === null ? { limit } : { since, limit };
+        page = (await this.#read<Omit<Changes, "anew">>(`/api/tasks/changes${search(query)}`)).body;
+      } catch (error) {
+        if (since === null || !(error instanceof TasksError && error.code === "checkpoint_expired")) throw error;
+        since = null;
+        anew = true;
+        continue;
+      }
+      yield { ...page, anew };
+      ({ checkpoint: since, more } = page);
+      anew = false;
+    }
+  }
+
+  async #read<T>(path: string, signal?: AbortSignal): Promise<{ body: T; headers: Headers }> {
+    const { seen } = this.#session; // of the user who asks: by the time of the response it may be another's turn
+    const known = seen.get(path);
+    const response = await this.#send("GET", path, { signal }, true, known && { "If-None-Match": known.etag });
+    if (response.status === 304 && known) return known as { body: T; headers: Headers };
+    const body = (await response.json()) as T;
+    const etag = response.headers.get("ETag");
+    seen.delete(path);
+    if (etag !== null) seen.set(path, { etag, body, headers: response.headers });
+    if (seen.size > KEPT) seen.delete(seen.keys().next().value!); // the oldest
+    return { body, headers: response.headers };
+  }
+
+  async #write<T>(method: string, path: string, options: Options = {}, repeatable = method !== "POST"): Promise<T> {
+    const response = await this.#send(method, path, options, repeatable, {
+      ...(options.body !== undefined && { "Content-Type": "application/json" }),
+      ...(options.ifMatch !== undefined && { "If-Match": `"${options.ifMatch}"` }),
+    });
+    return response.status === 204 ? (null as T) : ((await response.json()) as T);
+  }
+
+  /** Send a request: once more with a new token after a 401, and a few times where that cannot do harm. */
+  async #send(method: string, path: string, options: Options, repeatable: boolean, headers = {}): Promise<Response> {
+    const session = this.#session;
+    const signal = options.signal ? AbortSignal.any([options.signal, session.ended.signal]) : session.ended.signal;
+    const body = options.body === undefined ? null : JSON.stringify(options.body);
+    let refused = false;
+    for (let attempt = 1; ; attempt++) {
+      const token = this.#token(session);
+      const authorization = `Bearer ${await token}`;
+      signal.throwIfAborted();
+      let response: Response;
+      try {
+        response = await fetch(this.#base + path, {
+          method, body, signal, headers: { ...headers, Authorization: authorization }, cache: "no-store",
+        });
+      } catch (error) {
+        if (signal.aborted || !repeatable || attempt === ATTEMPTS) throw error; // offline, or cut off on the way
+        await pause(attempt, signal);
+        continue;
+      }
+      if (response.ok || response.status === 304) return response;
+      const problem = await problemOf(response);
+      if (response.status === 401 && !refused) {
+        refused = true;
+        if (session.token === token) session.token = null; // else another request has fetched a new one already
+      } else if (attempt > 1 && method === "DELETE" && response.status === 404) {
+        return new Response(null, { status: 204 }); // the attempt before has done it
+      } else {
+        const again = NOT_DONE.has(problem.code) || (repeatable && problem.code === "outcome_unknown");
+        if (!again || attempt === ATTEMPTS) throw new TasksError(problem);
+        await pause(Math.max(attempt, Number(response.headers.get("Retry-After"))), signal);
+      }
+    }
+  }
+
+  /** The session's token, fetched once for all who wait for it. Raises `TasksError` where nobody is signed in. */
+  #token(session: Session): Promise<string> {
+    const fetching = (session.token ??= this.#getToken().then((token) => {
+      if (!token) throw new TasksError({ status: 401, code: "token_missing", detail: "Sign in first." });
+      const user = subject(token);
+      if (session.user !== null && session.user !== user) {
+        // Another user has signed in meanwhile: what was asked for one must not be done as the other.
+        if (session === this.#session) this.forget();
+        throw new TasksError({ status: 401, code: "user_changed", detail: "Another user has signed in." });
+      }
+      session.user = user;
+      return token;
+    }));
+    fetching.catch(() => {
+      if (session.token === fetching) session.token = null; // the next request tries again
+    });
+    return fetching;
+  }
+}
+
+const path = (id: string, action = "") => `/api/tasks/${encodeURIComponent(id)}${action}`;
+
+function search(query: object): string {
+  const pairs = Object.entries(query).flatMap(([name, value]: [string, unknown]) =>
+    value === undefined ? [] : [value].flat().map((one) => [name, String(one)]),
+  );
+  return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;
+}
+
+function subject(token: string): string {
+  const claims = token.split(".")[1]?.replaceAll("-", "+").replaceAll("_", "/") ?? "";
+  try {
+    const bytes = Uint8Array.from(atob(claims), (character) => character.charCodeAt(0));
+    return String((JSON.parse(new TextDecoder().decode(bytes)) as { sub?: unknown }).sub);
+  } catch {
+    throw new TasksError({ status: 401, code: "token_invalid", detail: "This is not a token." });
+  }
+}
+
+async function problemOf(response: Response): Promise<ProblemDocument> {
+  const type = response.headers.get("Content-Type") ?? "";
+  if (type.startsWith("application/problem+json")) return (await response.json()) as ProblemDocument;
+  return { status: response.status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
+}
+
+/** Wait so many seconds, more or less: clients that failed together should not come back together. */
+function pause(seconds: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, seconds * 1000 * (0.5 + Math.random() / 2));
+    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+  });
+}

@@ -1,0 +1,34 @@
+"""`GET /`: what the service is, and to a browser in development, the page."""
+
+import httpx
+import pytest
+
+from tests.conftest import client_of, make_settings, running
+
+BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+
+
+async def test_a_program_learns_what_this_is(anonymous: httpx.AsyncClient) -> None:
+    response = await anonymous.get("/")
+    assert response.json()["name"] == "todo-backend"
+    assert response.json()["documentation"] == "/docs"
+
+
+async def test_a_browser_gets_a_page_that_fetches_nothing_from_elsewhere(anonymous: httpx.AsyncClient) -> None:
+    page = await anonymous.get("/", headers=BROWSER)
+    assert page.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert page.headers["Content-Security-Policy"].startswith("default-src 'none';")
+    for file, media_type in {"app.js": "text/javascript", "style.css": "text/css"}.items():
+        assert f'"static/{file}"' in page.text
+        response = await anonymous.get(f"/static/{file}")
+        assert response.headers["Content-Type"].startswith(media_type)
+    assert (await anonymous.get("/static/../main.py")).status_code == 404
+
+
+@pytest.mark.parametrize("path", ["/static/app.js", "/static/", "/docs"])
+async def test_production_has_no_page(path: str) -> None:
+    settings = make_settings("sqlite+aiosqlite://", environment="production")
+    async with running(settings) as app, client_of(app, settings) as client:
+        response = await client.get("/", headers=BROWSER)
+        assert set(response.json()) == {"name", "version"}
+        assert (await client.get(path)).status_code == 404

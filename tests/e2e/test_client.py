@@ -1,0 +1,49 @@
+"""The client that people copy: compiled as strictly as any frontend may, and run against the service."""
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.auth.tokens import mint
+from tests.conftest import SECRET, make_settings
+from tests.processes import SCRIPT, Server, serving
+
+HERE = Path(__file__).parent
+STATIC = HERE.parents[1] / "backend" / "static"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("client")
+    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
+    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+        yield server
+
+
+def compile_strictly(node: str, *arguments: str) -> None:
+    compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
+    result = subprocess.run([node, compiler, *arguments], cwd=HERE, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_compiled_client_is_what_its_source_says(node: str, tmp_path: Path):
+    """To compile it anew: tests/e2e/node_modules/.bin/tsc -p tests/e2e --outDir backend/static."""
+    compile_strictly(node, "-p", ".", "--outDir", str(tmp_path))
+    assert (tmp_path / "tasks.js").read_text() == (STATIC / "tasks.js").read_text()
+
+
+def test_the_client_keeps_what_it_promises(node: str, server: Server):
+    tokens = {name: mint(make_settings("sqlite+aiosqlite://"), name, 3600) for name in ("ALICE", "BOB")}
+    environment = {**os.environ, **tokens, "API_URL": server.url}
+    result = subprocess.run(
+        [node, "--test", "client.test.mjs"], cwd=HERE, env=environment, capture_output=True, text=True
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_the_client_is_small():
+    assert len((STATIC / "tasks.ts").read_text().splitlines()) < 400
+    assert sum(len(file.read_text().splitlines()) for file in STATIC.iterdir() if file.name != "tasks.js") < 1000
