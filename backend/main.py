@@ -14,6 +14,7 @@ gc.disable()  # until the end of this module
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 from typing import NoReturn
 
 from fastapi import FastAPI
@@ -51,7 +52,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(
         title=docs.TITLE,
-        version="1",
+        version=version("todo-backend"),
         description=DESCRIPTION,
         lifespan=lifespan,
         # Given as a list rather than included: an included router matches every request twice.

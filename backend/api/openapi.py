@@ -11,7 +11,6 @@ from pydantic import BaseModel, Field
 
 from backend.api.cursors import encode_cursor
 from backend.api.problems import KINDS, MEDIA_TYPE
-from backend.api.requests import MERGE_PATCH
 
 DESCRIPTION = """\
 A user's tasks. Send a JWT as a bearer token; all that is listed, read and changed is its user's.
@@ -19,6 +18,11 @@ A user's tasks. Send a JWT as a bearer token; all that is listed, read and chang
 Every error is a problem document (RFC 9457) whose `code` is stable. A 503 on a write means that its outcome is unknown
 unless the `code` says otherwise.
 """
+
+TAGS = [
+    {"name": "tasks", "description": "The tasks of the token's user."},
+    {"name": "health", "description": "Probes for the platform. They take no token."},
+]
 
 TASK_EXAMPLE: dict[str, Any] = {
     "id": "0192f0c1-2345-7abc-8def-0123456789ab",
@@ -38,10 +42,6 @@ NEXT_PAGE = {
 }
 
 NEW_TASK = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}}
-
-MERGE_PATCH_BODY: dict[str, Any] = {
-    "requestBody": {"content": {MERGE_PATCH: {"schema": {"$ref": "#/components/schemas/TaskUpdate"}}}}
-}
 
 # Written out: the guard verifies tokens, so there is no dependency of FastAPI's to take the scheme from.
 BEARER = {
@@ -97,24 +97,26 @@ def documented(
     body: bool = False,
     writes: bool = False,
     codes: tuple[str, ...] = (),
-    extra: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what a route under `/api` can answer: the good answer with its example, and every problem.
 
-    `codes` are the problems that only this route has; `extra` goes into the operation as it is.
+    `codes` are the problems that only this route has.
     """
     found = (*_ANY_REQUEST, *_UNDER_API, *_WITH_DATABASE, *codes)
     found += (_WITH_BODY if body else ()) + (("outcome_unknown",) if writes else ())
     good = _good_answer(status, example, headers)
     return {
         "responses": {status: good, **_problems(found)},
-        "openapi_extra": {"security": [{"Bearer": []}]} | (extra or {}),
+        "openapi_extra": {"security": [{"Bearer": []}]},
     }
 
 
 def documented_probe(example: Any, codes: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return what a probe can answer, as `documented` does."""
-    return {"responses": {200: _good_answer(200, example, None), **_problems((*_ANY_REQUEST, *codes))}}
+    return {
+        "responses": {200: _good_answer(200, example, None), **_problems((*_ANY_REQUEST, *codes))},
+        "openapi_extra": {"security": []},
+    }
 
 
 def _good_answer(status: int, example: Any, headers: dict[str, Any] | None) -> dict[str, Any]:
@@ -158,11 +160,27 @@ def _example(code: str) -> dict[str, Any]:
 def make_openapi(app: FastAPI) -> dict[str, Any]:
     """Return the document, made once: FastAPI's own, with the problems' schemas."""
     if app.openapi_schema is None:
-        document = get_openapi(title=app.title, version=app.version, description=app.description, routes=app.routes)
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+            tags=TAGS,
+            servers=[{"url": "/", "description": "Where this document is."}],
+            license_info={"name": "MIT", "identifier": "MIT"},
+            contact={"name": "the authors of todo-backend"},
+        )
+        for methods in document["paths"].values():
+            for operation in methods.values():
+                # FastAPI's own is the function's name; the first sentence of its docstring says more.
+                operation["summary"] = operation["description"].partition(". ")[0].rstrip(".") + "."
         schemas = document["components"]["schemas"]
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
+        document["paths"] = dict(
+            sorted(document["paths"].items())
+        )  # the list first; routes are in the order of their use
         document["components"]["schemas"] = dict(sorted(schemas.items()))
         document["components"]["securitySchemes"] = {"Bearer": BEARER}
         app.openapi_schema = document

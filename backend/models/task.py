@@ -131,7 +131,8 @@ class Task(TaskBase, table=True):
     updated_at: datetime = ColumnField(sa_type=UTC_DATE_TIME, nullable=False)
 
 
-def _drop_defaults(schema: dict[str, Any]) -> None:
+def drop_defaults(schema: dict[str, Any]) -> None:
+    """Leave defaults out of a body's schema: generated clients would demand those fields, or send them."""
     for field in schema["properties"].values():
         field.pop("default", None)
 
@@ -139,7 +140,7 @@ def _drop_defaults(schema: dict[str, Any]) -> None:
 class TaskCreate(TaskBase):
     """A new task. It has no owner: that is the caller."""
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid")  # type: ignore[assignment] # SQLModel's own type is narrower
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)  # type: ignore[assignment] # SQLModel's own type is narrower
 
     title: Title
     description: Description = None
@@ -150,7 +151,7 @@ class TaskUpdate(SQLModel):
     """A JSON merge patch (RFC 7396) of a task: what is absent is kept, null clears the description."""
 
     # The defaults below only mean "absent", which is told apart by `model_fields_set`; they are no value of the API.
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", json_schema_extra=_drop_defaults)  # type: ignore[assignment] # as above
+    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)  # type: ignore[assignment] # as above
 
     title: Title = ""
     description: Description = None

@@ -83,7 +83,7 @@ def test_the_bearer_scheme_is_asked_for_where_it_is_needed(operation: str) -> No
     scheme = DOCUMENT["components"]["securitySchemes"]
     [(name, definition)] = scheme.items()
     assert (definition["type"], definition["scheme"]) == ("http", "bearer")
-    expected: list[Any] | None = [{name: []}] if "/api/" in operation else None
+    expected: list[Any] = [{name: []}] if "/api/" in operation else []
     assert OPERATIONS[operation].get("security") == expected
 
 
@@ -95,6 +95,21 @@ def test_every_reference_leads_somewhere() -> None:
 def test_every_operation_has_a_name_of_its_own() -> None:
     names = [operation["operationId"] for operation in OPERATIONS.values()]
     assert len(set(names)) == len(names)
+
+
+@pytest.mark.parametrize("operation", EXPECTED)
+def test_a_body_is_documented_as_json_and_without_defaults(operation: str) -> None:
+    """Generators take two media types for two bodies, and demand fields that have a default."""
+    content = OPERATIONS[operation].get("requestBody", {"content": {"application/json": {}}})["content"]
+    assert list(content) == ["application/json"]
+    name = content["application/json"].get("schema", {}).get("$ref", "/").rpartition("/")[2]
+    fields = DOCUMENT["components"]["schemas"][name]["properties"].values() if name else []
+    assert not any("default" in field for field in fields)
+
+
+@pytest.mark.parametrize("operation", EXPECTED)
+def test_every_summary_is_a_sentence(operation: str) -> None:
+    assert re.fullmatch(r"[A-Z][^.]+ [^.]+\.", OPERATIONS[operation]["summary"])
 
 
 def test_no_input_has_an_owner() -> None:

@@ -26,12 +26,12 @@ from backend.api.deps import (
     TaskId,
     tasks_of,
 )
-from backend.api.openapi import MERGE_PATCH_BODY, NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
+from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.problems import FieldError, Problem
 from backend.api.requests import StrictRoute
 from backend.db.session import get_session
 from backend.errors import SameUser, TokenInvalid
-from backend.models.task import TaskCreate, TaskPublic, TaskStats, TaskUpdate
+from backend.models.task import TaskCreate, TaskPublic, TaskStats, TaskUpdate, drop_defaults
 from backend.services.tasks import TaskService
 
 MAX_BULK = 500
@@ -51,10 +51,10 @@ register_url_convertor("task_id", TaskIdConvertor())
 class BulkComplete(BaseModel):
     """Which tasks to set to which state."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
 
     task_ids: Annotated[list[CanonicalUUID], Field(min_length=1, max_length=MAX_BULK)]
-    completed: StrictBool = True
+    completed: Annotated[StrictBool, Field(description="True if absent.")] = True
 
 
 class Transfer(BaseModel):
@@ -102,10 +102,13 @@ async def get_task(request: Request, task_id: TaskId) -> Response:
 @router.patch(
     "/{id:task_id}",
     response_model=TaskPublic,
-    **documented(200, example=TASK_EXAMPLE, body=True, writes=True, codes=ONE_TASK, extra=MERGE_PATCH_BODY),
+    **documented(200, example=TASK_EXAMPLE, body=True, writes=True, codes=ONE_TASK),
 )
 async def update_task(request: Request, task_id: TaskId, patch: TaskUpdate) -> Response:
-    """Change a task. What is absent is kept; `null` clears the description; `{}` changes nothing."""
+    """Change a task. What is absent is kept; `null` clears the description; `{}` changes nothing.
+
+    The body may come as `application/merge-patch+json`, too, which it is (RFC 7396).
+    """
     return answer_task(await tasks_of(request).update(task_id, patch))
 
 
