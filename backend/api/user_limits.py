@@ -1,0 +1,108 @@
+"""What one user may ask of this process: so many requests at once, and, where RATE_LIMIT is set, so many in a time.
+
+Both count per process. A user who floods then takes at most a share of the places, and waits for nobody but itself.
+"""
+
+import asyncio
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+from backend.api.problems import Problem
+
+MAX_WAIT = 1.0
+"""Seconds for which a request waits for the same user's earlier ones."""
+WAITING_PER_REQUEST = 10
+"""How many requests may wait for each one that may be under way: a page that fires 25 at once is no attack."""
+MAX_USERS = 100_000
+"""Users of whom the rate is kept; the one that has asked for nothing the longest is forgotten first."""
+
+
+def _refusal(seconds: float, policy: str) -> Problem:
+    # Never 0: a client that obeys would ask again at once.
+    wait = str(max(1, math.ceil(seconds)))
+    return Problem("too_many_requests", headers={"Retry-After": wait, "RateLimit": f'"{policy}";r=0;t={wait}'})
+
+
+@dataclass(slots=True)
+class _Requests:
+    """One user's requests: those under way, and those that wait."""
+
+    semaphore: asyncio.Semaphore
+    count: int = 0
+
+
+class UserConcurrencyLimit:
+    """At most `limit` requests of each user are under way; more wait in order, at most `MAX_WAIT` seconds each."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._users: dict[str, _Requests] = {}
+
+    @asynccontextmanager
+    async def of(self, user_id: str) -> AsyncIterator[None]:
+        """Hold one of the user's requests for the block.
+
+        Raises the `Problem` `too_many_requests` where too many wait already, or none of them ended in time.
+        """
+        requests = self._users.setdefault(user_id, _Requests(asyncio.Semaphore(self._limit)))
+        if requests.count >= self._limit * (1 + WAITING_PER_REQUEST):
+            raise _refusal(MAX_WAIT, "concurrency")
+        requests.count += 1
+        try:
+            await self._acquire(requests.semaphore)
+            try:
+                yield
+            finally:
+                requests.semaphore.release()
+        finally:
+            requests.count -= 1
+            if requests.count == 0:
+                del self._users[user_id]
+
+    async def _acquire(self, semaphore: asyncio.Semaphore) -> None:
+        if not semaphore.locked():  # a timeout costs more than the whole of this limit, and nearly nobody waits
+            await semaphore.acquire()
+            return
+        try:
+            async with asyncio.timeout(MAX_WAIT):
+                await semaphore.acquire()
+        except TimeoutError:
+            raise _refusal(MAX_WAIT, "concurrency") from None
+
+
+@dataclass(slots=True)
+class RateLimit:
+    """At most `requests` in `seconds` for each user: a bucket that fills evenly and holds `requests`.
+
+    It is kept as one number for each user, the time at which the bucket is full again (the generic cell rate
+    algorithm, ITU-T I.371). The headers are those of draft-ietf-httpapi-ratelimit-headers.
+    """
+
+    requests: int
+    seconds: float
+    clock: Callable[[], float] = time.monotonic
+    _full_at: dict[str, float] = field(default_factory=dict)
+
+    def take(self, user_id: str) -> Mapping[str, str]:
+        """Count a request, and return the headers of its response.
+
+        Raises the `Problem` `too_many_requests` where the bucket is empty.
+        """
+        now = self.clock()
+        interval = self.seconds / self.requests
+        full_at = max(self._full_at.pop(user_id, now), now)  # popped and set again: the longest idle user comes first
+        wait = full_at + interval - (now + self.seconds)
+        refused = wait > 1e-9  # or a bucket of whole requests would lose one to rounding
+        self._full_at[user_id] = full_at = full_at if refused else full_at + interval
+        if len(self._full_at) > MAX_USERS:
+            del self._full_at[next(iter(self._full_at))]
+        policy = {"RateLimit-Policy": f'"user";q={self.requests};w={math.ceil(self.seconds)}'}
+        if refused:
+            problem = _refusal(wait, "user")
+            problem.headers = {**problem.headers, **policy}
+            raise problem
+        left = math.floor((now + self.seconds - full_at) / interval + 1e-9)
+        return {**policy, "RateLimit": f'"user";r={left};t={math.ceil(full_at - now)}'}
