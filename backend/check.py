@@ -12,7 +12,7 @@ from backend.auth.tokens import LEEWAY, TokenVerifier
 from backend.config import Settings
 from backend.db.connection import closed_connections, connect
 from backend.db.migrations import current, head
-from backend.db.session import Database, get_session, migrate
+from backend.db.session import Database, migrate
 from backend.db.url import PostgresURL, SQLiteURL, database_url
 from backend.errors import DatabaseNotMigrated, TodoError
 
@@ -52,10 +52,9 @@ async def _database(settings: Settings) -> Finding:
     database = Database(settings)
     question = "sqlite_version()" if isinstance(database.url, SQLiteURL) else "current_setting('server_version')"
     try:
-        session = get_session(database)
-        version = (await session.exec(text(f"SELECT {question}"))).scalar_one()
+        version = (await database.executor.exec(text(f"SELECT {question}"))).scalar_one()
         started = time.perf_counter()
-        await database.answers()
+        await database.ping()
         milliseconds = (time.perf_counter() - started) * 1000
     finally:
         await database.close()

@@ -161,13 +161,12 @@ def _check_user(user_id: str) -> None:
 
 
 async def _transfer(settings: Settings, giver: str, taker: str) -> int:
-    from backend.db.session import Database, get_session_context
+    from backend.db.session import Database
     from backend.services.tasks import TaskService
 
     database = Database(settings)
     try:
-        async with get_session_context(database) as session:
-            return await TaskService(session, giver).transfer_to(taker)
+        return await TaskService(database.executor, giver).transfer_to(taker)
     finally:
         await database.close()
 

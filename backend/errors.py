@@ -11,6 +11,7 @@ TodoError
 └── DatabaseError
     ├── DatabaseUnavailable the statement surely had no effect
     ├── OutcomeUnknown      a write was sent, and no answer came
+    ├── DatabaseRefused     the role lacks a right
     └── DatabaseNotMigrated
 """
 
@@ -64,6 +65,10 @@ class DatabaseUnavailable(DatabaseError):
 
 class OutcomeUnknown(DatabaseError):
     """A write was sent and its answer was lost: it may or may not have happened."""
+
+
+class DatabaseRefused(DatabaseError):
+    """The role that the service connects as lacks a right: an operator has to grant it."""
 
 
 class DatabaseNotMigrated(DatabaseError):

@@ -1,6 +1,6 @@
-"""What a database is asked: each statement, and each connection, by whichever way."""
+"""What a database is asked: each statement, and each connection, by the executor that requests use."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
@@ -13,8 +13,22 @@ from backend.db.statements import CompiledStatement
 
 
 @contextmanager
+def _listening(database: Database, name: str, listener: Callable[..., None]) -> Iterator[None]:
+    """Listen to SQLAlchemy where it runs the executor's statements: on SQLite."""
+    if database._autocommit_engine is None:
+        yield
+        return
+    engine = database._autocommit_engine.sync_engine
+    event.listen(engine, name, listener)
+    try:
+        yield
+    finally:
+        event.remove(engine, name, listener)
+
+
+@contextmanager
 def recorded_statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
-    """Collect the SQL that the database runs, with its parameters."""
+    """Collect the SQL that the executor runs, with its parameters."""
     statements: list[tuple[str, Any]] = []
     driver_form = CompiledStatement.driver_form
 
@@ -25,32 +39,25 @@ def recorded_statements(database: Database) -> Iterator[list[tuple[str, Any]]]:
     def by_sqlalchemy(_connection: Any, _cursor: Any, statement: str, parameters: Any, *_others: Any) -> None:
         statements.append((statement, parameters))
 
-    engine = database.engine.sync_engine
-    event.listen(engine, "before_cursor_execute", by_sqlalchemy)
-    try:
-        with patch.object(CompiledStatement, "driver_form", by_driver):
-            yield statements
-    finally:
-        event.remove(engine, "before_cursor_execute", by_sqlalchemy)
+    with (
+        patch.object(CompiledStatement, "driver_form", by_driver),
+        _listening(database, "before_cursor_execute", by_sqlalchemy),
+    ):
+        yield statements
 
 
 @contextmanager
 def recorded_connections(database: Database) -> Iterator[list[Any]]:
-    """Collect the connections that are asked for, new or kept."""
+    """Collect the connections that the executor asks for, new or kept."""
     connections: list[Any] = []
-    take = Pool.take
+    acquire = Pool.acquire
 
-    async def by_driver(pool: Pool) -> Any:
-        connections.append(await take(pool))
+    async def by_driver(pool: Pool, **options: Any) -> Any:
+        connections.append(await acquire(pool, **options))
         return connections[-1]
 
     def by_sqlalchemy(connection: Any, *_others: Any) -> None:
         connections.append(connection)
 
-    engine = database.engine.sync_engine
-    event.listen(engine, "checkout", by_sqlalchemy)
-    try:
-        with patch.object(Pool, "take", by_driver):
-            yield connections
-    finally:
-        event.remove(engine, "checkout", by_sqlalchemy)
+    with patch.object(Pool, "acquire", by_driver), _listening(database, "checkout", by_sqlalchemy):
+        yield connections

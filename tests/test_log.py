@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from backend.db.session import Database, get_session
+from backend.db.session import Database
 from backend.log import JSONFormatter, TextFormatter, configure_logging, describe_exception
 from tests.conftest import make_settings
 
@@ -129,7 +129,7 @@ async def test_a_statement_writes_nothing_at_debug(sqlite_url: str, capsys: pyte
     settings = make_settings(sqlite_url, log_level="DEBUG")
     configure_logging(settings)
     database = Database(settings)
-    await get_session(database).exec(text("SELECT :value").columns(), params={"value": "c4n4ry"})
+    await database.executor.exec(text("SELECT :value").columns(), params={"value": "c4n4ry"})
     await database.close()
     assert capsys.readouterr().err == ""
 

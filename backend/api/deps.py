@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
-from backend.db.session import Database, get_session
+from backend.db.session import Database
 from backend.services.tasks import TaskService
 
 _UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
@@ -88,7 +88,7 @@ def tasks_of(request: Request) -> TaskService:
     No dependency: for each one FastAPI looks through the request's path, query, headers and cookies once more, which
     takes longer than checking the token.
     """
-    return TaskService(get_session(request.app.state.database), request.scope["identity"].user_id)
+    return TaskService(request.app.state.database.executor, request.scope["identity"].user_id)
 
 
 Caller = Annotated[Identity, Depends(_caller)]

@@ -66,6 +66,7 @@ _TITLES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     431: "Request Header Fields Too Large",
     500: "Internal Server Error",
     503: "Service Unavailable",
@@ -92,6 +93,7 @@ KINDS: Mapping[str, Kind] = {
         Kind(422, "validation_error", "The request breaks a rule; see errors."),
         Kind(422, "invalid_from_token", "The token in from_token is not valid for this service."),
         Kind(422, "same_user", "Both tokens are the same user's."),
+        Kind(429, "too_many_requests", "Too many requests of yours; nothing was done.", _retry_after(1)),
         Kind(431, "head_too_large", "The request line and the headers are larger than 32 KiB.", _CLOSE),
         Kind(500, "internal_error", "The service failed. The request_id helps its operators to find out why."),
         Kind(503, "database_unavailable", "The database cannot be reached now; nothing was written.", _retry_after(2)),
@@ -99,6 +101,7 @@ KINDS: Mapping[str, Kind] = {
             503, "outcome_unknown", "The connection was lost; the write may or may not have happened.", _retry_after(2)
         ),
         Kind(503, "database_not_migrated", "The database is not set up yet.", _retry_after(30)),
+        Kind(503, "database_refused", "The database does not let the service do this; its operator has to."),
         Kind(503, "overloaded", "Too many requests at once; nothing was done.", _retry_after(1)),
         Kind(503, "issuer_unavailable", "The issuer's keys cannot be fetched now.", _retry_after(2)),
     )
@@ -114,6 +117,7 @@ _BY_ERROR: Mapping[type[errors.TodoError], str] = {
     errors.DatabaseUnavailable: "database_unavailable",
     errors.OutcomeUnknown: "outcome_unknown",
     errors.DatabaseNotMigrated: "database_not_migrated",
+    errors.DatabaseRefused: "database_refused",
 }
 
 _BY_STATUS: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed"}

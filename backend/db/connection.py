@@ -5,24 +5,26 @@ The reasons and the measurements: specs/decisions/0004-neon-connection.md.
 
 import asyncio
 import contextlib
-import select
+import random
+import selectors
+import socket
+import sys
 import time
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from backend.config import Settings
-from backend.db.failures import may_pass
+from backend.db.failures import is_transient
 from backend.db.url import DatabaseURL, PostgresURL
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a goodbye to the server may take."""
 
 RETRY_AFTER = 0.05
-"""Seconds before the first new attempt to connect; the pauses grow from there, at random, up to the next figure."""
+"""Seconds before the first new attempt to connect; each pause is up to twice the one before, up to the next figure."""
 MAX_RETRY_AFTER = 0.5
 REFUSED_PATIENCE = 3.0
 """Seconds for which refused connections are taken for a server that restarts."""
@@ -30,14 +32,16 @@ REFUSED_PATIENCE = 3.0
 MAX_DESCRIBED = 64
 """Statements of which a connection keeps the types of parameters and columns; the server keeps none."""
 
-retrying: ContextVar[bool] = ContextVar("retrying", default=True)
-"""Whether failures that may pass are worth another attempt, here and now."""
+KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
+"""After 30 idle seconds the other side is asked whether it is there, three times, 10 seconds apart."""
+
+_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # Windows has no poll
 
 _closing: set[asyncio.Task[None]] = set()
 
 
 class DriverConnection(asyncpg.Connection):
-    """A connection whose `close()` returns at once: a goodbye costs a round trip, and no answer should wait for it."""
+    """A connection whose `close()` returns at once: a goodbye costs a round trip, and no response waits for it."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -67,12 +71,12 @@ class DriverConnection(asyncpg.Connection):
         notice of it, which the event loop has not handled yet.
         """
         # An aborted TLS connection has no socket any more, and is not yet said to be closed.
-        socket = None if self.is_closed() else self._transport.get_extra_info("socket")
-        if socket is None:
+        kept = None if self.is_closed() else self._transport.get_extra_info("socket")
+        if kept is None:
             return False
-        poll = select.poll()
-        poll.register(socket.fileno(), select.POLLIN)
-        return not poll.poll(0)
+        with _Selector() as selector:
+            selector.register(kept.fileno(), selectors.EVENT_READ)
+            return not selector.select(0)
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close in the background, within `CLOSE_TIMEOUT`."""
@@ -104,44 +108,44 @@ def connect_timeout(url: DatabaseURL, settings: Settings) -> float:
     return settings.database_connect_timeout if own is None else own
 
 
-async def connect(url: PostgresURL, settings: Settings, *, command_timeout: float | None = None) -> DriverConnection:
+async def _nothing() -> None:
+    return None
+
+
+async def connect(
+    url: PostgresURL,
+    settings: Settings,
+    *,
+    command_timeout: float | None = None,
+    retry: bool = True,
+    instead: Callable[[], Awaitable[DriverConnection | None]] = _nothing,
+) -> DriverConnection:
     """Connect to PostgreSQL, trying again for as long as the connect timeout lasts where the server is not ready yet.
 
-    Raises what asyncpg and the operating system raise: at once for what will not pass, such as a wrong password.
+    `instead` is asked before each new attempt for a connection that has come free meanwhile. Raises what asyncpg and
+    the operating system raise: at once for what will not pass, such as a wrong password, or where `retry` is false.
     """
-    failures: list[Exception] = []
-
-    async def attempt() -> DriverConnection:
-        try:
-            return await _connect_once(url, command_timeout or settings.database_command_timeout)
-        except Exception as error:
-            failures.append(error)
-            raise
-
+    started = time.monotonic()
+    pause = RETRY_AFTER
+    failure: Exception | None = None
     try:
         async with asyncio.timeout(connect_timeout(url, settings)):
-            try:
-                return await attempt()
-            except Exception as error:
-                if not (may_pass(error) and retrying.get()):
-                    raise
-            await asyncio.sleep(RETRY_AFTER)
-            again = AsyncRetrying(
-                retry=retry_if_exception(may_pass),
-                wait=wait_random_exponential(multiplier=RETRY_AFTER, max=MAX_RETRY_AFTER),
-                stop=_nobody_listens,
-                reraise=True,
-            )
-            return await again(attempt)
+            while True:
+                try:
+                    return await _connect_once(url, command_timeout or settings.database_command_timeout)
+                except Exception as error:
+                    failure = error
+                    # Neon's proxy always answers. Where nobody does for longer than a restart takes, waiting is vain.
+                    refused = isinstance(error, OSError) and time.monotonic() - started > REFUSED_PATIENCE
+                    if not retry or refused or not is_transient(error):
+                        raise
+                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # no secret
+                pause = min(2 * pause, MAX_RETRY_AFTER)
+                if (connection := await instead()) is not None:
+                    return connection
     except TimeoutError as error:
-        error.args = (f"after {failures[-1]!r}",) if failures else ()
+        error.args = (f"after {failure!r}",) if failure is not None else ()
         raise
-
-
-def _nobody_listens(state: RetryCallState) -> bool:
-    # Neon's proxy always answers. Where nobody does for longer than a restart takes, the caller is better told so.
-    refused = state.outcome is not None and isinstance(state.outcome.exception(), OSError)
-    return refused and (state.seconds_since_start or 0) > REFUSED_PATIENCE
 
 
 async def _connect_once(url: PostgresURL, command_timeout: float) -> DriverConnection:
@@ -153,4 +157,18 @@ async def _connect_once(url: PostgresURL, command_timeout: float) -> DriverConne
         statement_cache_size=0,
         connection_class=DriverConnection,
     )
+    _keep_alive(connection, command_timeout)
     return connection
+
+
+def _keep_alive(connection: DriverConnection, command_timeout: float) -> None:
+    """Have the kernel find out where a firewall has forgotten the connection, and nobody will ever say so."""
+    kept = connection._transport.get_extra_info("socket")  # noqa: SLF001 # asyncpg offers no other way to it
+    if kept is None or kept.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    kept.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            kept.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    if sys.platform == "linux":  # what was sent is acknowledged in time, or the connection is lost
+        kept.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(command_timeout * 1000))

@@ -15,7 +15,7 @@ import asyncpg
 from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
-from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
+from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseRefused, DatabaseUnavailable, OutcomeUnknown
 
 _DRIVER_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -24,8 +24,9 @@ DATABASE_FAILURES = (OSError, SQLAlchemyError, *_DRIVER_FAILURES)
 
 _CONNECTION_LOST = ("08", "57P", "XX", "40003")
 _ROLLED_BACK = ("40000", "40001", "40002", "40P01")  # deadlock, serialization failure
-_REFUSED = ("25006", "28", "3D000", "42501", "53", "55", "57014", "58")
-_NOT_MIGRATED = ("42P01", "42703", "3F000")
+_UNAVAILABLE = ("25006", "28", "3D000", "53", "55", "57014", "58")
+_REFUSED = ("42501",)  # a right is missing: no waiting helps
+_NOT_MIGRATED = ("42P01", "42703", "42804", "42883", "3F000")  # a table, column, type or function
 _SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
 
 NOT_SENT = "cannot switch to state"
@@ -33,6 +34,9 @@ NOT_SENT = "cannot switch to state"
 
 _NEVER_RAN = ("server login has been failing", "query_wait_timeout")
 """PgBouncer's words for a statement that it could give to no server."""
+
+_FAILOVER = ("25006", "53300", "57P")
+"""The server is a replica by now, full, or going away: every connection to it is of no more use."""
 
 _STARTING_OR_FULL = ("57P", "53300", "08000", "08003", "08006")
 _NOT_YET = (
@@ -47,7 +51,7 @@ _NOT_YET = (
 _NEVER = ("endpoint is disabled", "cannot be found")
 
 
-def may_pass(error: BaseException) -> bool:
+def is_transient(error: BaseException) -> bool:
     """Tell whether an error of connecting means "not yet", so that trying again soon makes sense, or "never"."""
     if isinstance(error, asyncpg.PostgresError):
         message = str(error.args[0]) if error.args else ""
@@ -58,6 +62,11 @@ def may_pass(error: BaseException) -> bool:
         return error.errno == socket.EAI_AGAIN
     # A server that restarts refuses connections or drops them half made; its socket's file is gone for a moment.
     return isinstance(error, OSError) and not isinstance(error, ssl.SSLError | PermissionError | TimeoutError)
+
+
+def is_failover(error: BaseException | None) -> bool:
+    """Tell whether an error means that the server, not the statement, is the matter."""
+    return (getattr(error, "sqlstate", None) or "").startswith(_FAILOVER)
 
 
 @contextmanager
@@ -106,7 +115,7 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
     return None  # a broken constraint, a parameter that asyncpg cannot encode: a statement of ours is wrong
 
 
-def repeatable(error: Exception, *, may_have_run: bool) -> bool:
+def is_repeatable(error: Exception, *, may_have_run: bool) -> bool:
     """Tell whether what failed surely had no effect, and can succeed if it is run once more."""
     meaning = translate(error, may_have_run=may_have_run)
     return isinstance(meaning, DatabaseUnavailable) and meaning.repeatable
@@ -118,6 +127,8 @@ def _translate_sqlstate(sqlstate: str, reason: str, *, may_have_run: bool) -> Da
     if sqlstate.startswith(_NOT_MIGRATED):
         return DatabaseNotMigrated(reason)
     if sqlstate.startswith(_REFUSED):
+        return DatabaseRefused(reason)
+    if sqlstate.startswith(_UNAVAILABLE):
         return DatabaseUnavailable(reason)
     if sqlstate.startswith(_ROLLED_BACK):
         return DatabaseUnavailable(reason, repeatable=True)

@@ -1,16 +1,13 @@
-"""The pool: connections that are kept for the next statement, and turns for those who want one."""
+"""The pool: connections that are kept for the next statement, and a queue of those who want one."""
 
 import asyncio
-import sys
 import time
-from collections import deque
-from dataclasses import dataclass
 
 import asyncpg
 
 from backend.config import Settings
 from backend.db.connection import DriverConnection, connect
-from backend.db.failures import DATABASE_FAILURES, NOT_SENT
+from backend.db.failures import DATABASE_FAILURES, NOT_SENT, is_failover
 from backend.db.url import PostgresURL
 from backend.errors import DatabaseUnavailable
 
@@ -18,122 +15,85 @@ OVERFLOW_AFTER = 0.05
 """Seconds for which a request waits for a kept connection before it opens one of the overflow."""
 
 
-@dataclass(slots=True, eq=False)
-class Waiter:
-    """One who waits for a turn."""
-
-    admitted: asyncio.Future[None]
-    patient: bool = False
-    """Whether it has waited long enough for a connection of the overflow."""
-
-
 class Turns:
     """Admits as many at once as there are connections to keep, first come, first served.
 
-    SQLAlchemy's queue gives a connection to whoever asks in the moment when it comes back, past all who wait: under
-    load some requests would wait until they fail. And it opens an overflow connection, which costs as much as a dozen
-    statements, as soon as all kept ones are busy, though one is free again in a moment: here overflow is for those who
-    have waited `OVERFLOW_AFTER`.
+    SQLAlchemy's pool opens an overflow connection, which costs as much as a dozen statements, as soon as all kept ones
+    are busy, though one is free again in a moment. Here one who has waited `OVERFLOW_AFTER` adds a turn of the
+    overflow to the same queue, and it is taken back when nobody waits (specs/decisions/0004-neon-connection.md).
     """
 
     def __init__(self, limit: int, overflow: int, timeout: float) -> None:
-        self._limit = limit
-        self._overflow = overflow
+        self._turns = asyncio.Semaphore(limit)
+        self._overflow = self._max_overflow = overflow
         self._timeout = timeout
-        self._taken = 0
-        self._waiting: deque[Waiter] = deque()
+        self._waiting = 0
 
-    async def __aenter__(self) -> None:
-        await self.take()
-
-    async def __aexit__(self, *_error: object) -> None:
-        self.release()
-
-    async def take(self) -> None:
-        """Wait for a turn, `DATABASE_POOL_TIMEOUT` at most.
-
-        Raises `DatabaseUnavailable` where none has come.
-        """
-        if self._taken < self._limit and not self._waiting:
-            self._taken += 1
+    async def acquire(self) -> None:
+        """Wait for a turn. Raises `DatabaseUnavailable` where none has come within `DATABASE_POOL_TIMEOUT`."""
+        if not self._turns.locked():
+            await self._turns.acquire()
             return
-        loop = asyncio.get_running_loop()
-        waiter = Waiter(loop.create_future())
-        self._waiting.append(waiter)
-        timer = loop.call_later(OVERFLOW_AFTER, self._be_patient, waiter)
+        self._waiting += 1
+        timer = asyncio.get_running_loop().call_later(OVERFLOW_AFTER, self._add_overflow)
         try:
             async with asyncio.timeout(self._timeout):
-                await waiter.admitted
-        except BaseException as error:
-            self._leave(waiter)
-            if isinstance(error, TimeoutError):
-                raise DatabaseUnavailable("no connection of the pool became free in time") from None
-            raise
+                await self._turns.acquire()
+        except TimeoutError:
+            raise DatabaseUnavailable("no connection of the pool became free in time") from None
         finally:
             timer.cancel()
+            self._waiting -= 1
 
     def release(self) -> None:
         """End a turn."""
-        self._taken -= 1
-        self._admit()
-
-    def _be_patient(self, waiter: Waiter) -> None:
-        waiter.patient = True
-        self._admit()
-
-    def _admit(self) -> None:
-        while self._waiting:
-            waiter = self._waiting[0]
-            if not waiter.admitted.cancelled():
-                if self._taken >= self._limit + (self._overflow if waiter.patient else 0):
-                    return
-                self._taken += 1
-                waiter.admitted.set_result(None)
-            self._waiting.popleft()
-
-    def _leave(self, waiter: Waiter) -> None:
-        if waiter.admitted.cancelled():
-            if waiter in self._waiting:
-                self._waiting.remove(waiter)
-            self._admit()
+        if self._overflow < self._max_overflow and not self._waiting:
+            self._overflow += 1
         else:
-            self.release()  # admitted in the moment when it gave up
+            self._turns.release()
+
+    def _add_overflow(self) -> None:
+        if self._overflow:
+            self._overflow -= 1
+            self._turns.release()
 
 
 class Pool:
     """Connections to one database. `DATABASE_POOL_SIZE` of them are kept; where that is 0, each is used once.
 
-    Whoever takes a connection gives it back, or gives it up. SQLAlchemy's own pool costs four times as much for each
-    statement (specs/decisions/0014-cost-of-a-request.md); its engine takes its connections from here.
+    Whoever acquires a connection releases it, or discards it. SQLAlchemy's own pool costs four times as much for each
+    statement (specs/decisions/0014-cost-of-a-request.md).
     """
 
     def __init__(self, url: PostgresURL, settings: Settings) -> None:
         self._url = url
         self._settings = settings
         self._size = settings.database_pool_size
-        self._turns = Turns(
-            self._size or sys.maxsize,
-            settings.database_max_overflow if self._size else 0,
-            settings.database_pool_timeout,
+        self._turns = (
+            Turns(self._size, settings.database_max_overflow, settings.database_pool_timeout) if self._size else None
         )
         self._idle: list[DriverConnection] = []
-        self._out: set[DriverConnection] = set()
+        self._in_use: set[DriverConnection] = set()
 
-    async def take(self) -> DriverConnection:
+    async def acquire(self, *, retry: bool = True) -> DriverConnection:
         """Return a connection that nobody else has: one that was kept and is alive, or a new one.
 
-        Raises `DatabaseUnavailable` where no turn has come in time, and what connecting raises.
+        Raises `DatabaseUnavailable` where no turn has come in time, and what connecting raises. Without `retry` it is
+        tried once to connect.
         """
-        await self._turns.take()
+        if self._turns is not None:
+            await self._turns.acquire()
         try:
-            connection = await self._next_idle() or await connect(self._url, self._settings)
+            connection = await self._next_idle() or await connect(
+                self._url, self._settings, retry=retry, instead=self._next_idle
+            )
         except BaseException:
-            self._turns.release()
+            self._end_turn()
             raise
-        self._out.add(connection)
+        self._in_use.add(connection)
         return connection
 
-    def give_back(self, connection: DriverConnection) -> None:
+    def release(self, connection: DriverConnection) -> None:
         """Give a connection back that is ready for the next statement. It is kept unless as many as may be are idle.
 
         So one of the overflow stays as long as it is needed: opening it anew for each statement would cost more than
@@ -145,21 +105,26 @@ class Pool:
         else:
             connection.close_soon()
 
-    def give_up(self, connection: DriverConnection, error: BaseException | None = None) -> None:
+    def discard(self, connection: DriverConnection, error: BaseException | None = None) -> None:
         """Give a connection back after an error. It is kept only if the error was the statement's own."""
         lost = connection.is_closed() or NOT_SENT in str(error)
-        if not lost and isinstance(error, asyncpg.PostgresError):
+        ended = lost or isinstance(error, TimeoutError) or is_failover(error)
+        if not ended and isinstance(error, asyncpg.PostgresError) and not connection.is_in_transaction():
             connection.forget()
-            self.give_back(connection)
+            self.release(connection)
             return
         self._take_back(connection)
         connection.close_soon()
-        if lost:
+        if ended:
             self._close_idle()  # what has ended this one will have ended those that were opened before it as well
 
     def _take_back(self, connection: DriverConnection) -> None:
-        self._out.remove(connection)  # raises where it was given back before: two must never have the same one
-        self._turns.release()
+        self._in_use.remove(connection)  # raises where it was given back before: two must never have the same one
+        self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.release()
 
     def close(self) -> None:
         """Close all connections in the background: now, or when they are given back."""

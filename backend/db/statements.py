@@ -1,8 +1,9 @@
 """SQLAlchemy's statements without SQLAlchemy's execution: compiled once, run by asyncpg itself.
 
 For a statement of one round trip SQLAlchemy's connection, execution context and cursor cost several times what the
-driver does (specs/decisions/0014-cost-of-a-request.md). A session takes this way on PostgreSQL for whatever needs
-nothing of SQLAlchemy but its SQL; everything else, and SQLite, goes SQLAlchemy's own way.
+driver does (specs/decisions/0014-cost-of-a-request.md). What is compiled is kept by the statement object, so statements
+are module constants or come from a cached function keyed by their shape: one that is built for each request would be
+compiled for each request, which costs ten times as much as running it.
 """
 
 import functools
@@ -11,37 +12,25 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    DateTime,
-    Delete,
-    Dialect,
-    Executable,
-    Insert,
-    Integer,
-    IteratorResult,
-    Select,
-    String,
-    Update,
-    Uuid,
-)
+from asyncpg.prepared_stmt import PreparedStatement
+from sqlalchemy import JSON, Executable, Float, IteratorResult, Numeric
+from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
-from sqlalchemy.types import NullType
+from sqlalchemy.types import TypeEngine
 from sqlmodel.sql.expression import Select as SQLModelSelect
 from sqlmodel.sql.expression import SelectOfScalar
 
-ENTITY_SELECTS = (SQLModelSelect, SelectOfScalar)
-"""What SQLModel's `select` makes."""
-
-AS_THE_DRIVER_GIVES = (Boolean, DateTime, Integer, NullType, String, Uuid)
-"""Types of columns whose values asyncpg gives as SQLAlchemy would."""
-
-MAX_KEPT = 256
+MAX_KEPT = 512
 """Statements that stay compiled."""
 
-Parameter = tuple[str, Callable[[Any], Any] | None]
-"""A parameter's name, and what makes of its value what the driver takes."""
+DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call] # SQLAlchemy has not typed it
+DIALECT._backslash_escapes = False  # noqa: SLF001 # what it would ask a server of this century
+
+Process = Callable[[Any], Any] | None
+"""What makes of a value what the driver takes, or of the driver's value what the column's type promises."""
+
+_FLOAT8, _NUMERIC = 701, 1700
 
 _ROWS = re.compile(r"\d+$")
 
@@ -49,13 +38,13 @@ _ROWS = re.compile(r"\d+$")
 class DriverResult(IteratorResult[*tuple[Any, ...]]):
     """Rows that have all been fetched, and how many rows the statement has found or changed."""
 
-    def __init__(self, metadata: SimpleResultMetaData, rows: Sequence[Any], status: str) -> None:
+    def __init__(self, metadata: SimpleResultMetaData, rows: Iterable[Any], status: str) -> None:
         super().__init__(metadata, iter(rows))
         self._status = status
 
     @property
     def rowcount(self) -> int:
-        """The number in the server's answer, such as `UPDATE 3`."""
+        """The number in the server's last word, such as `UPDATE 3`."""
         found = _ROWS.search(self._status)
         return int(found[0]) if found else -1
 
@@ -65,18 +54,32 @@ class CompiledStatement:
     """A statement as SQL, and what is known of its parameters and columns."""
 
     compiled: SQLCompiler
-    parameters: tuple[Parameter, ...]
+    writes: bool
+    """Whether running it twice could differ from running it once: also for a SELECT around a CTE that writes."""
+    parameters: tuple[tuple[str, Process], ...]
     own_values: Mapping[str, Any]
-    metadata: SimpleResultMetaData
+    metadata: SimpleResultMetaData | None
+    """The columns' names; None for a text, whose columns the server tells."""
+    processors: tuple[Process, ...] | None
+    """One for each column; None where no column's value has to be converted."""
 
-    def result(self, rows: Sequence[Any], status: str) -> DriverResult:
-        """Return rows of the driver, and its last word on them, as SQLAlchemy would."""
-        return DriverResult(self.metadata, rows, status)
+    def result(self, rows: Sequence[Any], prepared: PreparedStatement) -> DriverResult:
+        """Return rows of the driver as SQLAlchemy would."""
+        status = prepared.get_statusmsg()
+        if self.metadata is None:
+            return DriverResult(SimpleResultMetaData([each.name for each in prepared.get_attributes()]), rows, status)
+        if self.processors is None:
+            return DriverResult(self.metadata, rows, status)
+        converted = (
+            tuple(process(value) if process else value for process, value in zip(self.processors, row, strict=True))
+            for row in rows
+        )
+        return DriverResult(self.metadata, converted, status)
 
     def driver_form(self, values: Mapping[str, Any]) -> tuple[str, Sequence[Any]]:
         """Return the SQL and its arguments, in order."""
         if self.compiled.post_compile_params:  # a list of values, each of which is a parameter of its own
-            expanded = self.compiled.construct_expanded_state(values)
+            expanded = self.compiled.construct_expanded_state({**self.own_values, **values})
             names = expanded.positiontup or ()
             return expanded.statement, _processed(
                 ((name, expanded.processors.get(name)) for name in names), expanded.parameters
@@ -86,38 +89,45 @@ class CompiledStatement:
         return self.compiled.string, _processed(self.parameters, values)
 
 
-def _processed(parameters: Iterable[Parameter], values: Mapping[str, Any]) -> list[Any]:
+def _processed(parameters: Iterable[tuple[str, Process]], values: Mapping[str, Any]) -> list[Any]:
     return [process(values[name]) if process else values[name] for name, process in parameters]
 
 
-@functools.lru_cache(maxsize=MAX_KEPT)
-def compile_statement(statement: Executable, dialect: Dialect, names: tuple[str, ...]) -> CompiledStatement | None:
-    """Compile a statement with parameters of these names; None where SQLAlchemy has to run it.
+def _oid(type_: TypeEngine[Any]) -> int | None:
+    """Return the number of the type on the wire where SQLAlchemy's processors ask for it: for numbers alone."""
+    if isinstance(type_, Float):
+        return _FLOAT8
+    return _NUMERIC if isinstance(type_, Numeric) else None
 
-    That is where it is of another kind, loads entities, has defaults to be computed, or columns whose values must be
-    converted.
+
+@functools.lru_cache(maxsize=MAX_KEPT)
+def compile_statement(statement: Executable, names: tuple[str, ...]) -> CompiledStatement:
+    """Compile a statement with parameters of these names.
+
+    Raises `TypeError` for what only SQLAlchemy can run, in a session: entities, defaults that Python computes, JSON
+    columns, whose codec asyncpg would need on each connection.
     """
-    if not isinstance(statement, Select | Insert | Update | Delete) or isinstance(statement, ENTITY_SELECTS):
-        return None
-    compiled = statement.compile(dialect=dialect, column_keys=list(names) or None)
-    if (
-        not isinstance(compiled, SQLCompiler)
-        or compiled.prefetch
-        or compiled.literal_execute_params
-        or any(bind.callable for bind in compiled.binds.values())
-    ):
-        return None
+    if isinstance(statement, SQLModelSelect | SelectOfScalar):
+        raise TypeError("SQLModel's select loads entities: run it in a session, or select columns with SQLAlchemy's")
+    compiled = statement.compile(dialect=DIALECT, column_keys=list(names) or None)  # type: ignore[attr-defined] # of every statement
+    if not isinstance(compiled, SQLCompiler):
+        raise TypeError(f"not a statement on rows: {type(statement).__name__}")
+    if compiled.prefetch or compiled.literal_execute_params or any(b.callable for b in compiled.binds.values()):
+        raise TypeError("a default is computed in Python: give its value as a parameter, or use a session")
     columns = compiled._result_columns  # noqa: SLF001 # what SQLAlchemy itself reads rows by
-    processors = {
-        name: bind.type.dialect_impl(dialect).bind_processor(dialect) for name, bind in compiled.binds.items()
-    }
-    for column in columns:
-        converts = column.type.dialect_impl(dialect).result_processor
-        if not isinstance(column.type, AS_THE_DRIVER_GIVES) or converts(dialect, None) is not None:
-            return None
+    types = [column.type.dialect_impl(DIALECT) for column in columns]
+    if any(isinstance(type_, JSON) for type_ in types):
+        raise TypeError("a JSON column needs a session; keep JSON in text")
+    processors = tuple(type_.result_processor(DIALECT, _oid(type_)) for type_ in types)
     return CompiledStatement(
         compiled,
-        parameters=tuple((name, processors[name]) for name in compiled.positiontup or ()),
+        writes=not getattr(statement, "is_select", False) or any(cte.element.is_dml for cte in compiled.ctes or ()),
+        parameters=tuple(
+            (name, compiled.binds[name].type.dialect_impl(DIALECT).bind_processor(DIALECT))
+            for name in compiled.positiontup or ()
+            if name in compiled.binds
+        ),
         own_values={name: bind.effective_value for name, bind in compiled.binds.items() if not bind.required},
-        metadata=SimpleResultMetaData([column.keyname for column in columns]),
+        metadata=SimpleResultMetaData([column.keyname for column in columns]) if columns else None,
+        processors=processors if any(processors) else None,
     )

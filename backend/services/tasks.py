@@ -26,11 +26,11 @@ from sqlalchemy import (
     update,
 )
 from sqlmodel import SQLModel
-from sqlmodel.ext.asyncio.session import AsyncSession
 from uuid_utils.compat import uuid7
 
 from backend.errors import SameUser, TaskNotFound
 from backend.models.task import Task, TaskCreate, TaskPublic, TaskStats, TaskUpdate
+from backend.services.executor import Executor
 
 _tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
 _public = tuple(_tasks.c[name] for name in TaskPublic.__annotations__)
@@ -106,8 +106,8 @@ class TaskService:
     Every method is one statement. Besides what its docstring names, each raises `errors.DatabaseError`.
     """
 
-    def __init__(self, session: AsyncSession, user_id: str) -> None:
-        self._session = session
+    def __init__(self, executor: Executor, user_id: str) -> None:
+        self._executor = executor
         self._user_id = user_id
 
     async def list(
@@ -132,7 +132,7 @@ class TaskService:
             "created_at": now,
             "updated_at": now,
         }
-        return _the_task(await self._session.exec(_insert, params=values))
+        return _the_task(await self._executor.exec(_insert, params=values))
 
     async def update(self, task_id: UUID, patch: TaskUpdate) -> TaskPublic:
         """Change the fields that the patch names, and return the task. Raises `TaskNotFound`."""
@@ -176,7 +176,10 @@ class TaskService:
     async def _run(
         self, statement: Select[*tuple[Any, ...]] | Update | Delete, **parameters: Any
     ) -> Result[*tuple[Any, ...]]:
-        return await self._session.exec(statement, params=parameters | {"owner": self._user_id})  # type: ignore[arg-type] # SQLModel's overloads know no core Select
+        result: Result[*tuple[Any, ...]] = await self._executor.exec(
+            statement, params=parameters | {"owner": self._user_id}
+        )
+        return result
 
 
 def _now() -> datetime:

@@ -15,7 +15,7 @@ from sqlalchemy import Connection, inspect, text
 from sqlmodel import SQLModel
 
 from backend.db import migrations
-from backend.db.session import get_session, migrate
+from backend.db.session import migrate
 from backend.errors import DatabaseError, DatabaseUnavailable
 from tests.conftest import make_settings
 from tests.db.conftest import NewDatabase
@@ -52,9 +52,9 @@ async def test_a_second_time_changes_nothing(empty_url: str, open_database: NewD
     database = open_database(empty_url)
     values = "('owner', '0192f0c1-2345-7abc-8def-0123456789ab', 'kept', false, '2026-01-02', '2026-01-02')"
     columns = "user_id, id, title, completed, created_at, updated_at"
-    await get_session(database).exec(text(f"INSERT INTO tasks ({columns}) VALUES {values}"))
+    await database.executor.exec(text(f"INSERT INTO tasks ({columns}) VALUES {values}"))
     await look(empty_url, migrations.upgrade)
-    assert (await get_session(database).exec(text("SELECT title FROM tasks"))).scalars().all() == ["kept"]
+    assert (await database.executor.exec(text("SELECT title FROM tasks"))).scalars().all() == ["kept"]
     await database.close()
 
 

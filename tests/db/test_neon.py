@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from backend.db.connection import closed_connections
-from backend.db.session import Database, check_db_health, get_session
+from backend.db.session import Database, check_db_health
 from backend.errors import DatabaseUnavailable
 from backend.models.task import TaskCreate
 from backend.services.tasks import TaskService
@@ -73,7 +73,7 @@ async def test_the_tls_context_is_made_once_and_searches_no_authorities(
     monkeypatch.setattr(asyncpg, "connect", note)
     database = Database(make_settings(neon.url()))
     for _ in range(3):
-        await TaskService(get_session(database), "somebody").stats()
+        await TaskService(database.executor, "somebody").stats()
     await database.close()
     assert len(used) == 3
     assert len(set(map(id, used))) == 1
@@ -164,7 +164,7 @@ async def one_request(client: httpx.AsyncClient, name: str, ids: list[str], choo
 
 async def test_an_answer_does_not_wait_for_the_goodbye(neon: Neon) -> None:
     database = Database(make_settings(neon.url()))
-    service = TaskService(get_session(database), "somebody")
+    service = TaskService(database.executor, "somebody")
     await service.stats()
     assert len(neon.edge.open) >= 1  # the answer is here, and the connection is not closed yet
     await database.close()
@@ -173,8 +173,8 @@ async def test_an_answer_does_not_wait_for_the_goodbye(neon: Neon) -> None:
 async def test_a_connection_that_died_while_idle_is_not_used(neon: Neon) -> None:
     settings = make_settings(neon.url(), database_pool_size=3)
     database = Database(settings)
-    service = TaskService(get_session(database), "somebody")
-    await asyncio.gather(*(TaskService(get_session(database), "somebody").stats() for _ in range(3)))
+    service = TaskService(database.executor, "somebody")
+    await asyncio.gather(*(TaskService(database.executor, "somebody").stats() for _ in range(3)))
     neon.edge.cut_all()
     await asyncio.sleep(0)  # the sockets are closed now; the service's event loop has not been told
     await service.create(TaskCreate(title="a write: it is never tried twice"))
@@ -184,7 +184,7 @@ async def test_a_connection_that_died_while_idle_is_not_used(neon: Neon) -> None
 async def test_waking_up_is_waited_for(neon: Neon) -> None:
     neon.pgbouncer.kill()
     database = Database(make_settings(neon.url()))
-    writing = asyncio.create_task(TaskService(get_session(database), "somebody").create(TaskCreate(title="patient")))
+    writing = asyncio.create_task(TaskService(database.executor, "somebody").create(TaskCreate(title="patient")))
     before = neon.edge.connections
     async with asyncio.timeout(20):
         while neon.edge.connections < before + 2:  # it has tried, failed and tried again  # noqa: ASYNC110
@@ -199,7 +199,7 @@ async def test_a_wrong_password_is_refused_at_once(neon: Neon) -> None:
     database = Database(make_settings(url))
     before = neon.edge.connections
     with pytest.raises(DatabaseUnavailable):
-        await TaskService(get_session(database), "somebody").stats()
+        await TaskService(database.executor, "somebody").stats()
     assert neon.edge.connections == before + 1
     await database.close()
 
@@ -223,7 +223,7 @@ async def test_a_black_hole_does_not_make_callers_queue(neon: Neon) -> None:
         loop = asyncio.get_running_loop()
         started = loop.time()
         outcomes = await asyncio.gather(
-            *(TaskService(get_session(database), "somebody").stats() for _ in range(20)), return_exceptions=True
+            *(TaskService(database.executor, "somebody").stats() for _ in range(20)), return_exceptions=True
         )
         # No measure of speed: twenty callers behind one another would take twenty seconds.
         assert loop.time() - started < 10

@@ -5,34 +5,46 @@ import gc
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
+from datetime import date, time
 from decimal import Decimal
 from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import ColumnElement, Float, Integer, Numeric, bindparam, cast, insert, literal, null
+from sqlalchemy import (
+    JSON,
+    ColumnElement,
+    Date,
+    Enum,
+    Float,
+    Integer,
+    Numeric,
+    Time,
+    bindparam,
+    cast,
+    insert,
+    literal,
+    null,
+    text,
+    update,
+)
 from sqlalchemy import select as core_select
 from sqlalchemy.exc import StatementError
 from sqlmodel import select
-from sqlmodel.sql.expression import SelectOfScalar
 
 from backend.db.connection import DriverConnection, closed_connections
 from backend.db.pool import Pool
-from backend.db.session import check_db_health, get_session, get_session_context
+from backend.db.session import check_db_health
 from backend.db.statements import compile_statement
 from backend.db.url import PostgresURL, parse_database_url
 from backend.errors import DatabaseUnavailable
 from backend.models.task import Task
 from tests.conftest import make_settings
 from tests.db.conftest import NewDatabase
-from tests.db.test_session import proxied, remove, rename, row, tasks, titles
+from tests.db.test_executors import proxied, remove, rename, row, tasks, titles
 from tests.statements import recorded_connections
 
 PING = b"SELECT 1\0"
-
-
-def entities(owner: str) -> SelectOfScalar[Task]:
-    return select(Task).where(Task.user_id == owner)
 
 
 @pytest.fixture
@@ -47,13 +59,13 @@ async def make_pool(migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch)
     assert isinstance(url, PostgresURL)
     pools: list[Pool] = []
     taken: list[DriverConnection] = []
-    take = Pool.take
+    take = Pool.acquire
 
     async def take_and_remember(pool: Pool) -> DriverConnection:
         taken.append(await take(pool))
         return taken[-1]
 
-    monkeypatch.setattr(Pool, "take", take_and_remember)
+    monkeypatch.setattr(Pool, "acquire", take_and_remember)
 
     def make(size: int, **changes: Any) -> Pool:
         pools.append(Pool(url, make_settings(migrated_postgres_url, database_pool_size=size, **changes)))
@@ -70,53 +82,53 @@ async def make_pool(migrated_postgres_url: str, monkeypatch: pytest.MonkeyPatch)
 
 async def test_as_many_are_kept_as_may_be_and_the_last_is_used_first(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool(2)
-    first, second, third = await asyncio.gather(pool.take(), pool.take(), pool.take())
+    first, second, third = await asyncio.gather(pool.acquire(), pool.acquire(), pool.acquire())
     for connection in (first, second, third):
-        pool.give_back(connection)
-    assert [await pool.take(), await pool.take()] == [second, first]
-    assert await pool.take() is not third
+        pool.release(connection)
+    assert [await pool.acquire(), await pool.acquire()] == [second, first]
+    assert await pool.acquire() is not third
 
 
 async def test_without_a_size_nothing_is_kept(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool(0)
-    connection = await pool.take()
-    pool.give_back(connection)
-    assert await pool.take() is not connection
+    connection = await pool.acquire()
+    pool.release(connection)
+    assert await pool.acquire() is not connection
 
 
 async def test_a_connection_that_is_too_old_is_not_used_again(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool(1, database_pool_recycle=60)
-    connection = await pool.take()
-    pool.give_back(connection)
-    assert await pool.take() is connection
+    connection = await pool.acquire()
+    pool.release(connection)
+    assert await pool.acquire() is connection
     connection.opened_at -= 61
-    pool.give_back(connection)
-    assert await pool.take() is not connection
+    pool.release(connection)
+    assert await pool.acquire() is not connection
 
 
 async def test_an_error_of_the_statement_leaves_the_connection(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool(1)
-    connection = await pool.take()
+    connection = await pool.acquire()
     with pytest.raises(asyncpg.PostgresError) as error:
         await connection.execute("SELEKT 1")
-    pool.give_up(connection, error.value)
-    assert await pool.take() is connection
+    pool.discard(connection, error.value)
+    assert await pool.acquire() is connection
 
 
 async def test_a_connection_in_the_middle_of_something_is_not_used_again(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool(1)
-    connection = await pool.take()
-    pool.give_up(connection, asyncio.CancelledError())
-    assert await pool.take() is not connection
+    connection = await pool.acquire()
+    pool.discard(connection, asyncio.CancelledError())
+    assert await pool.acquire() is not connection
 
 
 async def test_one_that_is_lost_takes_the_idle_ones_with_it(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool(2)
-    lost, idle = await pool.take(), await pool.take()
-    pool.give_back(idle)
+    lost, idle = await pool.acquire(), await pool.acquire()
+    pool.release(idle)
     lost.terminate()
-    pool.give_up(lost, ConnectionResetError())
-    assert await pool.take() is not idle
+    pool.discard(lost, ConnectionResetError())
+    assert await pool.acquire() is not idle
 
 
 async def test_a_ping_finds_a_connection_that_only_looks_alive(
@@ -124,9 +136,9 @@ async def test_a_ping_finds_a_connection_that_only_looks_alive(
 ) -> None:
     async with proxied(migrated_postgres_url) as (proxy, url):
         database = open_database(url, database_pool_size=1, database_pool_pre_ping=True)
-        await get_session(database).exec(insert(tasks), params=row(owner))
+        await database.executor.exec(insert(tasks), params=row(owner))
         proxy.cut_before = PING
-        await get_session(database).exec(insert(tasks), params=row(owner))  # a write: it would not be repeated
+        await database.executor.exec(insert(tasks), params=row(owner))  # a write: it would not be repeated
         assert proxy.cut_before is None
         assert len(await titles(database, owner)) == 2
         await database.close()
@@ -144,26 +156,14 @@ async def test_without_a_ping_a_kept_connection_costs_no_round_trip_before_use(
         await database.close()
 
 
-async def test_statements_entities_and_transactions_share_the_connections(
-    migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection, owner: str
-) -> None:
-    url = f"{migrated_postgres_url}&application_name={owner}"
-    database = open_database(url, database_pool_size=1)
-    async with get_session_context(database) as session:
-        await session.exec(insert(tasks), params=row(owner))
-    await get_session(database).exec(insert(tasks), params=row(owner))
-    assert len((await get_session(database).exec(entities(owner))).all()) == 2
-    assert await server.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1", owner) == 1
-
-
 async def test_a_transaction_waits_for_its_turn_like_everybody(
     migrated_postgres_url: str, open_database: NewDatabase, owner: str
 ) -> None:
     database = open_database(
         migrated_postgres_url, database_pool_size=1, database_max_overflow=0, database_pool_timeout=0.05
     )
-    async with get_session_context(database) as session:
-        await session.exec(insert(tasks), params=row(owner))
+    async with database.executor.transaction() as within:
+        await within.exec(insert(tasks), params=row(owner))
         with pytest.raises(DatabaseUnavailable, match="pool"):
             await titles(database, owner)
     assert await titles(database, owner) == ["title"]
@@ -174,20 +174,11 @@ async def test_a_transaction_that_fails_leaves_a_clean_connection(
 ) -> None:
     database = open_database(migrated_postgres_url, database_pool_size=1, database_max_overflow=0)
     with pytest.raises(ZeroDivisionError):  # noqa: PT012 # it is the whole block that raises
-        async with get_session_context(database) as session:
-            await session.exec(insert(tasks), params=row(owner))
+        async with database.executor.transaction() as within:
+            await within.exec(insert(tasks), params=row(owner))
             raise ZeroDivisionError
-    await get_session(database).exec(insert(tasks), params=row(owner, "kept"))
+    await database.executor.exec(insert(tasks), params=row(owner, "kept"))
     assert await titles(database, owner) == ["kept"]
-
-
-async def test_sqlmodels_select_gives_entities_and_single_values(
-    migrated_url: str, open_database: NewDatabase, owner: str
-) -> None:
-    session = get_session(open_database(migrated_url))
-    await session.exec(insert(tasks), params=row(owner))
-    assert isinstance((await session.exec(entities(owner))).one(), Task)
-    assert (await session.exec(select(Task.title).where(Task.user_id == owner))).one() == "title"
 
 
 @pytest.mark.parametrize(
@@ -197,35 +188,63 @@ async def test_sqlmodels_select_gives_entities_and_single_values(
         pytest.param(cast(literal(1), Float) / 2, 0.5, id="Float"),
         pytest.param(literal("x"), "x", id="a value of its own"),
         pytest.param(null(), None, id="null"),
-        pytest.param(bindparam("called", callable_=lambda: 7, type_=Integer), 7, id="a value that is called for"),
+        pytest.param(literal(date(2026, 2, 28), Date), date(2026, 2, 28), id="Date"),
+        pytest.param(literal(time(12, 30), Time), time(12, 30), id="Time"),
+        pytest.param(literal("low", Enum("low", "high", native_enum=False)), "low", id="Enum"),
     ],
 )
 async def test_expressions_have_their_values(
     migrated_url: str, open_database: NewDatabase, expression: ColumnElement[Any], value: Any
 ) -> None:
-    session = get_session(open_database(migrated_url))
+    executor = open_database(migrated_url).executor
     for _ in range(2):
-        assert (await session.exec(core_select(expression))).scalar_one() == value
+        assert (await executor.exec(core_select(expression))).scalar_one() == value
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        pytest.param(select(Task), id="entities"),
+        pytest.param(core_select(literal({}, JSON)), id="JSON"),
+        pytest.param(core_select(bindparam("called", callable_=lambda: 7, type_=Integer)), id="a value from Python"),
+    ],
+)
+def test_what_only_a_session_can_run_is_refused(statement: Any) -> None:
+    with pytest.raises(TypeError, match="session"):
+        compile_statement(statement, ())
+
+
+@pytest.mark.parametrize(
+    ("statement", "writes"),
+    [
+        (core_select(literal(1)), False),
+        (core_select(update(tasks).values(title="x").returning(tasks.c.id).cte("changed").c.id), True),
+        (remove("nobody"), True),
+        (text("SELECT 1"), True),
+    ],
+)
+def test_what_may_be_run_twice_is_known(statement: Any, writes: bool) -> None:
+    assert compile_statement(statement, ()).writes is writes
 
 
 async def test_a_parameter_that_is_not_given_is_a_mistake(migrated_url: str, open_database: NewDatabase) -> None:
-    session = get_session(open_database(migrated_url))
+    executor = open_database(migrated_url).executor
     with pytest.raises((KeyError, StatementError)):
-        await session.exec(core_select(bindparam("missing", type_=Integer)))
+        await executor.exec(core_select(bindparam("missing", type_=Integer)))
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 async def test_a_list_of_values_is_as_long_as_it_is(
     count: int, migrated_url: str, open_database: NewDatabase, owner: str
 ) -> None:
-    session = get_session(open_database(migrated_url))
+    executor = open_database(migrated_url).executor
     rows = [row(owner) for _ in range(4)]
     for each in rows:
-        await session.exec(insert(tasks), params=each)
+        await executor.exec(insert(tasks), params=each)
     chosen = core_select(tasks.c.id).where(
         tasks.c.user_id == bindparam("owner"), tasks.c.id.in_(bindparam("ids", expanding=True))
     )
-    result = await session.exec(chosen, params={"owner": owner, "ids": [each["id"] for each in rows[:count]]})
+    result = await executor.exec(chosen, params={"owner": owner, "ids": [each["id"] for each in rows[:count]]})
     assert {found.id for found in result} == {each["id"] for each in rows[:count]}
 
 
@@ -239,10 +258,10 @@ async def test_a_probe_compiles_nothing_anew(migrated_postgres_url: str, open_da
 
 async def test_a_connection_is_given_back_once(make_pool: Callable[..., Pool]) -> None:
     pool = make_pool(2)
-    connection = await pool.take()
-    pool.give_back(connection)
+    connection = await pool.acquire()
+    pool.release(connection)
     with pytest.raises(KeyError):
-        pool.give_back(connection)
+        pool.release(connection)
 
 
 async def test_a_connection_that_was_used_once_is_gone_without_the_garbage_collector(
@@ -282,23 +301,13 @@ async def test_nobody_waits_for_ever_while_others_ask_again_at_once(
     await asyncio.gather(*greedy, return_exceptions=True)
 
 
-async def test_a_session_is_whole_when_more_is_asked_of_it(
-    migrated_url: str, open_database: NewDatabase, owner: str
-) -> None:
-    session = get_session(open_database(migrated_url))
-    session.add(Task(**row(owner)))
-    await session.commit()
-    assert (await session.get_one(Task, (owner, (await session.exec(entities(owner))).one().id))).title == "title"
-    await session.close()
-
-
 async def test_a_statement_says_how_many_rows_it_changed(
     migrated_url: str, open_database: NewDatabase, owner: str
 ) -> None:
-    session = get_session(open_database(migrated_url))
+    executor = open_database(migrated_url).executor
     for _ in range(3):
-        await session.exec(insert(tasks), params=row(owner))
-    result: Any = await session.exec(rename(owner))
+        await executor.exec(insert(tasks), params=row(owner))
+    result: Any = await executor.exec(rename(owner))
     assert result.rowcount == 3
-    result = await session.exec(remove("nobody"))
+    result = await executor.exec(remove("nobody"))
     assert result.rowcount == 0

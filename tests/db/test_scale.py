@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from backend.db.session import Database, create_db_and_tables, get_session
+from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
 from backend.models.task import TaskUpdate
 from backend.services.tasks import TaskService
@@ -60,7 +60,7 @@ class Recorder:
         self.statements = statements
 
     def service(self, user: str) -> TaskService:
-        return TaskService(get_session(self.database), user)
+        return TaskService(self.database.executor, user)
 
     async def plan(self) -> dict[str, Any]:
         """The plan of the last statement, carried out once more and undone."""

@@ -16,7 +16,7 @@ async def take_in_order(turns: Turns, count: int) -> tuple[list[int], list["asyn
     order: list[int] = []
 
     async def want(number: int) -> None:
-        await turns.take()
+        await turns.acquire()
         order.append(number)
         turns.release()
 
@@ -30,10 +30,10 @@ async def take_in_order(turns: Turns, count: int) -> tuple[list[int], list["asyn
 async def test_who_waits_longest_is_next_and_nobody_overtakes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", LONG / 2)
     turns = Turns(1, 1, LONG)
-    await turns.take()
+    await turns.acquire()
     order, waiting = await take_in_order(turns, 5)
     turns.release()
-    newcomer = asyncio.create_task(turns.take())  # asks in the moment when the turn has come back
+    newcomer = asyncio.create_task(turns.acquire())  # asks in the moment when the turn has come back
     await asyncio.gather(*waiting)
     assert order == [0, 1, 2, 3, 4]
     await newcomer
@@ -42,23 +42,23 @@ async def test_who_waits_longest_is_next_and_nobody_overtakes(monkeypatch: pytes
 async def test_overflow_is_for_those_who_have_waited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", LONG / 2)
     turns = Turns(1, 1, LONG)
-    await turns.take()
-    waiting = asyncio.create_task(turns.take())
+    await turns.acquire()
+    waiting = asyncio.create_task(turns.acquire())
     await asyncio.sleep(0)
     assert not waiting.done()
-    turns._be_patient(turns._waiting[0])
+    turns._add_overflow()
     await waiting
 
 
 async def test_who_is_patient_and_finds_the_overflow_full_is_next_for_any_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", 0.001)
     turns = Turns(1, 1, LONG)
-    await turns.take()
-    await turns.take()
-    patient = asyncio.create_task(turns.take())
+    await turns.acquire()
+    await turns.acquire()
+    patient = asyncio.create_task(turns.acquire())
     await asyncio.sleep(0.01)
     turns.release()
-    newcomer = asyncio.create_task(turns.take())
+    newcomer = asyncio.create_task(turns.acquire())
     await patient
     turns.release()
     await newcomer
@@ -69,26 +69,26 @@ async def test_a_turn_that_does_not_come_in_time_is_a_failure(overflow: int, mon
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", 0.001)
     turns = Turns(1, overflow, 0.02)
     for _ in range(1 + overflow):
-        await turns.take()
+        await turns.acquire()
     with pytest.raises(DatabaseUnavailable):
-        await turns.take()
+        await turns.acquire()
     turns.release()
-    await turns.take()
+    await turns.acquire()
 
 
 async def test_who_gives_up_waiting_keeps_no_turn() -> None:
     turns = Turns(1, 0, LONG)
-    await turns.take()
-    waiting = asyncio.create_task(turns.take())
+    await turns.acquire()
+    waiting = asyncio.create_task(turns.acquire())
     await asyncio.sleep(0)
     waiting.cancel()
     turns.release()  # in the same moment: the turn was given to the one that gives up
-    await turns.take()
+    await turns.acquire()
 
 
 async def test_who_gives_up_waiting_is_passed_over() -> None:
     turns = Turns(1, 0, LONG)
-    await turns.take()
+    await turns.acquire()
     order, waiting = await take_in_order(turns, 3)
     waiting[0].cancel()
     await asyncio.sleep(0)

@@ -6,7 +6,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
-from backend.db.session import Database, get_session
+from backend.db.session import Database
 from backend.errors import SameUser, TaskNotFound
 from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
 from backend.services.tasks import TaskService
@@ -16,7 +16,7 @@ from backend.services.tasks import TaskService
 def service_of(database: Database, user_id: Callable[[str], str]) -> Callable[[str], TaskService]:
     """A maker of services, one for each request; a name is the same user for as long as the test lasts."""
     names: dict[str, str] = {}
-    return lambda name: TaskService(get_session(database), names.setdefault(name, user_id(name)))
+    return lambda name: TaskService(database.executor, names.setdefault(name, user_id(name)))
 
 
 @pytest.fixture

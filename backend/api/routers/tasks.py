@@ -29,7 +29,6 @@ from backend.api.deps import (
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.problems import FieldError, Problem
 from backend.api.requests import StrictRoute
-from backend.db.session import get_session
 from backend.errors import SameUser, TokenInvalid
 from backend.models.task import TaskCreate, TaskPublic, TaskStats, TaskUpdate, drop_defaults
 from backend.services.tasks import TaskService
@@ -202,7 +201,7 @@ async def transfer_tasks(
     """Take over all tasks of another user whose token the caller has too: a guest who has signed up keeps the list."""
     try:
         giver = await verifier.verify(transfer.from_token)
-        moved = await TaskService(get_session(database), giver.user_id).transfer_to(caller.user_id)
+        moved = await TaskService(database.executor, giver.user_id).transfer_to(caller.user_id)
     except TokenInvalid:
         raise _refused_token("invalid_from_token", "is not a valid token") from None
     except SameUser:

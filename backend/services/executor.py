@@ -1,0 +1,32 @@
+"""What runs the services' statements: anything with SQLModel's `AsyncSession.exec`.
+
+`db/executors.py` has the two that requests use. A plain `AsyncSession` is one, too, so a script can use a service in a
+transaction of its own.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Protocol
+
+Params = Mapping[str, Any] | Sequence[Mapping[str, Any]]
+
+
+class Executor(Protocol):
+    """Runs one statement, and returns its rows as SQLAlchemy's `Result`."""
+
+    async def exec(self, statement: Any, *, params: Params | None = None) -> Any:
+        """Run a statement. `params` are its parameters by name, or a list of such for many rows."""
+
+
+@asynccontextmanager
+async def transaction(executor: Executor) -> AsyncIterator[Executor]:
+    """Run the block's statements in one transaction, committed at the end of the block, rolled back on an error.
+
+    A session has a transaction already, and whoever made the session commits it.
+    """
+    begin = getattr(executor, "transaction", None)
+    if begin is None:
+        yield executor
+        return
+    async with begin() as within:
+        yield within
