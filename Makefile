@@ -48,7 +48,7 @@ lock: ## Write requirements.lock anew, from the newest versions that pyproject.t
 	rm -rf .venv-lock
 
 clean: ## Remove the environment and all caches
-	rm -rf .venv tests/e2e/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf .venv tests/e2e/.venv tests/e2e/node_modules .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
 
 # An environment is made anew when what it is made from has changed. The editable install comes last and without
 # build isolation: its one build tool is pinned like everything else.

@@ -1,0 +1,30 @@
+import createClient from "openapi-fetch";
+import { API_URL, TOKEN, check, type Task } from "./checks.ts";
+import type { paths } from "./openapi-typescript/schema.d.ts";
+
+const api = createClient<paths>({ baseUrl: API_URL, headers: { Authorization: `Bearer ${TOKEN}` } });
+
+type Result<T> = { data?: T; error?: { code: string; detail: string }; response: Response };
+
+function outcome<T>({ data, error, response }: Result<T>) {
+  return { status: response.status, data, problem: error };
+}
+
+await check({
+  create: async (body) => outcome(await api.POST("/api/tasks", { body })),
+  active: async (limit) => outcome(await api.GET("/api/tasks", { params: { query: { completed: false, limit } } })),
+  async pages() {
+    const pages: Task[][] = [];
+    let cursor: string | undefined;
+    do {
+      const { data = [], response } = await api.GET("/api/tasks", { params: { query: { limit: 2, ...(cursor && { cursor }) } } });
+      pages.push(data);
+      cursor = response.headers.get("X-Next-Cursor") ?? undefined;
+    } while (cursor);
+    return pages;
+  },
+  get: async (id) => outcome(await api.GET("/api/tasks/{id}", { params: { path: { id } } })),
+  update: async (id, body, ifMatch) =>
+    outcome(await api.PATCH("/api/tasks/{id}", { params: { path: { id } }, body, headers: { "If-Match": ifMatch } })),
+  toggle: async (id) => outcome(await api.POST("/api/tasks/{id}/toggle", { params: { path: { id } } })),
+});

@@ -1,0 +1,103 @@
+"""What a frontend developer generates from the OpenAPI document compiles as it is, and works.
+
+Each client is made anew from the document, compiled strictly, and run once against the service.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from backend.auth.tokens import mint
+from backend.main import app
+from tests.conftest import SECRET, make_settings
+from tests.processes import SCRIPT, Server, serving
+
+HERE = Path(__file__).parent
+
+PYTHON_GENERATOR = "openapi-python-client==0.29.1"
+TYPESCRIPT = {
+    "openapi-fetch": "openapi-typescript openapi.json -o openapi-typescript/schema.d.ts",
+    "hey-api": "openapi-ts -i openapi.json -o hey-api -p @hey-api/client-fetch @hey-api/typescript @hey-api/sdk zod "
+    "@tanstack/react-query",
+    "orval": "orval --config orval.config.mjs",
+}
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("service")
+    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
+    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+        yield server
+
+
+@pytest.fixture
+def project(node: str, tmp_path: Path) -> Path:
+    """A frontend's folder, with the document and the packages."""
+    folder = tmp_path / "project"
+    shutil.copytree(HERE / "generators", folder)
+    (folder / "package.json").write_text('{"type": "module"}')
+    (folder / "node_modules").symlink_to(HERE / "node_modules")
+    (folder / "openapi.json").write_text(json.dumps(app.openapi()))
+    return folder
+
+
+def run(command: list[str], folder: Path, **environment: str) -> str:
+    result = subprocess.run(command, cwd=folder, env=os.environ | environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    return result.stdout + result.stderr
+
+
+def npx(command: str, folder: Path, **environment: str) -> str:
+    program, *arguments = command.split(" ")
+    return run([f"node_modules/.bin/{program}", *arguments], folder, **environment)
+
+
+def somebody(server: Server) -> dict[str, str]:
+    token = mint(make_settings("sqlite+aiosqlite://"), uuid.uuid4().hex, 3600)
+    return {"API_URL": server.url, "TOKEN": token}
+
+
+@pytest.mark.parametrize("tool", TYPESCRIPT)
+def test_a_generated_typescript_client_compiles_and_works(tool: str, node: str, project: Path, server: Server):
+    npx(TYPESCRIPT[tool], project)
+    for other in TYPESCRIPT.keys() - {tool}:
+        (project / f"{other}.ts").unlink()
+    npx("tsc -p .", project)
+    npx(f"esbuild {tool}.ts --bundle --platform=node --format=esm --outfile=main.mjs --log-level=error", project)
+    run([node, "main.mjs"], project, **somebody(server))
+
+
+@pytest.fixture
+def python() -> Path:
+    """Programs of an environment with the generator: its dependencies are not the service's, and would bind them."""
+    environment = HERE / ".venv" / PYTHON_GENERATOR
+    if not (environment / "bin" / "openapi-python-client").exists():
+        subprocess.run([sys.executable, "-m", "venv", environment], check=True)
+        install = [f"{environment}/bin/python", "-m", "pip", "install", "--quiet", PYTHON_GENERATOR]
+        outcome = subprocess.run(install, capture_output=True, text=True)
+        if outcome.returncode != 0:
+            pytest.skip(f"pip cannot install the generator: {outcome.stderr.strip()}")
+    return environment / "bin"
+
+
+def test_a_generated_python_client_passes_mypy_and_works(python: Path, project: Path, server: Server):
+    # Without the hooks, which are a formatter's: it "corrects" what the generator has typed.
+    (project / "python.yaml").write_text("post_hooks: []")
+    generate = "generate --path openapi.json --output-path tasks_api --meta none --config python.yaml"
+    run([f"{python}/openapi-python-client", *generate.split()], project)
+    mypy = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={python}/python"]
+    run([*mypy, "tasks_api", "python_client.py"], project)
+    run([f"{python}/python", "python_client.py"], project, **somebody(server))
+
+
+def test_the_linters_find_nothing(project: Path):
+    assert "Your API description is valid" in npx("redocly lint openapi.json", project)
+    assert "No results" in npx("spectral lint openapi.json --ruleset spectral.yaml --fail-severity hint", project)
