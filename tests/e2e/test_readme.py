@@ -1,0 +1,67 @@
+"""The documents' code is code: what people copy compiles, all of it together."""
+
+import json
+import re
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
+DOCUMENTS = ("README.md",)
+
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+NAME = re.compile(r"// ([\w/-]+\.tsx?)\n")
+
+NEXT = 'declare module "next/headers" {\n  export function headers(): Promise<Headers>;\n}\n'
+"""All of Next.js that the blocks use: the package itself is a hundred megabytes."""
+
+
+def texts() -> list[str]:
+    return [(ROOT / name).read_text() for name in DOCUMENTS]
+
+
+def blocks(wanted: str) -> list[str]:
+    return [block for text in texts() for language, block in BLOCK.findall(text) if language == wanted]
+
+
+def test_every_language_is_looked_at():
+    languages = {
+        found for name in DOCUMENTS if (ROOT / name).exists() for found, _ in BLOCK.findall((ROOT / name).read_text())
+    }
+    assert languages <= {"ts", "tsx", "js", "sh", "python", "json", "http", "text"}
+
+
+CHECKS: dict[str, Callable[[str], object]] = {
+    "sh": lambda text: subprocess.run(["bash", "-n"], input=text, text=True, check=True),
+    "python": lambda text: compile(text, "README.md", "exec"),
+    "json": json.loads,
+}
+
+
+@pytest.mark.parametrize("language", CHECKS)
+def test_a_block_can_be_read(language: str):
+    for text in blocks(language):
+        CHECKS[language](text)
+
+
+def test_what_is_typescript_compiles_strictly(node: str, tmp_path: Path):
+    """A block that begins with a comment of a file's name is that file, so that blocks can import each other."""
+    (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
+    (tmp_path / "package.json").write_text('{"type": "module"}')
+    (tmp_path / "next.d.ts").write_text(NEXT)
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "tasks.ts").write_text((ROOT / "backend/static/tasks.ts").read_text())
+    for language in ("ts", "tsx", "js"):
+        for number, text in enumerate(blocks(language)):
+            named = NAME.match(text)
+            (tmp_path / (named[1] if named else f"block-{number}.{language}")).write_text(text + "\nexport {};\n")
+    options = json.loads((HERE / "tsconfig.json").read_text())["compilerOptions"]
+    options |= {"types": ["node"], "jsx": "react-jsx", "allowJs": True, "noEmit": True, "skipLibCheck": True}
+    config = {"compilerOptions": options, "include": ["*", "lib"]}
+    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
+    compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
+    result = subprocess.run([node, compiler, "-p", "."], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
