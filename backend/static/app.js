@@ -260,6 +260,6 @@ if (given) {
 }
 addEventListener("online", sync);
 addEventListener("offline", sync);
-addEventListener("storage", () => replica && render());
+addEventListener("storage", ({ key }) => replica && (key?.endsWith("/copy") ? sync() : render())); // of another tab
 document.addEventListener("visibilitychange", () => document.hidden || sync());
 setInterval(() => document.hidden || sync(), EVERY);

@@ -97,12 +97,13 @@ export class Replica {
       });
       this.#save();
     }
+    const before = this.#checkpoint;
     for await (const { changes, checkpoint, anew } of this.#client.changes(this.#checkpoint)) {
       if (anew) this.#known.clear();
       for (const change of changes) change.deleted ? this.#known.delete(change.id) : this.#known.set(change.id, change);
       this.#checkpoint = checkpoint;
     }
-    this.#save();
+    if (this.#checkpoint !== before) this.#save();
   }
 
   #push(operations) {

@@ -18,9 +18,13 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from playwright.async_api import Browser, BrowserContext, async_playwright
 
+from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.main import create_app
+from tests.conftest import SECRET, make_settings
+from tests.processes import SCRIPT, Server, serving
 
 HERE = Path(__file__).parent
 INSTALL = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
@@ -43,6 +47,50 @@ def node() -> str:
             pytest.skip(f"npm cannot install the packages: {outcome.stderr.strip()}")
         shutil.copyfile(wanted, installed)
     return node
+
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+async def browser() -> AsyncIterator[Browser]:
+    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if chromium is None:
+        pytest.skip("needs Chromium")
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
+    context = await browser.new_context()
+    context.set_default_timeout(20_000)
+    yield context
+    await context.close()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service as a developer runs it, in a process of its own."""
+    folder = tmp_path_factory.mktemp("service")
+    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
+    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+        yield server
+
+
+def token_of(user_id: str) -> str:
+    """A token for a user of that service."""
+    return mint(make_settings("sqlite+aiosqlite://"), user_id, 3600)
 
 
 class BetterAuth:

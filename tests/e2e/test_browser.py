@@ -1,6 +1,5 @@
 """The page of this directory in a real browser: Better Auth at the page's origin, the API at another."""
 
-import shutil
 import socket
 import uuid
 from collections.abc import AsyncIterator, Iterator
@@ -8,21 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, Response, async_playwright, expect
+from playwright.async_api import BrowserContext, Page, Response, expect
 
 from backend.services.tasks import TaskService
 from tests.conftest import make_settings
 from tests.e2e.conftest import BetterAuth, running_better_auth, serving_app, url_of
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 FETCH = """async ([url, options]) => {
     const { token } = options.anonymous ? {} : await (await fetch("/api/auth/token")).json();
@@ -39,25 +28,6 @@ FETCH = """async ([url, options]) => {
     }
 }"""
 """A call of the API as any script of the page could make it; what it returns is what a browser lets a page see."""
-
-
-@pytest.fixture(scope="module")
-async def browser() -> AsyncIterator[Browser]:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("needs Chromium")
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
-        yield browser
-        await browser.close()
-
-
-@pytest.fixture
-async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
-    context = await browser.new_context()
-    context.set_default_timeout(20_000)
-    yield context
-    await context.close()
 
 
 @pytest.fixture(scope="module")

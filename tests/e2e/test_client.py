@@ -2,25 +2,13 @@
 
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from backend.auth.tokens import mint
-from tests.conftest import SECRET, make_settings
-from tests.processes import SCRIPT, Server, serving
+from tests.e2e.conftest import token_of
+from tests.processes import Server
 
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "backend" / "static"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("client")
-    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
-        yield server
 
 
 def compile_strictly(node: str, *arguments: str) -> None:
@@ -36,7 +24,7 @@ def test_the_compiled_client_is_what_its_source_says(node: str, tmp_path: Path):
 
 
 def test_the_client_keeps_what_it_promises(node: str, server: Server):
-    tokens = {name: mint(make_settings("sqlite+aiosqlite://"), name, 3600) for name in ("ALICE", "BOB")}
+    tokens = {name: token_of(name) for name in ("ALICE", "BOB")}
     environment = {**os.environ, **tokens, "API_URL": server.url}
     result = subprocess.run(
         [node, "--test", "client.test.mjs"], cwd=HERE, env=environment, capture_output=True, text=True

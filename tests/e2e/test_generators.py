@@ -9,15 +9,13 @@ import shutil
 import subprocess
 import sys
 import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from backend.auth.tokens import mint
 from backend.main import app
-from tests.conftest import SECRET, make_settings
-from tests.processes import SCRIPT, Server, serving
+from tests.e2e.conftest import token_of
+from tests.processes import Server
 
 HERE = Path(__file__).parent
 
@@ -28,14 +26,6 @@ TYPESCRIPT = {
     "@tanstack/react-query",
     "orval": "orval --config orval.config.mjs",
 }
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("service")
-    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
-        yield server
 
 
 @pytest.fixture
@@ -61,8 +51,7 @@ def npx(command: str, folder: Path, **environment: str) -> str:
 
 
 def somebody(server: Server) -> dict[str, str]:
-    token = mint(make_settings("sqlite+aiosqlite://"), uuid.uuid4().hex, 3600)
-    return {"API_URL": server.url, "TOKEN": token}
+    return {"API_URL": server.url, "TOKEN": token_of(uuid.uuid4().hex)}
 
 
 @pytest.mark.parametrize("tool", TYPESCRIPT)

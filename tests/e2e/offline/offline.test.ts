@@ -1,0 +1,122 @@
+// Two clients of each library edit offline and come back: they end with what the service has, and nothing is lost.
+import assert from "node:assert/strict";
+import { createServer, connect, type AddressInfo, type Server, type Socket } from "node:net";
+import { test } from "node:test";
+import { getRxStorageMemory } from "rxdb/plugins/storage-memory";
+import { TasksClient, uuid7, type Task } from "../../../backend/static/tasks.ts";
+import { tasksDatabase } from "./rxdb.ts";
+import { tasksCollection } from "./tanstack-db.ts";
+
+const { API_URL = "", TOKENS = "" } = process.env;
+const tokens = TOKENS.split(" ");
+
+const BLANK = {
+  description: null, completed: false, priority: null, due_date: null, due_time: null, remind_at: null, tags: [],
+  recurrence: null, position: 0, completed_at: null, created_at: "", updated_at: "", etag: "",
+};
+const task = (title: string): Task => ({ ...BLANK, id: uuid7(), title });
+
+/** A network of one client's own, that can be cut. */
+class Network {
+  #sockets = new Set<Socket>();
+  #server: Server = createServer((socket) => {
+    const { hostname, port } = new URL(API_URL);
+    const service = connect(Number(port), hostname);
+    for (const [one, other] of [[socket, service], [service, socket]] as const) {
+      this.#sockets.add(one.on("error", () => undefined).on("close", () => other.destroy()));
+      one.pipe(other);
+    }
+  });
+  #port = 0;
+
+  async mend(): Promise<string> {
+    await new Promise<void>((resolve) => this.#server.listen(this.#port, "127.0.0.1", resolve));
+    this.#port = (this.#server.address() as AddressInfo).port;
+    return `http://127.0.0.1:${this.#port}`;
+  }
+
+  cut(): void {
+    this.#server.close();
+    for (const socket of this.#sockets) socket.destroy();
+    this.#sockets.clear();
+  }
+}
+
+async function eventually(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
+  for (let attempt = 0; attempt < 600; attempt++) {
+    if (await condition()) return;
+    await new Promise((resolve) => setTimeout(resolve, 50));
+  }
+  assert.fail(what);
+}
+
+interface Copy {
+  titles(): Promise<string[]> | string[];
+  insert(task: Task): void;
+  update(id: string, change: (task: Task) => void): void;
+  remove(id: string): void;
+  close(): void;
+}
+
+const libraries: Record<string, (client: TasksClient) => Promise<Copy>> = {
+  async "TanStack DB"(client) {
+    const collection = tasksCollection(client, 100);
+    await collection.preload();
+    return {
+      titles: () => collection.toArray.map(({ title, completed }) => `${title} ${completed}`).sort(),
+      insert: (task) => collection.insert(task),
+      update: (id, change) => collection.update(id, change),
+      remove: (id) => collection.delete(id),
+      close: () => void collection.cleanup(),
+    };
+  },
+  async RxDB(client) {
+    const { database, tasks, replication } = await tasksDatabase(client, uuid7(), getRxStorageMemory(), 100);
+    await replication.awaitInitialReplication();
+    const timer = setInterval(() => replication.reSync(), 100);
+    return {
+      titles: async () => (await tasks.find().exec()).map(({ title, completed }) => `${title} ${completed}`).sort(),
+      insert: (task) => void tasks.insert(task),
+      update: async (id, change) => void (await tasks.findOne(id).exec())?.incrementalModify((task: Task) => (change(task), task)),
+      remove: async (id) => void (await tasks.findOne(id).exec())?.remove(),
+      close: () => (clearInterval(timer), void database.close()),
+    };
+  },
+};
+
+for (const [name, open] of Object.entries(libraries)) {
+  test(`two clients of ${name} edit offline and come back`, async () => {
+    const token = tokens.pop()!;
+    const service = new TasksClient(API_URL, async () => token);
+    const networks = [new Network(), new Network()] as const;
+    const urls = await Promise.all(networks.map((network) => network.mend()));
+    const copies = await Promise.all(urls.map((url) => open(new TasksClient(url, async () => token))));
+    const [one, two] = copies as [Copy, Copy];
+    const has = async (copy: Copy, titles: string[]) => JSON.stringify(await copy.titles()) === JSON.stringify(titles);
+
+    const [milk, bread, rent] = [task("Milk"), task("Bread"), task("Rent")];
+    for (const each of [milk, bread, rent]) one.insert(each);
+    await eventually(() => has(two, ["Bread false", "Milk false", "Rent false"]), "the second client has what the first made");
+
+    networks[0].cut();
+    networks[1].cut();
+    one.update(milk.id, (task) => (task.title = "Oat milk"));
+    two.update(milk.id, (task) => (task.completed = true)); // another field of the same task
+    one.insert(task("Eggs"));
+    two.insert(task("Salt"));
+    two.remove(bread.id);
+    await eventually(() => has(one, ["Bread false", "Eggs false", "Oat milk false", "Rent false"]), "the first shows its changes");
+    await eventually(() => has(two, ["Milk true", "Rent false", "Salt false"]), "the second shows its changes");
+    assert.deepEqual((await service.list()).tasks.map(({ title }) => title).sort(), ["Bread", "Milk", "Rent"]);
+
+    await networks[1].mend();
+    await networks[0].mend();
+    const merged = ["Eggs false", "Oat milk true", "Rent false", "Salt false"];
+    for (const copy of copies) await eventually(() => has(copy, merged), "both have what both did");
+    const stored = (await service.list()).tasks.map(({ title, completed }) => `${title} ${completed}`).sort();
+    assert.deepEqual(stored, merged);
+
+    for (const copy of copies) copy.close();
+    for (const network of networks) network.cut();
+  });
+}

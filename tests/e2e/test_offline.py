@@ -1,0 +1,31 @@
+"""The offline-first examples that people copy, against the service: two clients edit offline and come back."""
+
+import os
+import subprocess
+import uuid
+from pathlib import Path
+
+import pytest
+
+from backend.main import app
+from tests.e2e.conftest import HERE, token_of
+from tests.processes import Server
+
+pytestmark = pytest.mark.skipif("/api/tasks/batch" not in app.openapi()["paths"], reason="the service has no batch yet")
+
+
+def test_two_clients_edit_offline_and_come_back(node: str, server: Server, tmp_path: Path):
+    bundle = tmp_path / "offline.test.mjs"
+    bundling = ["--bundle", "--platform=node", "--format=esm", f"--outfile={bundle}", "--log-level=error"]
+    environment = {
+        **os.environ,
+        "API_URL": server.url,
+        "TOKENS": " ".join(token_of(uuid.uuid4().hex) for _ in range(2)),
+    }
+    for command in (
+        ["node_modules/.bin/tsc", "-p", "offline"],
+        ["node_modules/.bin/esbuild", "offline/offline.test.ts", *bundling],
+        [node, "--test-force-exit", "--test", str(bundle)],
+    ):
+        result = subprocess.run(command, cwd=HERE, env=environment, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr

@@ -1,0 +1,259 @@
+"""The development page in a real browser: what a person does there, with a pointer, with keys alone, and offline."""
+
+import asyncio
+import uuid
+
+import pytest
+from playwright.async_api import BrowserContext, Locator, Page, expect
+
+from backend.main import app
+from tests.e2e.conftest import HERE, token_of
+from tests.processes import Server
+
+pytestmark = pytest.mark.skipif("/api/tasks/batch" not in app.openapi()["paths"], reason="the service has no batch yet")
+
+
+@pytest.fixture
+def rows(page: Page) -> Locator:
+    return page.locator("#tasks li")
+
+
+@pytest.fixture
+async def page(context: BrowserContext, server: Server) -> Page:
+    """The page, with a user of the test's own signed in, as the address that `make run` prints does it."""
+    page = await open_page(context, server)
+    await sign_in(page, uuid.uuid4().hex)
+    return page
+
+
+async def open_page(context: BrowserContext, server: Server) -> Page:
+    page = await context.new_page()
+    failures: list[str] = []
+    page.on("pageerror", lambda error: failures.append(str(error)))
+    page.on("console", lambda message: failures.append(message.text) if "Content Security" in message.text else None)
+    page.on("request", lambda request: failures.append(request.url) if not request.url.startswith(server.url) else None)
+    context.on("close", lambda _: failures.clear())
+    page.failures = failures  # type: ignore[attr-defined] # what `no_failures` looks at
+    await page.goto(server.url)
+    return page
+
+
+def failures_of(page: Page) -> list[str]:
+    """What the page broke on, what its policy refused, and what it asked other hosts for."""
+    failures: list[str] = page.failures  # type: ignore[attr-defined]
+    return [each for each in failures if not each.startswith("data:")]
+
+
+async def sign_in(page: Page, user_id: str) -> None:
+    await page.get_by_label("Token").fill(token_of(user_id))
+    await page.get_by_role("button", name="Sign in").click()
+    await saved(page)
+
+
+async def saved(page: Page) -> None:
+    await expect(page.locator("#status")).to_contain_text("Everything is saved.")
+
+
+async def add(page: Page, *titles: str) -> None:
+    for title in titles:
+        await page.get_by_label("New task").fill(title)
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#tasks li").first.get_by_label("Title:")).to_have_value(title)
+
+
+async def titles(page: Page) -> list[str]:
+    found: list[str] = await page.locator("#tasks [name=title]").evaluate_all(
+        "fields => fields.map(({ value }) => value)"
+    )
+    return found
+
+
+async def violations(page: Page) -> list[str]:
+    await page.evaluate((HERE / "node_modules/axe-core/axe.min.js").read_text())
+    found: list[str] = await page.evaluate(
+        "async () => (await axe.run()).violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`)"
+    )
+    return found
+
+
+async def test_a_task_is_added_changed_completed_deleted_and_taken_back(page: Page, rows: Locator):
+    await add(page, "Buy milk", "Pay the rent <b>now</b>")
+    await rows.nth(1).get_by_label("Title:").fill("Buy bread")
+    await page.keyboard.press("Enter")
+    await rows.nth(1).get_by_label("Tags,").fill("home, shop ,")
+    await page.keyboard.press("Enter")
+    await rows.nth(0).get_by_label("Priority:").select_option("High")
+    await rows.nth(0).get_by_label("Due date:").fill("2020-01-02")
+    await expect(rows.nth(0).get_by_text("Overdue")).to_be_visible()
+    await expect(rows.nth(1).get_by_text("Overdue")).to_be_hidden()
+    await rows.nth(1).get_by_role("checkbox").check()
+    await saved(page)
+    await page.reload()
+    await saved(page)
+    assert await titles(page) == ["Pay the rent <b>now</b>", "Buy bread"]
+    await expect(rows.nth(1).get_by_label("Tags,")).to_have_value("home, shop")
+    await expect(rows.nth(1).get_by_role("checkbox")).to_be_checked()
+    await expect(rows.nth(0).get_by_label("Priority:")).to_have_value("high")
+    await expect(rows.nth(0).get_by_text("Overdue")).to_be_visible()
+    await rows.nth(0).get_by_label("Due date:").fill("")
+    await expect(rows.nth(0).get_by_text("Overdue")).to_be_hidden()
+
+    await rows.nth(0).get_by_role("button", name="Delete").click()
+    await saved(page)
+    await expect(rows).to_have_count(1)
+    await page.get_by_role("button", name="Undo").click()
+    await saved(page)
+    await page.reload()
+    await expect(rows).to_have_count(2)
+    assert failures_of(page) == []
+
+
+async def test_tasks_are_found_and_put_in_order(page: Page, rows: Locator):
+    await add(page, "Call the doctor", "Answer the letter", "Buy milk")
+    await rows.nth(0).get_by_label("Tags,").fill("shop")
+    await page.keyboard.press("Enter")
+    await rows.nth(1).get_by_label("Due date:").fill("2020-01-02")
+    await rows.nth(2).get_by_role("checkbox").check()
+    for name, value, found in (
+        ("search", "DOC the", ["Call the doctor"]),
+        ("search", "shop", ["Buy milk"]),
+        ("search", "none", []),
+        ("show", "done", ["Call the doctor"]),
+        ("show", "open", ["Buy milk", "Answer the letter"]),
+        ("show", "overdue", ["Answer the letter"]),
+        ("tag", "shop", ["Buy milk"]),
+        ("sort", "title", ["Answer the letter", "Buy milk", "Call the doctor"]),
+        ("sort", "due", ["Answer the letter", "Buy milk", "Call the doctor"]),
+        ("sort", "newest", ["Buy milk", "Answer the letter", "Call the doctor"]),
+    ):
+        field = page.locator(f"#filters [name={name}]")
+        await (field.fill(value) if name == "search" else field.select_option(value))
+        assert (name, value, await titles(page)) == (name, value, found)
+        first = {"search": "", "show": "all", "tag": "", "sort": "position"}[name]
+        await (field.fill(first) if name == "search" else field.select_option(first))
+
+
+async def test_the_order_is_changed_by_dragging_and_by_keys(page: Page, rows: Locator):
+    await add(page, "Three", "Two", "One")
+    await rows.nth(2).locator(".handle").drag_to(rows.nth(0), target_position={"x": 100, "y": 3})
+    assert await titles(page) == ["Three", "One", "Two"]
+    await saved(page)
+    await rows.nth(0).get_by_role("button", name="Move").focus()
+    await page.keyboard.press("ArrowDown")
+    await expect(page.locator("#spoken")).to_have_text("Moved to place 2 of 3.")
+    await page.keyboard.press("ArrowDown")  # the button still has the focus
+    assert await titles(page) == ["One", "Two", "Three"]
+    await saved(page)
+    await page.reload()
+    await saved(page)
+    assert await titles(page) == ["One", "Two", "Three"]
+
+
+async def test_everything_can_be_done_with_keys_alone(page: Page, rows: Locator):
+    await page.get_by_label("New task").focus()
+    await page.keyboard.type("Buy milk")
+    await page.keyboard.press("Enter")
+    await expect(rows).to_have_count(1)
+    for _ in range(7):  # over the button and the filters, to the task
+        await page.keyboard.press("Tab")
+    await page.keyboard.press("Space")
+    await expect(rows.get_by_role("checkbox")).to_be_checked()
+    delete = rows.get_by_role("button", name="Delete")
+    for _ in range(9):  # over the fields; a date has several
+        await page.keyboard.press("Tab")
+        if await delete.evaluate("button => button === document.activeElement"):
+            break
+    await page.keyboard.press("Enter")
+    await expect(rows).to_have_count(0)
+    await expect(page.get_by_label("New task")).to_be_focused()
+
+
+async def test_what_is_done_offline_is_there_and_is_sent_later(page: Page, rows: Locator, context: BrowserContext):
+    await add(page, "Buy milk", "Pay the rent")
+    await saved(page)
+    await context.set_offline(True)
+    await add(page, "Written offline")
+    await rows.nth(1).get_by_role("checkbox").check()
+    await rows.nth(2).get_by_role("button", name="Delete").click()
+    await rows.nth(1).locator(".handle").focus()
+    await page.keyboard.press("ArrowUp")
+    await expect(page.locator("#status")).to_contain_text("Offline. 4 of your changes wait to be sent.")
+    assert await titles(page) == ["Pay the rent", "Written offline"]
+    await context.set_offline(False)
+    await saved(page)
+    await page.evaluate("localStorage.clear()")  # what is there now is what the service has
+    await page.reload()
+    await saved(page)
+    assert await titles(page) == ["Pay the rent", "Written offline"]
+    await expect(rows.nth(0).get_by_role("checkbox")).to_be_checked()
+
+
+async def test_what_is_refused_is_said_and_shown_as_it_is(page: Page, rows: Locator):
+    await add(page, "Buy milk")
+    await saved(page)
+    await rows.get_by_label("Tags,").fill("x" * 51)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_contain_text("tags")
+    await expect(rows.get_by_label("Tags,")).to_have_value("")
+
+
+async def test_two_windows_of_one_user_agree(page: Page, context: BrowserContext, server: Server):
+    other = await open_page(context, server)
+    await other.evaluate("token => sessionStorage.setItem('token', token)", await page.evaluate("sessionStorage.token"))
+    await other.reload()
+    await add(page, "Buy milk")
+    await expect(other.locator("#tasks li")).to_have_count(1)
+    await add(other, "Buy bread")
+    await expect(page.locator("#tasks li")).to_have_count(2)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["", "with a response under way"])
+async def test_the_next_user_sees_nothing_of_the_one_before(page: Page, rows: Locator, late: bool, server: Server):
+    await add(page, "Ada's")
+    await saved(page)
+    if late:
+        held = asyncio.Event()
+        await page.route("**/api/tasks/changes*", lambda _route: held.set())
+        await page.evaluate("dispatchEvent(new Event('online'))")
+        await held.wait()
+    await page.get_by_role("button", name="Sign out").click()
+    assert "Ada's" not in await page.content()
+    assert await page.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
+    await page.unroute_all(behavior="ignoreErrors")
+    await sign_in(page, uuid.uuid4().hex)
+    await add(page, "Bob's")
+    await saved(page)
+    assert await titles(page) == ["Bob's"]
+
+
+async def test_a_token_that_is_no_good_is_refused_in_words(context: BrowserContext, server: Server):
+    page = await open_page(context, server)
+    for token in ("x", token_of("ada")[:-1]):
+        await page.get_by_label("Token").fill(token)
+        await page.get_by_role("button", name="Sign in").click()
+        await expect(page.get_by_role("alert")).to_contain_text(".")
+        await expect(page.get_by_label("Token")).to_be_visible()
+
+
+async def test_the_address_that_is_printed_signs_in_and_is_not_kept(context: BrowserContext, server: Server):
+    page = await context.new_page()
+    await page.goto(f"{server.url}/#token={token_of('dev-user')}")
+    await saved(page)
+    assert page.url == f"{server.url}/"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_everybody_can_use_it(page: Page, rows: Locator, context: BrowserContext, scheme: str, width: int):
+    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    await page.set_viewport_size({"width": width, "height": 800})
+    await add(page, "Buy milk", "Pay the rent", "Call the doctor")
+    await rows.nth(0).get_by_label("Due date:").fill("2020-01-02")
+    await rows.nth(1).get_by_role("checkbox").check()
+    await rows.nth(2).get_by_role("button", name="Delete").click()
+    assert await violations(page) == []
+    await page.get_by_role("button", name="Sign out").click()
+    await page.get_by_label("Token").fill("x")
+    await page.get_by_role("button", name="Sign in").click()
+    await expect(page.get_by_role("alert")).to_be_visible()
+    assert await violations(page) == []
