@@ -48,15 +48,16 @@ class DriverConnection(asyncpg.Connection):
         self.opened_at = time.monotonic()
         self._described: dict[str, PreparedStatement] = {}
 
-    async def prepare(self, query: str, **options: Any) -> PreparedStatement:
+    async def describe(self, query: str) -> PreparedStatement:
         """Return the statement with its types, which the server is asked for once.
 
-        It is no prepared statement of the server's: that is sent its text each time, and keeps nothing of it.
+        It is no prepared statement of the server's: that is sent its text each time, and keeps nothing of it. Sessions
+        do not use this: SQLAlchemy remembers statements in its own way.
         """
         if query not in self._described:
             if len(self._described) >= MAX_DESCRIBED:
                 self._described.clear()
-            self._described[query] = await super().prepare(query, **options)
+            self._described[query] = await self.prepare(query)
         return self._described[query]
 
     def forget(self) -> None:
@@ -70,8 +71,10 @@ class DriverConnection(asyncpg.Connection):
         An idle connection has nothing to read. Where there is something, it is the end of the stream or the server's
         notice of it, which the event loop has not handled yet.
         """
+        # A serverless platform may run each request on an event loop of its own.
+        foreign = self._loop is not asyncio.get_running_loop()
         # An aborted TLS connection has no socket any more, and is not yet said to be closed.
-        kept = None if self.is_closed() else self._transport.get_extra_info("socket")
+        kept = None if foreign or self.is_closed() else self._transport.get_extra_info("socket")
         if kept is None:
             return False
         with _Selector() as selector:
@@ -108,8 +111,8 @@ def connect_timeout(url: DatabaseURL, settings: Settings) -> float:
     return settings.database_connect_timeout if own is None else own
 
 
-async def _nothing() -> None:
-    return None
+async def _pause(seconds: float) -> None:
+    await asyncio.sleep(seconds)
 
 
 async def connect(
@@ -118,15 +121,16 @@ async def connect(
     *,
     command_timeout: float | None = None,
     retry: bool = True,
-    instead: Callable[[], Awaitable[DriverConnection | None]] = _nothing,
+    pause: Callable[[float], Awaitable[DriverConnection | None]] = _pause,
 ) -> DriverConnection:
     """Connect to PostgreSQL, trying again for as long as the connect timeout lasts where the server is not ready yet.
 
-    `instead` is asked before each new attempt for a connection that has come free meanwhile. Raises what asyncpg and
-    the operating system raise: at once for what will not pass, such as a wrong password, or where `retry` is false.
+    `pause` waits so many seconds before the next attempt; it may return a connection that has come free meanwhile.
+    Raises what asyncpg and the operating system raise: at once for what will not pass, such as a wrong password, or
+    where `retry` is false.
     """
     started = time.monotonic()
-    pause = RETRY_AFTER
+    retry_after = RETRY_AFTER
     failure: Exception | None = None
     try:
         async with asyncio.timeout(connect_timeout(url, settings)):
@@ -139,10 +143,10 @@ async def connect(
                     refused = isinstance(error, OSError) and time.monotonic() - started > REFUSED_PATIENCE
                     if not retry or refused or not is_transient(error):
                         raise
-                await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 # no secret
-                pause = min(2 * pause, MAX_RETRY_AFTER)
-                if (connection := await instead()) is not None:
-                    return connection
+                another = await pause(random.uniform(retry_after / 2, retry_after))  # noqa: S311 # no secret
+                if another is not None:
+                    return another
+                retry_after = min(2 * retry_after, MAX_RETRY_AFTER)
     except TimeoutError as error:
         error.args = (f"after {failure!r}",) if failure is not None else ()
         raise
@@ -150,7 +154,7 @@ async def connect(
 
 async def _connect_once(url: PostgresURL, command_timeout: float) -> DriverConnection:
     # `statement_cache_size=0` makes asyncpg send statements without names, which every PgBouncer in transaction mode
-    # can pass on. What would cost a second round trip each time, `DriverConnection.prepare` remembers.
+    # can pass on. What would cost a second round trip each time, `DriverConnection.describe` remembers.
     connection: DriverConnection = await asyncpg.connect(
         **url.connect_arguments(),
         command_timeout=command_timeout,

@@ -94,7 +94,7 @@ def _make_sqlite_engine(url: SQLiteURL, settings: Settings, **options: Any) -> A
 
         def make_file(*_arguments: Any) -> None:
             with contextlib.suppress(OSError):  # to connect will say it better
-                path.touch(mode=0o600)  # what users write is for nobody else on the machine
+                path.touch(mode=0o600, exist_ok=False)  # what users write is for nobody else on the machine
 
         event.listen(engine.sync_engine, "do_connect", make_file)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)

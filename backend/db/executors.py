@@ -9,24 +9,25 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
-from asyncpg.transaction import Transaction
 from sqlalchemy import Executable, Result, util
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from backend.db.connection import DriverConnection
 from backend.db.failures import DATABASE_FAILURES, is_repeatable, translated
-from backend.db.pool import Pool, Turns
-from backend.db.statements import CompiledStatement, compile_statement
+from backend.db.pool import Pool, Turns, can_be_kept
+from backend.db.statements import CompiledStatement, compile_statement, is_read
+from backend.errors import DatabaseError
 
 REPEAT_AFTER = 0.1
 """The longest pause, in seconds, before a statement is run once more."""
 
 Params = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Rows = Result[*tuple[Any, ...]]
+T = TypeVar("T")
 
 _BUFFERED = util.immutabledict({"prebuffer_rows": True})
 
@@ -55,7 +56,8 @@ class DatabaseExecutor(Protocol):
     def transaction(self) -> AbstractAsyncContextManager[TransactionExecutor]:
         """Run the block's statements in one transaction: committed when it ends well, rolled back when it does not.
 
-        Nothing is run twice. The commit without an answer is an `OutcomeUnknown` where something was written.
+        Nothing but BEGIN is run twice. Once a statement has failed nothing can be committed: going on raises
+        `RuntimeError`. A commit without a response is an `OutcomeUnknown` where something was written.
         """
 
 
@@ -64,6 +66,44 @@ class _Sent:
 
     connected = False
     write = False
+
+
+class _Transaction:
+    """The statements of one transaction. Where one has failed, none is run any more, and none is kept."""
+
+    def __init__(self) -> None:
+        self.sent = _Sent()
+        self.commits_a_write = False
+        self._failed = False
+
+    async def exec(self, statement: Executable, *, params: Params | None = None) -> Rows:
+        """Run a statement."""
+        self._check()
+        try:
+            with translated():
+                return await self._run(statement, params)
+        except BaseException:
+            self._failed = True
+            raise
+
+    async def commit(self) -> None:
+        self._check()
+        self.commits_a_write = self.sent.write
+        with translated(self.may_have_run):
+            await self._commit()
+
+    def may_have_run(self) -> bool:
+        return self.commits_a_write
+
+    def _check(self) -> None:
+        if self._failed:  # PostgreSQL would answer COMMIT with a silent ROLLBACK, SQLite would keep the others
+            raise RuntimeError("a statement of this transaction has failed, which is the end of it")
+
+    async def _run(self, statement: Executable, params: Params | None) -> Rows:
+        raise NotImplementedError
+
+    async def _commit(self) -> None:
+        raise NotImplementedError
 
 
 @asynccontextmanager
@@ -79,7 +119,7 @@ async def _deadline(seconds: float, *, may_have_run: Callable[[], bool]) -> Asyn
             raise error from None
 
 
-async def _repeated(run: Callable[[_Sent], Awaitable[Rows]], *, deadline: float, retry: bool) -> Rows:
+async def _repeated(run: Callable[[_Sent], Awaitable[T]], *, deadline: float, retry: bool = True) -> T:
     """Run a statement, and once more where that is safe and may help."""
     sent = _Sent()
     with translated(may_have_run=lambda: sent.write):
@@ -121,72 +161,62 @@ class PostgresExecutor:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[TransactionExecutor]:
-        """Run several statements: see `DatabaseExecutor`. BEGIN costs a round trip, with the first of them."""
+        """Run several statements: see `DatabaseExecutor`. BEGIN and COMMIT cost a round trip each."""
         within = _PostgresTransaction()
-        async with _deadline(self._deadline, may_have_run=lambda: within.commits_a_write):
-            with translated():
-                connection = within.connection = await self._pool.acquire()
+        async with _deadline(self._deadline, may_have_run=within.may_have_run):
+            connection = within.connection = await _repeated(self._begin, deadline=self._deadline)
             try:
                 yield within
-                with translated(may_have_run=lambda: within.commits_a_write):
-                    await within.commit()
+                await within.commit()
             except BaseException as error:
-                if await within.was_rolled_back(error):
-                    connection.forget()
-                    self._pool.release(connection)
-                else:
-                    self._pool.discard(connection, error.__cause__ or error)
+                await self._roll_back(connection, error)
                 raise
             self._pool.release(connection)
 
+    async def _begin(self, sent: _Sent) -> DriverConnection:
+        connection = await self._pool.acquire()
+        sent.connected = True
+        try:
+            await connection.execute("BEGIN")
+        except BaseException as error:
+            self._pool.discard(connection, error)
+            raise
+        return connection
 
-class _PostgresTransaction:
-    """The statements of one transaction, on its connection."""
+    async def _roll_back(self, connection: DriverConnection, error: BaseException) -> None:
+        """Give the connection back. It is kept where the error was of one statement, or none of the database's."""
+        if isinstance(error, DatabaseError | IntegrityError) and error.__cause__ is not None:
+            error = error.__cause__
+        try:
+            if can_be_kept(connection, error) and connection.is_in_transaction():
+                await connection.execute("ROLLBACK")
+        except DATABASE_FAILURES as another:
+            error = another
+        finally:
+            self._pool.discard(connection, error)  # which closes it where it still is in the transaction
 
+
+class _PostgresTransaction(_Transaction):
     connection: DriverConnection
 
-    def __init__(self) -> None:
-        self._transaction: Transaction | None = None
-        self._wrote = False
-        self.commits_a_write = False
+    async def _run(self, statement: Executable, params: Params | None) -> Rows:
+        return await _run(self.connection, _compiled(statement, params), params, self.sent)
 
-    async def exec(self, statement: Executable, *, params: Params | None = None) -> Rows:
-        """Run a statement."""
-        compiled = _compiled(statement, params)
-        with translated():
-            if self._transaction is None:
-                self._transaction = self.connection.transaction()
-                await self._transaction.start()
-            self._wrote = self._wrote or compiled.writes
-            return await _run(self.connection, compiled, params, _Sent())
-
-    async def commit(self) -> None:
-        self.commits_a_write = self._wrote
-        if self._transaction is not None:
-            await self._transaction.commit()
-
-    async def was_rolled_back(self, error: BaseException) -> bool:
-        """Roll back after an error; tell whether that went well, so that the connection can be used again."""
-        interrupted = isinstance(error, asyncio.CancelledError | TimeoutError)
-        if interrupted or self.commits_a_write or self.connection.is_closed():
-            return False
-        try:
-            if self._transaction is not None:
-                await self._transaction.rollback()
-        except DATABASE_FAILURES:
-            return False
-        return True
+    async def _commit(self) -> None:
+        await self.connection.execute("COMMIT")
 
 
 async def _run(connection: DriverConnection, compiled: CompiledStatement, params: Params | None, sent: _Sent) -> Rows:
     rows = params if isinstance(params, Sequence) else (params or {},)
     forms = [compiled.driver_form(values) for values in rows]
-    prepared = await connection.prepare(forms[0][0])
-    sent.write = compiled.writes
-    if len(forms) > 1:
-        await prepared.executemany([arguments for _, arguments in forms])
-        return compiled.result([], prepared)
-    return compiled.result(await prepared.fetch(*forms[0][1]), prepared)
+    described = await connection.describe(forms[0][0])
+    sent.write = sent.write or compiled.writes
+    if len(forms) == 1:
+        return compiled.result(await described.fetch(*forms[0][1]), described)
+    if compiled.metadata is not None:
+        raise TypeError("asyncpg returns no rows for a list of parameters: use insert().values([...])")
+    await described.executemany([arguments for _, arguments in forms])
+    return compiled.result([], described)
 
 
 def _compiled(statement: Executable, params: Params | None) -> CompiledStatement:
@@ -208,7 +238,10 @@ class SQLiteExecutor:
 
     async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
         """Run one statement: see `DatabaseExecutor`."""
-        writes = not getattr(statement, "is_select", False)
+        if isinstance(params, Sequence) and len(params) > 1:  # all rows or none; in autocommit each would be committed
+            async with self.transaction() as within:
+                return await within.exec(statement, params=params)
+        writes = not is_read(statement)
 
         def run_by_sqlalchemy(sent: _Sent) -> Rows:
             with self._engine.sync_engine.connect() as connection:
@@ -228,30 +261,29 @@ class SQLiteExecutor:
     async def transaction(self) -> AsyncIterator[TransactionExecutor]:
         """Run several statements: see `DatabaseExecutor`. The file is locked for writing from the beginning."""
         await self._turns.acquire()
+        within = _SQLiteTransaction()
         try:
-            async with _deadline(self._deadline, may_have_run=lambda: False), AsyncExitStack() as stack:
+            async with _deadline(self._deadline, may_have_run=within.may_have_run), AsyncExitStack() as stack:
                 with translated():
-                    connection = await stack.enter_async_context(self._engine.connect())
+                    connection = within.connection = await stack.enter_async_context(self._engine.connect())
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two that read first could both fail
                 try:
-                    yield _SQLiteTransaction(connection)
-                    with translated():
-                        await connection.exec_driver_sql("COMMIT")
+                    yield within
+                    await within.commit()
                 except BaseException:
-                    with suppress(SQLAlchemyError):  # some errors have rolled it back already
-                        await asyncio.shield(connection.exec_driver_sql("ROLLBACK"))
+                    with suppress(SQLAlchemyError):  # it may be rolled back, or closed, by now
+                        await connection.exec_driver_sql("ROLLBACK")
                     raise
         finally:
             self._turns.release()
 
 
-class _SQLiteTransaction:
-    """The statements of one transaction, on its connection."""
+class _SQLiteTransaction(_Transaction):
+    connection: AsyncConnection
 
-    def __init__(self, connection: AsyncConnection) -> None:
-        self._connection = connection
+    async def _run(self, statement: Executable, params: Params | None) -> Rows:
+        self.sent.write = self.sent.write or not is_read(statement)
+        return await self.connection.execute(statement, params, execution_options=_BUFFERED)
 
-    async def exec(self, statement: Executable, *, params: Params | None = None) -> Rows:
-        """Run a statement."""
-        with translated():
-            return await self._connection.execute(statement, params, execution_options=_BUFFERED)
+    async def _commit(self) -> None:
+        await self.connection.exec_driver_sql("COMMIT")

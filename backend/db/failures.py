@@ -23,8 +23,8 @@ DATABASE_FAILURES = (OSError, SQLAlchemyError, *_DRIVER_FAILURES)
 """Whatever a statement can raise for the database's sake: DNS, TCP, TLS and time limits are all OSErrors."""
 
 _CONNECTION_LOST = ("08", "57P", "XX", "40003")
-_ROLLED_BACK = ("40000", "40001", "40002", "40P01")  # deadlock, serialization failure
-_UNAVAILABLE = ("25006", "28", "3D000", "53", "55", "57014", "58")
+_ROLLED_BACK = ("25006", "40000", "40001", "40002", "40P01")  # read-only server, deadlock, serialization failure
+_UNAVAILABLE = ("28", "3D000", "53", "55", "57014", "58")
 _REFUSED = ("42501",)  # a right is missing: no waiting helps
 _NOT_MIGRATED = ("42P01", "42703", "42804", "42883", "3F000")  # a table, column, type or function
 _SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")

@@ -1,6 +1,7 @@
 """The pool: connections that are kept for the next statement, and a queue of those who want one."""
 
 import asyncio
+import contextlib
 import time
 
 import asyncpg
@@ -9,7 +10,7 @@ from backend.config import Settings
 from backend.db.connection import DriverConnection, connect
 from backend.db.failures import DATABASE_FAILURES, NOT_SENT, is_failover
 from backend.db.url import PostgresURL
-from backend.errors import DatabaseUnavailable
+from backend.errors import DatabaseUnavailable, TodoError
 
 OVERFLOW_AFTER = 0.05
 """Seconds for which a request waits for a kept connection before it opens one of the overflow."""
@@ -58,6 +59,14 @@ class Turns:
             self._turns.release()
 
 
+def can_be_kept(connection: DriverConnection, error: BaseException) -> bool:
+    """Tell whether a connection is of use after an error: the error was of one statement, or none of the database's."""
+    of_the_connection = isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)
+    return (
+        isinstance(error, Exception) and not of_the_connection and not is_failover(error) and not connection.is_closed()
+    )
+
+
 class Pool:
     """Connections to one database. `DATABASE_POOL_SIZE` of them are kept; where that is 0, each is used once.
 
@@ -74,6 +83,7 @@ class Pool:
         )
         self._idle: list[DriverConnection] = []
         self._in_use: set[DriverConnection] = set()
+        self._came_back = asyncio.Event()
 
     async def acquire(self, *, retry: bool = True) -> DriverConnection:
         """Return a connection that nobody else has: one that was kept and is alive, or a new one.
@@ -85,7 +95,7 @@ class Pool:
             await self._turns.acquire()
         try:
             connection = await self._next_idle() or await connect(
-                self._url, self._settings, retry=retry, instead=self._next_idle
+                self._url, self._settings, retry=retry, pause=self._pause
             )
         except BaseException:
             self._end_turn()
@@ -99,28 +109,28 @@ class Pool:
         So one of the overflow stays as long as it is needed: opening it anew for each statement would cost more than
         the wait that it was opened for.
         """
-        self._take_back(connection)
-        if len(self._idle) < self._size:
-            self._idle.append(connection)
-        else:
+        self._in_use.remove(connection)  # raises where it was given back before: two must never have the same one
+        if connection.is_closed() or connection.is_in_transaction() or len(self._idle) >= self._size:
             connection.close_soon()
+        else:
+            self._idle.append(connection)
+            self._came_back.set()  # before the turn ends: those who could not connect have waited longer
+            self._came_back.clear()
+        self._end_turn()
 
-    def discard(self, connection: DriverConnection, error: BaseException | None = None) -> None:
-        """Give a connection back after an error. It is kept only if the error was the statement's own."""
-        lost = connection.is_closed() or NOT_SENT in str(error)
-        ended = lost or isinstance(error, TimeoutError) or is_failover(error)
-        if not ended and isinstance(error, asyncpg.PostgresError) and not connection.is_in_transaction():
-            connection.forget()
+    def discard(self, connection: DriverConnection, error: BaseException) -> None:
+        """Give a connection back after an error. It is kept only if the error says nothing about the connection."""
+        if can_be_kept(connection, error) and not connection.is_in_transaction():
+            if not isinstance(error, TodoError):
+                connection.forget()
             self.release(connection)
             return
-        self._take_back(connection)
+        self._in_use.remove(connection)
+        lost = connection.is_closed() or NOT_SENT in str(error)
         connection.close_soon()
-        if ended:
-            self._close_idle()  # what has ended this one will have ended those that were opened before it as well
-
-    def _take_back(self, connection: DriverConnection) -> None:
-        self._in_use.remove(connection)  # raises where it was given back before: two must never have the same one
         self._end_turn()
+        if lost or isinstance(error, TimeoutError) or is_failover(error):
+            self._close_idle()  # what has ended this one will have ended those that were opened before it as well
 
     def _end_turn(self) -> None:
         if self._turns is not None:
@@ -142,6 +152,16 @@ class Pool:
             if young and connection.is_alive and await self._answers(connection):
                 return connection
             connection.close_soon()
+        return None
+
+    async def _pause(self, seconds: float) -> DriverConnection | None:
+        """Wait before connecting is tried again, at most until a kept connection has come back, and return that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while True:
+                    await self._came_back.wait()
+                    if (connection := await self._next_idle()) is not None:
+                        return connection
         return None
 
     async def _answers(self, connection: DriverConnection) -> bool:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from asyncpg.prepared_stmt import PreparedStatement
-from sqlalchemy import JSON, Executable, Float, IteratorResult, Numeric
+from sqlalchemy import CompoundSelect, Executable, Float, IteratorResult, Numeric, Select
 from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 from sqlalchemy.engine.result import SimpleResultMetaData
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -26,6 +26,7 @@ MAX_KEPT = 512
 
 DIALECT = PGDialect_asyncpg()  # type: ignore[no-untyped-call] # SQLAlchemy has not typed it
 DIALECT._backslash_escapes = False  # noqa: SLF001 # what it would ask a server of this century
+DIALECT.supports_native_json_deserialization = False  # SQLAlchemy gives its connections a codec; the pool's have none
 
 Process = Callable[[Any], Any] | None
 """What makes of a value what the driver takes, or of the driver's value what the column's type promises."""
@@ -93,19 +94,25 @@ def _processed(parameters: Iterable[tuple[str, Process]], values: Mapping[str, A
     return [process(values[name]) if process else values[name] for name, process in parameters]
 
 
-def _oid(type_: TypeEngine[Any]) -> int | None:
-    """Return the number of the type on the wire where SQLAlchemy's processors ask for it: for numbers alone."""
-    if isinstance(type_, Float):
-        return _FLOAT8
-    return _NUMERIC if isinstance(type_, Numeric) else None
+def is_read(statement: Any) -> bool:
+    """Tell whether a statement, its CTEs apart, does nothing but read. A text may hold anything.
+
+    A function that writes is not recognized: call it in an INSERT, UPDATE or DELETE, or not at all.
+    """
+    return isinstance(statement, Select | CompoundSelect)
+
+
+def _result_processor(type_: TypeEngine[Any]) -> Process:
+    # Processors of numbers, and they alone, ask for the number of the type on the wire.
+    oid = _FLOAT8 if isinstance(type_, Float) else _NUMERIC if isinstance(type_, Numeric) else None
+    return type_.result_processor(DIALECT, oid)
 
 
 @functools.lru_cache(maxsize=MAX_KEPT)
 def compile_statement(statement: Executable, names: tuple[str, ...]) -> CompiledStatement:
     """Compile a statement with parameters of these names.
 
-    Raises `TypeError` for what only SQLAlchemy can run, in a session: entities, defaults that Python computes, JSON
-    columns, whose codec asyncpg would need on each connection.
+    Raises `TypeError` for what only SQLAlchemy can run, in a session: entities, and defaults that Python computes.
     """
     if isinstance(statement, SQLModelSelect | SelectOfScalar):
         raise TypeError("SQLModel's select loads entities: run it in a session, or select columns with SQLAlchemy's")
@@ -115,13 +122,10 @@ def compile_statement(statement: Executable, names: tuple[str, ...]) -> Compiled
     if compiled.prefetch or compiled.literal_execute_params or any(b.callable for b in compiled.binds.values()):
         raise TypeError("a default is computed in Python: give its value as a parameter, or use a session")
     columns = compiled._result_columns  # noqa: SLF001 # what SQLAlchemy itself reads rows by
-    types = [column.type.dialect_impl(DIALECT) for column in columns]
-    if any(isinstance(type_, JSON) for type_ in types):
-        raise TypeError("a JSON column needs a session; keep JSON in text")
-    processors = tuple(type_.result_processor(DIALECT, _oid(type_)) for type_ in types)
+    processors = tuple(_result_processor(column.type.dialect_impl(DIALECT)) for column in columns)
     return CompiledStatement(
         compiled,
-        writes=not getattr(statement, "is_select", False) or any(cte.element.is_dml for cte in compiled.ctes or ()),
+        writes=not all(map(is_read, (statement, *(cte.element for cte in compiled.ctes or ())))),
         parameters=tuple(
             (name, compiled.binds[name].type.dialect_impl(DIALECT).bind_processor(DIALECT))
             for name in compiled.positiontup or ()

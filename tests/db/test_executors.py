@@ -1,6 +1,7 @@
 """The executors: what is committed when, what a failure is called, and that nothing waits or lingers."""
 
 import asyncio
+import gc
 import socket
 import threading
 import uuid
@@ -13,11 +14,12 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Delete, Select, Update, delete, insert, select, text, update
+from sqlalchemy import Delete, Select, Update, delete, insert, literal_column, select, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
 from backend.config import ConfigurationError
+from backend.db import connection as connection_module
 from backend.db.session import (
     Database,
     check_db_health,
@@ -31,6 +33,7 @@ from backend.errors import (
     DatabaseRefused,
     DatabaseUnavailable,
     OutcomeUnknown,
+    TaskNotFound,
 )
 from backend.models.task import Task
 from tests.conftest import make_settings, new_postgres_database
@@ -80,6 +83,15 @@ async def until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
             return value
         await asyncio.sleep(0.01)
     raise AssertionError(what)
+
+
+async def until_async(condition: Callable[[], bool], what: str) -> None:
+    """Wait until a condition of this process holds."""
+
+    async def holds() -> bool:
+        return condition()
+
+    await until(holds, what)
 
 
 async def until_running(server: asyncpg.Connection, query: str) -> int:
@@ -201,6 +213,75 @@ async def test_an_error_of_the_block_that_is_not_the_databases_is_not_translated
     with pytest.raises(FileNotFoundError):
         async with open_database(migrated_url).executor.transaction():
             raise FileNotFoundError
+
+
+async def test_where_a_statement_has_failed_the_whole_transaction_has(
+    migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    # PostgreSQL answers such a COMMIT with ROLLBACK and no error; SQLite would keep the other statements.
+    database = open_database(migrated_url)
+    for go_on in (False, True):
+        with pytest.raises(RuntimeError, match="has failed"):  # noqa: PT012 # it is the whole block that raises
+            async with database.executor.transaction() as within:
+                await within.exec(insert(tasks), params=row(owner))
+                with pytest.raises(IntegrityError):
+                    await within.exec(insert(tasks), params=row(owner, ""))
+                if go_on:
+                    await within.exec(of(owner))
+    assert await titles(database, owner) == []
+
+
+async def test_an_error_of_the_block_costs_no_connection(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    database = open_database(migrated_postgres_url, database_pool_size=1)
+    pids = set()
+    for _ in range(3):
+        with pytest.raises(TaskNotFound):  # noqa: PT012 # it is the whole block that raises
+            async with database.executor.transaction() as within:
+                pids.add((await within.exec(text("SELECT pg_backend_pid()"))).scalar_one())
+                await within.exec(insert(tasks), params=row(owner))
+                raise TaskNotFound
+    assert len(pids) == 1
+    assert await titles(database, owner) == []
+
+
+async def test_a_transaction_whose_rollback_is_interrupted_leaves_nothing(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    async with proxied(migrated_postgres_url) as (proxy, url):
+        database = open_database(url, database_pool_size=1, database_max_overflow=0)
+        in_block = asyncio.Event()
+
+        async def fail() -> None:
+            async with database.executor.transaction() as within:
+                await within.exec(insert(tasks), params=row(owner))
+                proxy.flowing.clear()  # the server hears no more of it
+                in_block.set()
+                raise LookupError
+
+        caller = asyncio.create_task(fail())
+        await in_block.wait()
+        await asyncio.sleep(0)
+        caller.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await caller
+        proxy.flowing.set()
+        assert await titles(database, owner) == []
+        await database.close()
+
+
+async def test_a_transaction_begins_on_another_connection_where_the_first_was_dead(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    async with proxied(migrated_postgres_url) as (proxy, url):
+        database = open_database(url, database_pool_size=1)
+        proxy.cut_before = b"BEGIN"
+        async with database.executor.transaction() as within:
+            await within.exec(insert(tasks), params=row(owner))
+        assert proxy.cut_before is None
+        assert await titles(database, owner) == ["title"]
+        await database.close()
 
 
 REFUSE_AT_COMMIT = (
@@ -365,14 +446,14 @@ async def test_a_write_that_was_lost_before_it_was_sent_is_written_once(
         await database.close()
 
 
-WAITING_READ = "SELECT pg_advisory_xact_lock(7)::text || 'read'"
+WAITING_READ = "pg_advisory_xact_lock(7)::text || 'read'"
 
 
 async def test_a_read_whose_connection_dies_is_run_once_more(
     migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection
 ) -> None:
     await server.execute("SELECT pg_advisory_lock(7)")
-    statement = text(WAITING_READ).columns()
+    statement: Select[Any] = select(literal_column(WAITING_READ))
     read = asyncio.create_task(open_database(migrated_postgres_url).executor.exec(statement))
     await server.execute("SELECT pg_terminate_backend($1)", await until_running(server, WAITING_READ))
     await server.execute("SELECT pg_advisory_unlock(7)")
@@ -383,7 +464,7 @@ async def test_a_read_whose_connection_dies_twice_is_unavailable(
     migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection
 ) -> None:
     await server.execute("SELECT pg_advisory_lock(7)")
-    statement = text(WAITING_READ).columns()
+    statement: Select[Any] = select(literal_column(WAITING_READ))
     read = asyncio.create_task(open_database(migrated_postgres_url).executor.exec(statement))
     for _ in range(2):
         await server.execute("SELECT pg_terminate_backend($1)", await until_running(server, WAITING_READ))
@@ -629,6 +710,60 @@ async def test_a_transaction_whose_caller_goes_away_leaves_nothing(
         await caller
     await until_idle(server)
     assert await titles(database, owner) == []
+
+
+async def test_after_a_failover_no_write_fails(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    # What was the primary is a replica now, and new connections lead to the new primary.
+    database = open_database(migrated_postgres_url, database_pool_size=3)
+    sleeps = (database.executor.exec(text("SELECT pg_sleep(0.05)")) for _ in range(3))
+    await asyncio.gather(*sleeps)
+    for connection in database._pool._idle if database._pool else ():
+        await connection.execute("SET default_transaction_read_only = on")
+    await database.executor.exec(insert(tasks), params=row(owner))
+    assert database._pool is not None
+    assert len(database._pool._idle) == 1, "those that were idle lead to the replica as well"
+    for _ in range(3):
+        await database.executor.exec(insert(tasks), params=row(owner))
+    assert len(await titles(database, owner)) == 4
+
+
+async def test_who_cannot_connect_gets_a_connection_that_comes_back(
+    migrated_postgres_url: str, open_database: NewDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection_module, "RETRY_AFTER", 30)  # nobody shall come to a second attempt
+    monkeypatch.setattr(connection_module, "MAX_RETRY_AFTER", 30)
+    async with proxied(migrated_postgres_url) as (proxy, url):
+        database = open_database(url, database_pool_size=3, database_max_overflow=0, database_connect_timeout=60)
+        pool = database._pool
+        assert pool is not None
+        kept = await pool.acquire()
+
+        async def refuse() -> Any:
+            raise ConnectionRefusedError
+
+        proxy.connect_backend = refuse
+        waiting = [asyncio.create_task(database.executor.exec(text("SELECT 1"))) for _ in range(5)]
+        await until_async(lambda: proxy.connections == 3, "two have tried to connect")
+        pool.release(kept)
+        async with asyncio.timeout(20):
+            await asyncio.gather(*waiting)
+        await database.close()
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")  # nothing can be said on a loop that is closed
+def test_a_pool_outlives_an_event_loop(migrated_postgres_url: str, owner: str) -> None:
+    database = Database(make_settings(migrated_postgres_url, database_pool_size=1))
+
+    async def write() -> None:
+        await database.executor.exec(insert(tasks), params=row(owner))
+
+    for _ in range(3):
+        asyncio.run(write())
+    assert asyncio.run(titles(database, owner)) == ["title"] * 3
+    asyncio.run(database.close())
+    gc.collect()
 
 
 # Health

@@ -22,6 +22,7 @@ from sqlalchemy import (
     Time,
     bindparam,
     cast,
+    column,
     insert,
     literal,
     null,
@@ -29,7 +30,7 @@ from sqlalchemy import (
     update,
 )
 from sqlalchemy import select as core_select
-from sqlalchemy.exc import StatementError
+from sqlalchemy.exc import IntegrityError, StatementError
 from sqlmodel import select
 
 from backend.db.connection import DriverConnection, closed_connections
@@ -191,6 +192,7 @@ async def test_a_transaction_that_fails_leaves_a_clean_connection(
         pytest.param(literal(date(2026, 2, 28), Date), date(2026, 2, 28), id="Date"),
         pytest.param(literal(time(12, 30), Time), time(12, 30), id="Time"),
         pytest.param(literal("low", Enum("low", "high", native_enum=False)), "low", id="Enum"),
+        pytest.param(literal({"a": [1, None]}, JSON), {"a": [1, None]}, id="JSON"),
     ],
 )
 async def test_expressions_have_their_values(
@@ -205,7 +207,6 @@ async def test_expressions_have_their_values(
     "statement",
     [
         pytest.param(select(Task), id="entities"),
-        pytest.param(core_select(literal({}, JSON)), id="JSON"),
         pytest.param(core_select(bindparam("called", callable_=lambda: 7, type_=Integer)), id="a value from Python"),
     ],
 )
@@ -220,7 +221,10 @@ def test_what_only_a_session_can_run_is_refused(statement: Any) -> None:
         (core_select(literal(1)), False),
         (core_select(update(tasks).values(title="x").returning(tasks.c.id).cte("changed").c.id), True),
         (remove("nobody"), True),
+        (core_select(literal(1)).add_cte(remove("nobody").cte("removed")), True),
+        (core_select(literal(1)).union(core_select(literal(2))), False),
         (text("SELECT 1"), True),
+        (text("SELECT 1").columns(column("one", Integer)), True),
     ],
 )
 def test_what_may_be_run_twice_is_known(statement: Any, writes: bool) -> None:
@@ -246,6 +250,39 @@ async def test_a_list_of_values_is_as_long_as_it_is(
     )
     result = await executor.exec(chosen, params={"owner": owner, "ids": [each["id"] for each in rows[:count]]})
     assert {found.id for found in result} == {each["id"] for each in rows[:count]}
+
+
+async def test_rows_and_lists_of_values_can_be_parts_of_one_statement(
+    migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    executor = open_database(migrated_url).executor
+    inserted = await executor.exec(
+        insert(tasks).values([row(owner, title) for title in "abc"]).returning(tasks.c.title)
+    )
+    assert sorted(inserted.scalars()) == ["a", "b", "c"]
+    copied = [literal(f"{owner}-copy") if each.name == "user_id" else each for each in tasks.c]
+    chosen = core_select(*copied).where(tasks.c.user_id == owner, tasks.c.title.in_(["a", "c", "d"]))
+    changed: Any = await executor.exec(insert(tasks).from_select(list(tasks.c.keys()), chosen))
+    assert changed.rowcount == 2
+
+
+async def test_a_list_of_parameters_is_a_row_for_each(
+    migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    executor = open_database(migrated_url).executor
+    await executor.exec(insert(tasks), params=[row(owner), row(owner)])
+    with pytest.raises(IntegrityError):
+        await executor.exec(insert(tasks), params=[row(owner), row(owner, "")])
+    found = await executor.exec(core_select(tasks.c.id).where(tasks.c.user_id == owner))
+    assert len(found.all()) == 2, "all or none"
+
+
+async def test_rows_that_asyncpg_would_not_return_are_not_lost_in_silence(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    executor = open_database(migrated_postgres_url).executor
+    with pytest.raises(TypeError, match="values"):
+        await executor.exec(insert(tasks).returning(tasks.c.id), params=[row(owner), row(owner)])
 
 
 async def test_a_probe_compiles_nothing_anew(migrated_postgres_url: str, open_database: NewDatabase) -> None:

@@ -2,21 +2,44 @@
 
 import asyncio
 from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
 
-from backend.db.session import Database
+from backend.db.session import Database, get_session_context
 from backend.errors import SameUser, TaskNotFound
 from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
+from backend.services.executor import Executor, Params, transaction
 from backend.services.tasks import TaskService
 
 
+class SessionForEach:
+    """An executor on plain sessions: one for each statement, or for a transaction, and committed by itself."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def exec(self, statement: Any, *, params: Params | None = None) -> Any:
+        async with get_session_context(self._database) as session:
+            return await session.exec(statement, params=params)
+
+    def transaction(self) -> AbstractAsyncContextManager[Executor]:
+        return get_session_context(self._database)
+
+
+@pytest.fixture(params=["executor", "session"])
+def executor(database: Database, request: pytest.FixtureRequest) -> Executor:
+    """What a service can run on: what requests use, and what a script does."""
+    return database.executor if request.param == "executor" else SessionForEach(database)
+
+
 @pytest.fixture
-def service_of(database: Database, user_id: Callable[[str], str]) -> Callable[[str], TaskService]:
+def service_of(executor: Executor, user_id: Callable[[str], str]) -> Callable[[str], TaskService]:
     """A maker of services, one for each request; a name is the same user for as long as the test lasts."""
     names: dict[str, str] = {}
-    return lambda name: TaskService(database.executor, names.setdefault(name, user_id(name)))
+    return lambda name: TaskService(executor, names.setdefault(name, user_id(name)))
 
 
 @pytest.fixture
@@ -165,4 +188,18 @@ async def test_a_transfer_to_the_same_user_is_refused(alice: TaskService) -> Non
     task = await alice.create(TaskCreate(title="x"))
     with pytest.raises(SameUser):
         await alice.transfer_to(alice._user_id)
+    assert await all_of(alice) == [task]
+
+
+async def test_several_services_can_share_a_transaction(
+    executor: Executor, alice: TaskService, bob: TaskService
+) -> None:
+    with pytest.raises(TaskNotFound):  # noqa: PT012 # it is the whole block that raises
+        async with transaction(executor) as within:
+            await TaskService(within, alice._user_id).create(TaskCreate(title="x"))
+            await TaskService(within, bob._user_id).get(uuid4())
+    assert await all_of(alice) == []
+    async with transaction(executor) as within, transaction(within) as same:
+        task = await TaskService(within, alice._user_id).create(TaskCreate(title="x"))
+        assert await TaskService(same, alice._user_id).get(task["id"]) == task
     assert await all_of(alice) == [task]
