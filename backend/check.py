@@ -11,8 +11,9 @@ from sqlalchemy import text
 from backend.auth.tokens import LEEWAY, TokenVerifier
 from backend.config import Settings
 from backend.db.connection import closed_connections, connect
-from backend.db.migrations import current, head
-from backend.db.session import Database, migrate
+from backend.db.migrating import look
+from backend.db.migrations import current, head, missing, revisions
+from backend.db.session import Database
 from backend.db.url import PostgresURL, SQLiteURL, database_url
 from backend.errors import DatabaseNotMigrated, TodoError
 
@@ -31,9 +32,9 @@ Look = Callable[[Settings], Awaitable[Finding]]
 async def check_all(settings: Settings) -> bool:
     """Print a line for each look; return whether the service would work."""
     good = True
-    for name, look in _LOOKS.items():
+    for name, examine in _LOOKS.items():
         try:
-            finding = await look(settings)
+            finding = await examine(settings)
         except TodoError as error:
             finding = Finding("FAIL", str(error))
         print(f"{finding.level:5} {name:10} {finding.text}")  # noqa: T201 # its purpose is to print
@@ -102,9 +103,15 @@ def _require_file(settings: Settings) -> None:
 
 async def _migrations(settings: Settings) -> Finding:
     _require_file(settings)
-    revision = await migrate(settings, current)
+    revision, lacking = await look(settings, lambda connection: (current(connection), missing(connection)))
+    if lacking:
+        raise DatabaseNotMigrated(f"at {revision or 'nothing'}, without {', '.join(lacking)}: run todo-backend migrate")
+    if revision is None:
+        raise DatabaseNotMigrated("the tables are there, but no revision: run todo-backend migrate")
+    if revision not in revisions():
+        return Finding("ok", f"at {revision}, which is newer than this version's {head()}")
     if revision != head():
-        raise DatabaseNotMigrated(f"at {revision or 'nothing'}, not {head()}: run todo-backend migrate")
+        raise DatabaseNotMigrated(f"at {revision}, not {head()}: run todo-backend migrate")
     return Finding("ok", f"at {revision}, the newest")
 
 

@@ -1,10 +1,16 @@
 """The commands. Heavy modules are imported by the command that needs them, after the settings have been checked."""
 
 import asyncio
+import logging
+import os
 import secrets
 import sys
+import traceback
+from collections.abc import Coroutine
+from http import HTTPStatus
+from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -12,12 +18,19 @@ from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint, usable_
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, OutcomeUnknown, SameUser
+from backend.log import configure_logging
 
 GRACEFUL_SHUTDOWN = 8
 """Seconds that requests under way have at the end, after one for those on their way; then they are cut off, so that the
 exit is within 12 seconds."""
 
 DEVELOPMENT_TOKEN_LIFETIME = 7 * 24 * 3600
+
+HEALTH_TIMEOUT = 3.0
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="A tasks API for Neon and Better Auth. Settings come from the environment or .env; see .env.example.",
@@ -31,16 +44,48 @@ Port = Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65_
 
 
 def main() -> None:
-    """Run the command that the command line names."""
-    app()
+    """Run the command that the command line names. What nobody expected is one line, and with --debug a traceback."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it stands
+    debug = len(arguments) < len(sys.argv) - 1
+    if debug:
+        os.environ["LOG_LEVEL"] = "DEBUG"
+    try:
+        app(arguments)
+    except Exception as error:  # noqa: BLE001 # the last place where an error can become a line
+        if debug:
+            traceback.print_exc()
+        _fail(f"unexpected error: {type(error).__name__}; --debug shows where")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"todo-backend {version('todo-backend')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an unexpected error; log at DEBUG.")
+    ] = False,
+) -> None:
+    pass
 
 
 def _settings() -> Settings:
-    return load_settings(database_url, direct_database_url, TokenVerifier)
+    settings = load_settings(database_url, direct_database_url, TokenVerifier)
+    configure_logging(settings)
+    return settings
 
 
-def _fail(reason: str) -> NoReturn:
-    sys.exit(f"todo-backend: {reason}")
+def _fail(reason: str, cause: Exception | None = None) -> NoReturn:
+    """Exit with one line. Where it comes from is in the log, at DEBUG."""
+    if cause is not None:
+        logger.debug("%s", type(cause).__name__, exc_info=cause)
+    sys.exit("todo-backend: " + " ".join(reason.split()))
 
 
 @app.command()
@@ -86,9 +131,6 @@ def serve(
 
 
 def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
-    from backend.log import configure_logging
-
-    configure_logging(settings)  # for the process that watches the others; each of them does it for itself
     return {
         "app": "backend.main:app",
         "host": host,
@@ -105,22 +147,40 @@ def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
 
 
 @app.command()
-def migrate() -> None:
+def migrate(
+    to: Annotated[str, typer.Option(help="The revision to go up to.")] = "head",
+    adopt: Annotated[
+        bool, typer.Option(help="Take over tables that are equal to this version's, but have no revision.")
+    ] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
+) -> None:
     """Bring the database up to date, over the direct address: a pooler would not do. Safe to repeat."""
-    _migrate(_settings())
+    settings = _settings()
+    if sql:
+        from backend.db import migrating, migrations
+
+        print(_run_on_schema(migrating.look(settings, lambda connection: migrations.sql(connection, to))), end="")
+    else:
+        _migrate(settings, to, adopt=adopt)
 
 
-def _migrate(settings: Settings) -> None:
-    from backend.db.migrations import head, upgrade
-    from backend.db.session import migrate as run_migration
+def _migrate(settings: Settings, to: str = "head", *, adopt: bool = False) -> None:
+    from backend.db import migrating, migrations
 
+    change = migrating.migrate(settings, lambda connection: migrations.upgrade(connection, to, adopt=adopt))
+    revision = _run_on_schema(change)
+    newer = revision not in migrations.revisions()
+    note = f", which is newer than this version's {migrations.head()}: nothing was changed" if newer else ""
+    print(f"the database is at revision {revision}{note}")
+
+
+def _run_on_schema(work: Coroutine[Any, Any, T]) -> T:
     try:
-        asyncio.run(run_migration(settings, upgrade))
+        return asyncio.run(work)
     except OutcomeUnknown as error:
-        _fail(f"nobody knows whether the database was changed; run migrate again: {error}")
+        _fail(f"nobody knows whether the database was changed; run migrate again: {error}", error)
     except DatabaseError as error:
-        _fail(f"the database was not changed: {error}")
-    print(f"the database is at revision {head()}")
+        _fail(f"the database was not brought up to date: {error}", error)
 
 
 @app.command()
@@ -150,9 +210,9 @@ def transfer(
     except SameUser:
         _fail("FROM and TO are the same user")
     except OutcomeUnknown as error:
-        _fail(f"nobody knows whether the tasks were transferred; run transfer again: {error}")
+        _fail(f"nobody knows whether the tasks were transferred; run transfer again: {error}", error)
     except DatabaseError as error:
-        _fail(f"no task was transferred: {error}")
+        _fail(f"no task was transferred: {error}", error)
 
 
 def _check_user(user_id: str) -> None:
@@ -172,10 +232,24 @@ async def _transfer(settings: Settings, giver: str, taker: str) -> int:
 
 
 @app.command()
+def health(port: Port = 8000) -> None:
+    """Ask the service on this machine whether it is alive: for a container's HEALTHCHECK. Needs no setting but PORT."""
+    import http.client
+
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HEALTH_TIMEOUT)
+    try:
+        connection.request("GET", "/health")
+        status = connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        _fail(f"nothing answers on 127.0.0.1, port {port} ({type(error).__name__})")
+    if status != HTTPStatus.OK:
+        _fail(f"/health on port {port} answers {status}")
+
+
+@app.command()
 def openapi() -> None:
     """Print the API's OpenAPI document."""
     import json
-    import os
 
     if not os.environ.get("BETTER_AUTH_SECRET"):
         os.environ["BETTER_AUTH_SECRET"] = "the document is the same for every secret"  # noqa: S105 # and this is none

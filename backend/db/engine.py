@@ -12,8 +12,9 @@ from backend.config import Settings
 from backend.db.connection import connect
 from backend.db.url import DatabaseURL, PostgresURL, SQLiteURL
 
-MIGRATION_TIMEOUT = 90.0
-"""Seconds that one statement of a migration may take; the server's own limit, set by the migration, comes before it."""
+MIGRATION_TIMEOUT = 600.0
+"""Seconds that one statement of a migration may take, CREATE INDEX CONCURRENTLY above all. In a transaction the
+server's own limit, which the migration sets, comes before it."""
 
 SQLITE_CONNECTIONS = 10
 """Connections to an SQLite file, each with a thread of its own. Only one of them can write at a time."""

@@ -15,11 +15,11 @@ document. Requests do not use sessions: one statement by `Database.executor` cos
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, TypeVar
+from typing import Any
 
-from sqlalchemy import Connection, Select, literal_column, select
+from sqlalchemy import Select, literal_column, select
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -29,18 +29,11 @@ from backend.db.engine import (
     SQLITE_CONNECTIONS,
     in_autocommit,
     make_engine,
-    make_migration_engine,
     make_sqlite_autocommit_engine,
 )
 from backend.db.executors import DatabaseExecutor, PostgresExecutor, SQLiteExecutor
-from backend.db.failures import translated
 from backend.db.pool import Pool, Turns
-from backend.db.url import SQLiteURL, database_url, direct_database_url
-
-T = TypeVar("T")
-
-_migrating = asyncio.Lock()
-"""Alembic keeps its state in a module, so a process runs one migration at a time; the database's lock is for others."""
+from backend.db.url import SQLiteURL, database_url
 
 _PROBE: Select[*tuple[Any, ...]] = select(literal_column("1"))
 
@@ -137,30 +130,15 @@ async def get_session_context(database: Database | None = None) -> AsyncIterator
 
 async def create_db_and_tables(database: Database | None = None) -> None:
     """Bring the schema up to date, over the direct address. Raises `DatabaseError`."""
+    from backend.db.migrating import migrate, one_at_a_time
     from backend.db.migrations import upgrade  # Alembic takes long to import, and few processes need it
 
     database = database or default_database()
     if isinstance(database.url, SQLiteURL) and database.url.path is None:  # in memory: another engine would be another
-        async with _migrating, database.engine.connect() as connection:
+        async with one_at_a_time, database.engine.connect() as connection:
             await connection.run_sync(upgrade)
         return
     await migrate(database.settings, upgrade)
-
-
-async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
-    """Run one of `migrations`' functions over the direct address, in a transaction. Raises `DatabaseError`."""
-    engine = make_migration_engine(direct_database_url(settings), settings)
-    changed = False
-    async with _migrating:
-        try:
-            with translated(may_have_run=lambda: changed):
-                async with engine.begin() as connection:
-                    result = await connection.run_sync(change)
-                    changed = True  # but for the commit, whose answer can be lost
-                return result
-        finally:
-            await engine.dispose()
-            await closed_connections()
 
 
 async def check_db_health(database: Database | None = None) -> None:

@@ -4,29 +4,48 @@ import asyncio
 
 import asyncpg
 from alembic import context
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 from backend.config import load_settings
+from backend.db.migrations import VERSION_TABLE
 from backend.db.url import PostgresURL, direct_database_url
-from backend.models import task  # noqa: F401 # to have its table in the metadata
 
-LOCK_KEY = 7_305_808_869_231_650_420
-"""PostgreSQL's advisory lock of this schema: any number, the same in every process."""
+_LIMITS = text("SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '60s', true)")
+"""Whoever waits for a lock on a table keeps all that come later waiting, too: so not for long, and rather again
+(`db/migrating.py`). Both end with the transaction, so they are safe behind a pooler. In an autocommit block neither
+holds, which is as it should be: CREATE INDEX CONCURRENTLY waits long, and keeps nobody waiting."""
+
+
+def _limit_waits(connection: Connection) -> None:
+    connection.execute(_LIMITS)
 
 
 def _migrate(connection: Connection) -> None:
-    if connection.dialect.name == "postgresql":
-        # The lock lets two deployments at once wait for each other; the limits keep a migration from stopping a table
-        # in use for long. All three end with the transaction, so they are safe behind a pooler, too.
-        connection.execute(text("SET LOCAL lock_timeout = '10s'"))
-        connection.execute(text("SET LOCAL statement_timeout = '60s'"))
-        connection.execute(text("SELECT pg_advisory_xact_lock(:key)").columns(), {"key": LOCK_KEY})
+    if connection.dialect.name == "postgresql" and not event.contains(connection, "begin", _limit_waits):
+        event.listen(connection, "begin", _limit_waits)
     context.configure(
         connection=connection,
         target_metadata=SQLModel.metadata,
+        version_table=VERSION_TABLE,
         render_as_batch=connection.dialect.name == "sqlite",
+        transactional_ddl=True,
+        # In SQLite one transaction is what keeps two processes apart; elsewhere `db/migrating.py` does.
+        transaction_per_migration=connection.dialect.name != "sqlite",
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def _write_sql() -> None:
+    context.configure(
+        dialect_name=context.config.attributes["dialect"],
+        target_metadata=SQLModel.metadata,
+        version_table=VERSION_TABLE,
+        literal_binds=True,
+        transactional_ddl=True,
+        transaction_per_migration=True,
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -41,12 +60,15 @@ async def _connect_and_migrate() -> None:
         )
     else:
         engine = create_async_engine(url.sqlalchemy_url)
-    async with engine.begin() as connection:
+    async with engine.connect() as connection:
         await connection.run_sync(_migrate)
+        await connection.commit()
     await engine.dispose()
 
 
-if context.config.attributes.get("connection") is None:
+if context.is_offline_mode():
+    _write_sql()
+elif context.config.attributes.get("connection") is None:
     asyncio.run(_connect_and_migrate())
 else:
     _migrate(context.config.attributes["connection"])

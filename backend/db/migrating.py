@@ -1,0 +1,124 @@
+"""How the schema is changed while the service is in use: one migration at a time, and no lock waited for for long."""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import asyncpg
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from backend.config import Settings
+from backend.db.connection import closed_connections, connect
+from backend.db.engine import make_migration_engine
+from backend.db.failures import translated
+from backend.db.url import PostgresURL, direct_database_url
+from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
+
+PATIENCE = 300.0
+"""Seconds for which a migration waits for another one to end, and then for locks that others hold."""
+LOOK_AGAIN = 0.5
+"""Seconds after which it looks whether the other one has ended."""
+PAUSE = 2.0
+"""The longest pause, in seconds, after which a lock is tried again. Meanwhile those that it kept waiting go on."""
+
+LOCK_KEY = 7_305_808_869_231_650_420
+"""PostgreSQL's advisory lock of this schema: any number, the same in every process."""
+
+_LOCK_NOT_AVAILABLE = "55P03"
+
+T = TypeVar("T")
+
+one_at_a_time = asyncio.Lock()
+"""Alembic keeps its state in a module, so a process runs one migration at a time; the database's lock is for others."""
+
+
+async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
+    """Run one of `migrations`' functions over the direct address while no other migration runs.
+
+    It is run again from its beginning where a table was locked for two seconds. Raises `DatabaseError`.
+    """
+    url = direct_database_url(settings)
+    async with one_at_a_time:
+        if not isinstance(url, PostgresURL):  # an SQLite file is locked as a whole
+            return await look(settings, change)
+        async with _alone(url, settings):
+            end = time.monotonic() + PATIENCE
+            while True:
+                try:
+                    return await look(settings, change)
+                except DatabaseUnavailable as error:
+                    if _sqlstate(error.__cause__) != _LOCK_NOT_AVAILABLE or time.monotonic() > end:
+                        raise
+                await asyncio.sleep(random.uniform(PAUSE / 2, PAUSE))  # noqa: S311 # no secret
+
+
+async def look(settings: Settings, at: Callable[[Connection], T]) -> T:
+    """Run a function over the direct address, and commit. Raises `DatabaseError`."""
+    from backend.db.migrations import Unusable
+
+    engine = make_migration_engine(direct_database_url(settings), settings)
+    changed = False
+    try:
+        with translated(may_have_run=lambda: changed):
+            async with engine.connect() as connection:
+                result = await connection.run_sync(at)
+                changed = True  # but for the commit, whose answer can be lost
+                await connection.commit()
+            return result
+    except Unusable as error:
+        raise DatabaseNotMigrated(str(error)) from error
+    except DBAPIError as error:  # what `translated` takes for a mistake of ours, and here is one of a migration
+        raise DatabaseNotMigrated(f"a statement of the migration failed: {_summary(error)}") from error
+    finally:
+        await engine.dispose()
+        await closed_connections()
+
+
+@asynccontextmanager
+async def _alone(url: PostgresURL, settings: Settings) -> AsyncIterator[None]:
+    """Hold the advisory lock, in a transaction of a connection of its own, which no pooler can take apart.
+
+    The other one's CREATE INDEX CONCURRENTLY waits for the end of every snapshot. A statement that waits holds one, so
+    the lock is asked for again and again; a portal does too, so nothing is fetched, and the status tells.
+    """
+    with translated():
+        connection = await connect(url, settings)
+    try:
+        end = time.monotonic() + PATIENCE
+        with translated():
+            await connection.execute("BEGIN")
+            while await connection.execute(f"SELECT WHERE pg_try_advisory_xact_lock({LOCK_KEY})") != "SELECT 1":
+                if time.monotonic() > end:
+                    raise DatabaseUnavailable(f"another migration has not ended in {PATIENCE:.0f} s")
+                await asyncio.sleep(LOOK_AGAIN)
+        keeper = asyncio.create_task(_keep(connection))
+        try:
+            yield
+        finally:
+            keeper.cancel()
+    finally:
+        connection.terminate()  # and with it the transaction and its lock
+
+
+async def _keep(connection: asyncpg.Connection) -> None:
+    """Say something now and then: Neon ends transactions in which nothing is said for five minutes."""
+    while True:
+        await asyncio.sleep(60)
+        await connection.execute("SELECT 1")
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.driver_exception
+    state: str | None = getattr(error, "sqlstate", None)
+    return state
+
+
+def _summary(error: DBAPIError) -> str:
+    # Without the statement, and without the DETAIL, which shows a row.
+    driver = error.driver_exception if error.orig is not None else error
+    return " ".join(filter(None, (type(driver).__name__, _sqlstate(error), str(driver.args[0] if driver.args else ""))))
