@@ -20,11 +20,11 @@ from sqlmodel import SQLModel
 
 from backend.config import ConfigurationError
 from backend.db import connection as connection_module
+from backend.db.migrating import migrate
 from backend.db.session import (
     Database,
     check_db_health,
     create_db_and_tables,
-    migrate,
 )
 from backend.db.url import PostgresURL, parse_database_url
 from backend.errors import (
