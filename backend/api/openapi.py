@@ -1,5 +1,7 @@
 """The parts of the OpenAPI document that FastAPI cannot know: every problem that a route can answer with, examples."""
 
+import json
+from collections import Counter
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -157,6 +159,29 @@ def _example(code: str) -> dict[str, Any]:
     return example
 
 
+def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
+    """Say once what many operations answer alike: of each status the problem response that most of them have."""
+    operations = [operation for methods in document["paths"].values() for operation in methods.values()]
+    counted = Counter(
+        json.dumps([status, response])
+        for operation in operations
+        for status, response in operation["responses"].items()
+        if MEDIA_TYPE in response.get("content", {})
+    )
+    shared: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for text, count in counted.most_common():
+        _, response = json.loads(text)
+        name = response["description"].replace(" ", "")
+        if count > 1 and name not in shared:
+            shared[name], names[text] = response, name
+    for operation in operations:
+        for status, response in operation["responses"].items():
+            if (name := names.get(json.dumps([status, response]))) is not None:
+                operation["responses"][status] = {"$ref": f"#/components/responses/{name}"}
+    return shared
+
+
 def make_openapi(app: FastAPI) -> dict[str, Any]:
     """Return the document, made once: FastAPI's own, with the problems' schemas."""
     if app.openapi_schema is None:
@@ -178,9 +203,9 @@ def make_openapi(app: FastAPI) -> dict[str, Any]:
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
-        document["paths"] = dict(
-            sorted(document["paths"].items())
-        )  # the list first; routes are in the order of their use
+        # The list first: the routes themselves are in the order of their use.
+        document["paths"] = dict(sorted(document["paths"].items()))
+        document["components"]["responses"] = _share_problems(document)
         document["components"]["schemas"] = dict(sorted(schemas.items()))
         document["components"]["securitySchemes"] = {"Bearer": BEARER}
         app.openapi_schema = document

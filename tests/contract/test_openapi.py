@@ -19,8 +19,15 @@ from backend.models.task import TaskCreate, TaskPublic
 COMMITTED = Path(__file__).parents[2] / "specs/openapi.json"
 DOCUMENT: dict[str, Any] = application.openapi()
 
+
+def resolved(response: dict[str, Any]) -> dict[str, Any]:
+    shared: dict[str, Any] = DOCUMENT["components"]["responses"]
+    return shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
+
+
 OPERATIONS: dict[str, dict[str, Any]] = {
     f"{method.upper()} {path}": operation
+    | {"responses": {status: resolved(response) for status, response in operation["responses"].items()}}
     for path, methods in DOCUMENT["paths"].items()
     for method, operation in methods.items()
 }
