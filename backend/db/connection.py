@@ -6,7 +6,7 @@ The reasons and the measurements: specs/decisions/0004-neon-connection.md.
 import asyncio
 import contextlib
 import random
-import selectors
+import select
 import socket
 import sys
 import time
@@ -35,9 +35,16 @@ MAX_DESCRIBED = 64
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """After 30 idle seconds the other side is asked whether it is there, three times, 10 seconds apart."""
 
-_Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # Windows has no poll
-
 _closing: set[asyncio.Task[None]] = set()
+
+
+def _is_readable(descriptor: int) -> bool:
+    # `selectors` would choose between the two by itself, and take three times as long: 2 µs of each statement's 100.
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([descriptor], [], [], 0)[0])
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class DriverConnection(asyncpg.Connection):
@@ -77,9 +84,7 @@ class DriverConnection(asyncpg.Connection):
         kept = None if foreign or self.is_closed() else self._transport.get_extra_info("socket")
         if kept is None:
             return False
-        with _Selector() as selector:
-            selector.register(kept.fileno(), selectors.EVENT_READ)
-            return not selector.select(0)
+        return not _is_readable(kept.fileno())
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close in the background, within `CLOSE_TIMEOUT`."""
