@@ -1,6 +1,7 @@
 """SQLAlchemy's engines: for sessions, for migrations, and for what requests run on SQLite."""
 
 import contextlib
+import sqlite3
 from typing import Any
 
 from sqlalchemy import URL, Connection, NullPool, event
@@ -113,8 +114,10 @@ def _set_up_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEnt
     `timeout` above is SQLite's busy timeout.
     """
     cursor = dbapi_connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
         cursor.execute(f"PRAGMA {pragma}")
+    with contextlib.suppress(sqlite3.OperationalError):  # a file that is read-only can be read all the same
+        cursor.execute("PRAGMA journal_mode = WAL")
     cursor.close()
     connection = dbapi_connection.driver_connection._conn  # noqa: SLF001 # the sqlite3 connection behind aiosqlite's
 

@@ -3,18 +3,20 @@
 import asyncio
 import gc
 import socket
+import sqlite3
 import threading
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Delete, Select, Update, delete, insert, literal_column, select, text, update
+from sqlalchemy import Delete, Select, Update, delete, insert, literal_column, select, table, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 
@@ -814,6 +816,18 @@ async def test_sqlite_is_set_up_for_several_readers_and_a_writer(sqlite_url: str
         for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
     }
     assert values == {"journal_mode": "wal", "foreign_keys": 1, "busy_timeout": 3000, "synchronous": 2}
+
+
+async def test_a_file_that_cannot_be_set_up_now_can_be_read(tmp_path: Path, open_database: NewDatabase) -> None:
+    # So it is with a file that may not be written, which root, who may run these tests, could not show.
+    with closing(sqlite3.connect(tmp_path / "old.db", isolation_level=None)) as other:
+        other.execute("CREATE TABLE one AS SELECT 1 AS number")
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM one").fetchall()  # whoever reads it keeps others from changing its journal
+        database = open_database(f"sqlite+aiosqlite:///{tmp_path / 'old.db'}", database_command_timeout=0.1)
+        found = await database.executor.exec(select(literal_column("number")).select_from(table("one")))
+        assert found.scalar_one() == 1
+        await database.close()
 
 
 async def test_a_database_in_memory_keeps_its_tables(open_database: NewDatabase, owner: str) -> None:

@@ -2,6 +2,8 @@
 
 import asyncio
 import gc
+import socket
+import sys
 import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
@@ -130,6 +132,38 @@ async def test_one_that_is_lost_takes_the_idle_ones_with_it(make_pool: Callable[
     lost.terminate()
     pool.discard(lost, ConnectionResetError())
     assert await pool.acquire() is not idle
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        TimeoutError(),
+        asyncpg.exceptions.ReadOnlySQLTransactionError("reason"),
+        asyncpg.exceptions.AdminShutdownError("reason"),
+        asyncpg.exceptions.TooManyConnectionsError("reason"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+async def test_what_ends_one_ends_its_idle_peers(make_pool: Callable[..., Pool], error: Exception) -> None:
+    pool = make_pool(2)
+    failed, idle = await pool.acquire(), await pool.acquire()
+    pool.release(idle)
+    pool.discard(failed, error)
+    assert await pool.acquire() not in {failed, idle}
+
+
+async def test_the_kernel_is_told_to_find_out_whether_the_server_is_there(
+    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    async with proxied(migrated_postgres_url) as (_, url):
+        database = open_database(url, database_pool_size=1, database_command_timeout=7)
+        with recorded_connections(database) as connections:
+            await titles(database, owner)
+        kept = connections[0]._transport.get_extra_info("socket")
+        assert kept.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        if sys.platform == "linux":
+            assert kept.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 7000
+        await database.close()
 
 
 async def test_a_ping_finds_a_connection_that_only_looks_alive(
