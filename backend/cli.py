@@ -10,7 +10,7 @@ from collections.abc import Coroutine
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 
@@ -19,6 +19,9 @@ from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, OutcomeUnknown, SameUser
 from backend.log import configure_logging
+
+if TYPE_CHECKING:
+    from backend.check import Report
 
 GRACEFUL_SHUTDOWN = 8
 """Seconds that requests under way have at the end, after one for those on their way; then they are cut off, so that the
@@ -260,8 +263,32 @@ def openapi() -> None:
 
 
 @app.command()
-def check() -> None:
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    token_from: Annotated[
+        typer.FileText | None, typer.Option("--token", help="Check the token in this file alone; - is standard input.")
+    ] = None,
+) -> None:
     """Look at everything that must be right in production, one line each. Fails where the service would not work."""
-    from backend.check import check_all
+    settings = _settings()
+    logging.getLogger("backend").setLevel(logging.CRITICAL)  # the report says it
+    from backend.check import check_all, check_token
 
-    sys.exit(0 if asyncio.run(check_all(_settings())) else 1)
+    if token_from is not None:
+        report = asyncio.run(check_token(settings, token_from.read().strip()))
+        _print_report(report, as_json=as_json)
+        sys.exit(not report.ok)
+
+    async def look() -> None:
+        report = await check_all(settings)
+        _print_report(report, as_json=as_json)
+        sys.stdout.flush()
+        if report.hung:  # nothing can stop a thread that looks up a name, and the interpreter would wait for it
+            os._exit(1)
+        sys.exit(not report.ok)
+
+    asyncio.run(look())
+
+
+def _print_report(report: "Report", *, as_json: bool) -> None:
+    print(report.document() if as_json else report.lines())

@@ -122,7 +122,7 @@ def test_check_fails_on_a_database_without_tables(tmp_path: Path) -> None:
 def test_check_fails_where_the_database_cannot_be_reached(tmp_path: Path) -> None:
     result = backend("check", cwd=tmp_path, **settings_of(tmp_path, DATABASE_URL=unreachable()))
     assert result.returncode == 1
-    assert {levels(result.stdout)[name] for name in ("database", "tls", "migrations")} == {"FAIL"}
+    assert {levels(result.stdout)[name] for name in ("database", "migrations")} == {"FAIL"}
 
 
 def test_check_fails_where_the_issuer_has_no_keys(migrated: dict[str, str], tmp_path: Path) -> None:

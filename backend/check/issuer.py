@@ -1,0 +1,88 @@
+"""The issuer: its keys, its clock, and what a token of its must say."""
+
+import time
+from collections.abc import AsyncIterator
+from email.utils import parsedate_to_datetime
+from urllib.parse import urlsplit
+
+from backend.auth.tokens import LEEWAY, TokenVerifier, audiences, issuer
+from backend.check import Finding, Level
+from backend.config import Settings
+
+CLOCK_LIMIT = 300.0
+"""Seconds by which a clock may be off before fresh tokens are refused, or expired ones accepted, for long."""
+
+_TWINS = {"localhost": "127.0.0.1", "127.0.0.1": "localhost"}
+_OK_TIMEOUT = 2.0
+
+
+async def look_at_issuer(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield what tokens must say, whether there are keys, and whether the clocks agree."""
+    origin, accepted = issuer(settings), audiences(settings)
+    yield Finding("tokens", "ok", f"iss {origin or 'any'}, aud {' or '.join(sorted(accepted)) or 'any'}")
+    jwks = TokenVerifier(settings).jwks
+    if jwks is None:
+        yield Finding("jwks", "ok", "not used: tokens are signed with BETTER_AUTH_SECRET")
+        return
+    async for finding in _look_at_twins(settings):
+        yield finding
+    await jwks.fetch()
+    if not jwks.keys:
+        yield Finding("jwks", "FAIL", "the issuer publishes no key that can be used")
+        return
+    algorithms = sorted({algorithm for _, algorithm in jwks.keys})
+    yield Finding("jwks", "ok", f"{len({key_id for key_id, _ in jwks.keys})} keys: {', '.join(algorithms)}")
+    yield clock("the issuer's clock", _seconds_from_now(jwks.date))
+
+
+def clock(whose: str, difference: float | None) -> Finding:
+    """Tell how far a clock is from this machine's: `difference` in seconds, None where that cannot be told."""
+    if difference is None:
+        return Finding("clock", "ok", f"{whose} cannot be read")
+    if abs(difference) <= LEEWAY:
+        return Finding("clock", "ok", f"{whose} agrees with this machine's")
+    direction = "ahead of" if difference > 0 else "behind"
+    level: Level = "FAIL" if abs(difference) >= CLOCK_LIMIT else "warn"
+    return Finding("clock", level, f"{whose} is {abs(difference):.0f} s {direction} this machine's")
+
+
+async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
+    """Warn that localhost and 127.0.0.1 are two issuers, of which tokens name the one that Better Auth was told."""
+    url = settings.better_auth_url or ""
+    host = urlsplit(url).hostname or ""
+    if host not in _TWINS:
+        return
+    twin = _TWINS[host]
+    if not await _answers(url) and await _answers(url.replace(f"//{host}", f"//{twin}", 1)):
+        yield Finding(
+            "issuer", "FAIL", f"it answers on {twin}, not on {host}: set BETTER_AUTH_URL to what Better Auth has"
+        )
+    else:
+        yield Finding(
+            "issuer",
+            "warn",
+            f"whether Better Auth's own URL says {host} or {twin} cannot be seen; tokens of the other one are refused",
+        )
+
+
+async def _answers(url: str) -> bool:
+    """Tell whether Better Auth's `/ok` answers there."""
+    import httpx
+
+    paths = ("/ok",) if urlsplit(url).path else ("/api/auth/ok", "/ok")
+    async with httpx.AsyncClient(timeout=_OK_TIMEOUT, trust_env=False) as client:
+        for path in paths:
+            try:
+                response = await client.get(url + path)
+            except httpx.HTTPError:
+                continue
+            if response.status_code == httpx.codes.OK:
+                return True
+    return False
+
+
+def _seconds_from_now(date: str | None) -> float | None:
+    try:
+        return None if date is None else parsedate_to_datetime(date).timestamp() - time.time()
+    except ValueError:
+        return None

@@ -1,0 +1,50 @@
+"""What is wrong with the settings as such, though the service would start."""
+
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+from backend.check import Finding
+from backend.config import Settings
+from backend.db.url import PostgresURL, SQLiteURL, database_url
+
+LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
+
+
+async def look_at_settings(settings: Settings) -> AsyncIterator[Finding]:
+    """Yield a warning for each setting that is likely a mistake."""
+    warnings = [*_warnings(settings)]
+    for warning in warnings:
+        yield Finding("settings", "warn", warning)
+    if not warnings:
+        yield Finding("settings", "ok", f"environment {settings.environment}")
+    yield Finding("origins", "ok", f"browsers on {', '.join(settings.allowed_origins)} may call")
+
+
+def _warnings(settings: Settings) -> list[str]:
+    found = []
+    url = database_url(settings)
+    origins = {origin: urlsplit(origin).hostname or "" for origin in settings.allowed_origins}
+    local = [origin for origin, host in origins.items() if host in LOOPBACK]
+    if settings.production:
+        if isinstance(url, SQLiteURL):
+            found.append("production on an SQLite file: it is lost with the machine")
+        if local:
+            found.append(f"ALLOWED_ORIGINS has {local[0]}: any page that a user's own machine serves may call")
+        if settings.better_auth_secret is not None:
+            found.append("BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody")
+    else:
+        hosts = [urlsplit(settings.better_auth_url or "").hostname or "", *origins.values()]
+        hosts += [url.host or ""] if isinstance(url, PostgresURL) and not (url.host or "").startswith("/") else []
+        if away := next((host for host in hosts if host not in LOOPBACK), None):
+            found.append(f"ENVIRONMENT is development, although {away} is another machine: production is meant?")
+    if settings.better_auth_secret is not None and settings.better_auth_url is not None:
+        found.append(
+            "BETTER_AUTH_SECRET and BETTER_AUTH_URL: tokens of either are accepted; is the secret still needed?"
+        )
+    if settings.better_auth_url is not None and _is_plain(settings.better_auth_url):
+        found.append("BETTER_AUTH_URL is http: whoever is on the way can be the issuer")
+    return found
+
+
+def _is_plain(url: str) -> bool:
+    return urlsplit(url).scheme == "http" and urlsplit(url).hostname not in LOOPBACK

@@ -1,0 +1,337 @@
+"""`todo-backend check`: each of many broken set-ups is named in one line, and none that cannot work passes."""
+
+import asyncio
+import json
+import socket
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import asyncpg
+import pytest
+from pydantic import SecretStr
+
+from backend.auth.tokens import mint
+from backend.check import Report, check_all
+from backend.config import Settings
+from backend.db.session import Database, create_db_and_tables
+from backend.db.url import PostgresURL, parse_database_url
+from tests.auth.issuer import response, running_issuer, signer
+from tests.conftest import SECRET, make_settings, new_postgres_database
+from tests.processes import backend, free_port, run
+
+ROLE = "todo_check"
+
+
+@pytest.fixture(scope="module")
+async def server_url(postgres_server_url: str) -> AsyncIterator[str]:
+    """A server with a role that owns nothing."""
+    connection = await connect(postgres_server_url)
+    await connection.execute(f"DROP ROLE IF EXISTS {ROLE}; CREATE ROLE {ROLE} LOGIN PASSWORD 'app'")
+    yield postgres_server_url
+    await connection.execute(f"DROP ROLE {ROLE}")
+    await connection.close()
+
+
+@pytest.fixture
+async def url(server_url: str) -> AsyncIterator[str]:
+    """A migrated database, on which the role may do what requests need."""
+    async with new_postgres_database(server_url) as url:
+        database = Database(make_settings(url))
+        await create_db_and_tables(database)
+        await database.close()
+        yield url
+        connection = await connect(url)
+        await connection.execute(f"DROP OWNED BY {ROLE}; ALTER ROLE {ROLE} RESET ALL; ALTER ROLE {ROLE} NOBYPASSRLS")
+        await connection.close()
+
+
+@pytest.fixture
+async def owner(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(url)
+    await connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}")
+    yield connection
+    await connection.close()
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    parsed = parse_database_url(url)
+    assert isinstance(parsed, PostgresURL)
+    return await asyncpg.connect(**parsed.connect_arguments())
+
+
+def as_role(url: str) -> str:
+    return f"{url}&user={ROLE}&password=app"
+
+
+def failures(report: Report) -> str:
+    return "\n".join(f"{finding.name}: {finding.text}" for finding in report.findings if finding.level == "FAIL")
+
+
+async def look(url: str, **changes: object) -> Report:
+    return await check_all(make_settings(url, **changes))
+
+
+BROKEN: dict[str, tuple[str, str]] = {
+    # Rights.
+    "no right to read": (f"REVOKE SELECT ON tasks FROM {ROLE}", "SELECT on tasks"),
+    "no right to insert": (f"REVOKE INSERT ON tasks FROM {ROLE}", "INSERT on tasks"),
+    "no right to update": (f"REVOKE UPDATE ON tasks FROM {ROLE}", "UPDATE on tasks"),
+    "no right at all": (f"REVOKE ALL ON tasks FROM {ROLE}", "SELECT on tasks"),
+    "no right in the schema": ("REVOKE USAGE ON SCHEMA public FROM public", "no table tasks"),
+    # Row security.
+    "row security without a policy": (
+        "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY",
+        "row security hides rows of tasks",
+    ),
+    "a policy that hides": (
+        "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY; CREATE POLICY own ON tasks USING (user_id = current_user)",
+        "row security hides rows of tasks",
+    ),
+    "a policy for reading alone": (
+        "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY; CREATE POLICY read ON tasks FOR SELECT USING (true)",
+        "row security hides rows of tasks",
+    ),
+    "a policy that restricts": (
+        """ALTER TABLE tasks ENABLE ROW LEVEL SECURITY; CREATE POLICY every ON tasks USING (true);
+        CREATE POLICY no ON tasks AS RESTRICTIVE USING (completed)""",
+        "row security hides rows of tasks",
+    ),
+    "a policy for another role": (
+        "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY; CREATE POLICY every ON tasks TO pg_monitor USING (true)",
+        "row security hides rows of tasks",
+    ),
+    "a policy that refuses new rows": (
+        "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY; CREATE POLICY none ON tasks USING (true) WITH CHECK (false)",
+        "row security hides rows of tasks",
+    ),
+    # What the role or the database is set to.
+    "a read-only role": (f"ALTER ROLE {ROLE} SET default_transaction_read_only = on", "read_only is on"),
+    "a role of another isolation": (
+        f"ALTER ROLE {ROLE} SET default_transaction_isolation = 'repeatable read'",
+        "transactions are repeatable read",
+    ),
+    "a serializable role": (
+        f"ALTER ROLE {ROLE} SET default_transaction_isolation = 'serializable'",
+        "transactions are serializable",
+    ),
+    "another search_path": (f"CREATE SCHEMA app; ALTER ROLE {ROLE} SET search_path = app", "search_path"),
+    "no such schema": (f"ALTER ROLE {ROLE} SET search_path = nowhere", "no table tasks"),
+    # Tables.
+    "no table": ("DROP TABLE tasks", "no table tasks"),
+    "a missing column": ("ALTER TABLE tasks DROP COLUMN description", "tasks.description"),
+    "a renamed column": ("ALTER TABLE tasks RENAME title TO name", "tasks.title"),
+    "a table of somebody else's": ("DROP TABLE tasks; CREATE TABLE tasks (id int)", "tasks.title"),
+    "a column of another type": ("ALTER TABLE tasks ALTER completed TYPE text", "must be type boolean"),
+    "a trigger that refuses": (
+        """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE insufficient_privilege; END';
+        CREATE TRIGGER refuse BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()""",
+        "writes",
+    ),
+    "a constraint that refuses": ("ALTER TABLE tasks ADD CHECK (title <> 'todo-backend check')", "violates check"),
+    "a revision of before": ("UPDATE todo_backend_version SET version_num = '0000'", ""),
+    "no revision": ("DROP TABLE todo_backend_version", "no revision"),
+    "two revisions": ("INSERT INTO todo_backend_version VALUES ('0000')", "has 2 rows"),
+}
+NO_FAILURE = {"a revision of before"}
+"""A revision that is not known is a newer one, and that is fine where the columns are there."""
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+async def test_a_broken_database_is_named(broken: str, url: str, owner: asyncpg.Connection) -> None:
+    statements, words = BROKEN[broken]
+    assert failures(await look(as_role(url), database_url_direct=SecretStr(url))) == ""
+    await owner.execute(statements)
+    report = await look(as_role(url), database_url_direct=SecretStr(url))
+    assert report.ok is (broken in NO_FAILURE), report.lines()
+    assert words in failures(report)
+
+
+HARMLESS = {
+    "a policy for everything": "ALTER TABLE tasks ENABLE ROW LEVEL SECURITY; CREATE POLICY every ON tasks USING (true)",
+    "a role that bypasses": f"ALTER TABLE tasks ENABLE ROW LEVEL SECURITY; ALTER ROLE {ROLE} BYPASSRLS",
+    "a foreign key to users": (
+        'CREATE TABLE "user" (id text PRIMARY KEY); ALTER TABLE tasks ADD FOREIGN KEY (user_id) REFERENCES "user" (id)'
+    ),
+    "another column": "ALTER TABLE tasks ADD COLUMN colour text",
+}
+
+
+@pytest.mark.parametrize("change", HARMLESS)
+async def test_what_does_no_harm_passes(change: str, url: str, owner: asyncpg.Connection) -> None:
+    await owner.execute(HARMLESS[change])
+    assert failures(await look(as_role(url), database_url_direct=SecretStr(url))) == ""
+    assert await owner.fetchval("SELECT count(*) FROM tasks") == 0
+
+
+async def test_a_locked_table_is_named_with_its_holder(url: str, owner: asyncpg.Connection) -> None:
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE tasks")
+        report = await look(url)
+        assert f"locked by the server process {owner.get_server_pid()}" in failures(report)
+
+
+async def test_a_role_that_cannot_migrate_is_told_when_it_must(url: str, owner: asyncpg.Connection) -> None:
+    at_head = await look(as_role(url))
+    assert at_head.ok
+    assert any(finding.level == "warn" and "does not own" in finding.text for finding in at_head.findings)
+    await owner.execute("DROP TABLE tasks, todo_backend_version")
+    assert "needs the role that owns" in failures(await look(as_role(url)))
+
+
+async def test_an_unmigrated_address_is_not_saved_by_another_that_is_migrated(url: str, server_url: str) -> None:
+    async with new_postgres_database(server_url) as empty:
+        assert "no table tasks" in failures(await look(empty, database_url_direct=SecretStr(url)))
+        assert "migrations: at no revision" in failures(await look(url, database_url_direct=SecretStr(empty)))
+
+
+async def test_a_database_of_another_encoding_fails(server_url: str) -> None:
+    connection = await connect(server_url)
+    await connection.execute("CREATE DATABASE todo_latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0")
+    try:
+        separator = "&" if "?" in server_url else "?"
+        latin = f"{server_url}{separator}dbname=todo_latin"
+        database = Database(make_settings(latin))
+        await create_db_and_tables(database)
+        await database.close()
+        assert "LATIN1" in failures(await look(latin))
+    finally:
+        await connection.execute("DROP DATABASE todo_latin WITH (FORCE)")
+        await connection.close()
+
+
+ADDRESSES: dict[str, Callable[[str], str]] = {
+    "a wrong password": lambda url: f"{url}&user=todo_check_nobody&password=x",
+    "a wrong database": lambda url: f"{url}&dbname=nowhere",
+    "a closed port": lambda _url: f"postgresql://u:p@127.0.0.1:{free_port()}/db?connect_timeout=1",
+    "an unknown host": lambda _url: "postgresql://u:p@nowhere.invalid/db",
+    "TLS that the server has not": lambda url: f"{url}&sslmode=verify-full&host=127.0.0.1&port={free_port()}",
+}
+
+
+@pytest.mark.parametrize("address", ADDRESSES)
+@pytest.mark.parametrize("which", ["database_url", "database_url_direct"])
+async def test_an_address_that_leads_nowhere_fails(which: str, address: str, url: str) -> None:
+    wrong = ADDRESSES[address](url)
+    report = await (look(wrong) if which == "database_url" else look(url, database_url_direct=SecretStr(wrong)))
+    assert {finding.name for finding in report.findings if finding.level == "FAIL"} >= (
+        {"database", "migrations"} if which == "database_url" else {"migrations"}
+    )
+
+
+async def test_what_hangs_is_left_behind_and_named(url: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        silent_url = f"postgresql://u:p@127.0.0.1:{port}/db"
+        report = await check_all(
+            make_settings(silent_url, better_auth_url=f"http://127.0.0.1:{port}", database_url_direct=SecretStr(url)),
+            limit=0.5,
+        )
+    assert report.hung
+    assert {finding.name for finding in report.findings if finding.level == "FAIL"} == {"database", "jwks"}
+    assert "ok    migrations" in report.lines()
+
+
+ISSUERS = {
+    "an empty set": b'{"keys": []}',
+    "not JSON": b"<html>",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("document", ISSUERS)
+async def test_an_issuer_without_keys_fails(document: str, sqlite_url: str) -> None:
+    await create_db_and_tables(Database(make_settings(sqlite_url)))
+    async with running_issuer(signer("EdDSA").jwk()) as issuer:
+        issuer.answer = response(ISSUERS[document])
+        report = await look(sqlite_url, better_auth_url=issuer.origin)
+    assert failures(report).startswith("jwks: ")
+
+
+async def test_two_names_of_this_machine_are_two_issuers(sqlite_url: str) -> None:
+    await create_db_and_tables(Database(make_settings(sqlite_url)))
+    async with running_issuer(signer("EdDSA").jwk()) as issuer:
+        report = await look(sqlite_url, better_auth_url=issuer.origin.replace("127.0.0.1", "localhost"))
+    assert "issuer" in report.lines()
+
+
+SUSPICIOUS: dict[str, tuple[dict[str, object], str]] = {
+    "a file in production": ({"environment": "production"}, "lost with the machine"),
+    "a local origin in production": ({"environment": "production"}, "ALLOWED_ORIGINS has http://localhost:3000"),
+    "a shared secret in production": ({"environment": "production"}, "HS256"),
+    "a forgotten environment": ({"allowed_origins": "https://app.example.com"}, "ENVIRONMENT is development"),
+    "two ways": ({"better_auth_url": "http://127.0.0.1:1"}, "is the secret still needed"),
+}
+
+
+@pytest.mark.parametrize("setting", SUSPICIOUS)
+async def test_a_suspicious_setting_is_a_warning(setting: str, sqlite_url: str) -> None:
+    changes, words = SUSPICIOUS[setting]
+    report = await look(sqlite_url, **changes)
+    assert any(words in finding.text and finding.level == "warn" for finding in report.findings), report.lines()
+
+
+async def test_more_places_than_connections_are_a_warning(url: str) -> None:
+    report = await look(url, max_concurrent_requests=5000)
+    assert report.ok
+    assert any(finding.name == "connections" and finding.level == "warn" for finding in report.findings)
+
+
+FILES: dict[str, Callable[[Path], object]] = {
+    "none": lambda path: path.unlink(),
+    "an empty one": lambda path: path.write_bytes(b""),
+    "no database": lambda path: path.write_bytes(b"not a database, but a text of some length" * 100),
+    "no table": lambda path: execute(path, "DROP TABLE tasks"),
+    "a column too few": lambda path: execute(path, "ALTER TABLE tasks RENAME title TO name"),
+}
+
+
+def execute(path: Path, statement: str) -> None:
+    with sqlite3.connect(path) as connection:
+        connection.execute(statement)
+    connection.close()
+
+
+@pytest.mark.parametrize("file", FILES)
+async def test_a_broken_file_fails(file: str, sqlite_url: str, tmp_path: Path) -> None:
+    database = Database(make_settings(sqlite_url))
+    await create_db_and_tables(database)
+    await database.close()
+    assert (await look(sqlite_url)).ok
+    for leftover in ("todo.db-wal", "todo.db-shm"):
+        (tmp_path / leftover).unlink(missing_ok=True)
+    FILES[file](tmp_path / "todo.db")
+    assert not (await look(sqlite_url)).ok
+
+
+# The command itself.
+
+
+def test_one_document_for_machines_with_the_same_status(tmp_path: Path) -> None:
+    result = backend("check", "--json", cwd=tmp_path, **settings_of(tmp_path))
+    document = json.loads(result.stdout)
+    assert (result.returncode, document["ok"]) == (1, False)
+    assert all(set(each) == {"name", "level", "text"} for each in document["checks"])
+
+
+def settings_of(tmp_path: Path, **changes: str) -> dict[str, str]:
+    return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"} | changes
+
+
+def test_it_ends_though_everything_hangs(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/db"
+        result = backend("check", cwd=tmp_path, **settings_of(tmp_path, DATABASE_URL=url))
+    assert result.returncode == 1
+    assert "FAIL  database" in result.stdout
+
+
+@pytest.mark.parametrize(("token", "status"), [(None, 0), ("nonsense", 1), ("", 1)])
+async def test_a_token_alone_is_checked(token: str | None, status: int, tmp_path: Path) -> None:
+    token = mint(Settings(better_auth_secret=SecretStr(SECRET)), "alice", 60) if token is None else token
+    (tmp_path / "token").write_text(f"{token}\n")
+    command = f"{sys.executable} -m backend check --token - < token"
+    result = await asyncio.to_thread(run, ["sh", "-c", command], tmp_path, BETTER_AUTH_SECRET=SECRET)
+    assert result.returncode == status
+    assert len(result.stdout.splitlines()) == 1
