@@ -6,7 +6,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check faults bench format migrate openapi lock clean
+.PHONY: help run test check faults bench format migrate openapi lock sbom clean
 
 help: ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -40,11 +40,22 @@ openapi: .venv/run ## Write specs/openapi.json anew
 	@$(BIN)/todo-backend openapi > .venv/openapi.json
 	@mv .venv/openapi.json specs/openapi.json
 
-lock: ## Write requirements.lock anew, from the newest versions that pyproject.toml allows
+lock: ## Write both locks anew, from the newest versions that pyproject.toml allows
 	rm -rf .venv-lock
 	$(PYTHON) -m venv .venv-lock
 	.venv-lock/bin/python -m pip --disable-pip-version-check --quiet install '.[dev]' 'flit_core>=3.12,<4'
 	.venv-lock/bin/python -m pip freeze --exclude todo-backend > requirements.lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check --quiet install uv
+	@# What the image installs: without what only developers need, with the hashes of each file for each platform.
+	echo 'flit_core>=3.12,<4' | .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate -c requirements.lock pyproject.toml - -o requirements-runtime.lock
+	rm -rf .venv-lock
+
+sbom: ## Write sbom.json: what the image holds, as CycloneDX
+	rm -rf .venv-lock
+	$(PYTHON) -m venv .venv-lock
+	.venv-lock/bin/python -m pip --disable-pip-version-check --quiet install cyclonedx-bom
+	.venv-lock/bin/cyclonedx-py requirements requirements-runtime.lock -o sbom.json
 	rm -rf .venv-lock
 
 clean: ## Remove the environment and all caches

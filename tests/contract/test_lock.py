@@ -15,15 +15,15 @@ BUILD = {"flit-core"}
 """Needed to install the project, not by it."""
 
 
-def needs(name: str) -> list[str]:
+def needs(name: str, *, development: bool = True) -> list[str]:
     """The requirements of a distribution; our own as they are written now, whenever it was installed."""
     if name != "todo-backend":
         return distribution(name).requires or []
     project = tomllib.loads(PROJECT.read_text())["project"]
-    return [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    return [*project["dependencies"], *(project["optional-dependencies"]["dev"] if development else ())]
 
 
-def closure() -> dict[str, str]:
+def closure(*, development: bool = True) -> dict[str, str]:
     """All distributions that the project needs, for running and for developing, with their installed versions."""
     found: dict[str, str] = {}
     done = set()
@@ -33,7 +33,7 @@ def closure() -> dict[str, str]:
         if (name, extras) in done:
             continue
         done.add((name, extras))
-        for text in needs(name):
+        for text in needs(name, development=development):
             requirement = Requirement(text)
             if requirement.marker and not any(requirement.marker.evaluate({"extra": extra}) for extra in {"", *extras}):
                 continue
@@ -77,3 +77,16 @@ def test_each_dependency_has_a_line_that_says_why() -> None:
 
 def test_the_build_tool_is_locked_too() -> None:
     assert set(locked()) >= BUILD
+
+
+RUNTIME_LOCK = ROOT / "requirements-runtime.lock"
+
+
+def test_what_the_image_installs_is_what_running_needs_at_the_locked_versions_with_hashes() -> None:
+    lines = RUNTIME_LOCK.read_text().splitlines()
+    pins = dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ ;]+)", RUNTIME_LOCK.read_text(), re.MULTILINE))
+    assert pins.items() <= {**locked(), "colorama": pins.get("colorama")}.items()  # colorama is for Windows alone
+    missing = closure(development=False).keys() - {canonicalize_name(name) for name in pins}
+    assert not missing, f"needed for running, but not in requirements-runtime.lock (make lock): {missing}"
+    assert len(lines) >= 2 * len(pins), "a version without a hash"
+    assert not [line for line in lines if "://" in line]
