@@ -5,6 +5,7 @@ import json
 import socket
 import sqlite3
 import sys
+import uuid
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from tests.auth.issuer import response, running_issuer, signer
 from tests.conftest import SECRET, make_settings, new_postgres_database
 from tests.processes import backend, free_port, run
 
-ROLE = "todo_check"
+ROLE = f"todo_check_{uuid.uuid4().hex}"
 
 
 @pytest.fixture(scope="module")
