@@ -107,7 +107,8 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     if settings.better_auth_secret is not None and not settings.production:
         token = mint(settings, "dev-user", DEVELOPMENT_TOKEN_LIFETIME)
         print(
-            f"\nTry it:\n\n  curl -H 'Authorization: Bearer {token}' http://{host}:{port}/api/tasks\n\nRead it: http://{host}:{port}/docs\n",
+            f"\nTry it:\n\n  curl -H 'Authorization: Bearer {token}' http://{host}:{port}/api/tasks\n\n"
+            f"See it: http://{host}:{port}/#token={token}\n\nRead it: http://{host}:{port}/docs\n",
             flush=True,
         )
     import uvicorn

@@ -7,6 +7,7 @@ const BLANK = {
   description: null, completed: false, priority: null, due_date: null, due_time: null, remind_at: null, tags: [], recurrence: null,
 };
 const MAX_BATCH = 100;
+const GONE = new Set(["task_not_found", "task_deleted"]);
 
 export class Replica {
   #client;
@@ -88,10 +89,10 @@ export class Replica {
       const end = queue.findIndex(([, { op }]) => op === "move");
       const sent = end === 0 ? queue.slice(0, 1) : queue.slice(0, Math.min(end < 0 ? Infinity : end, MAX_BATCH));
       const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#push(sent.map(([, operation]) => operation));
-      results.forEach(({ id, status, task, problem }, index) => {
+      results.forEach(({ id, task, problem }, index) => {
         if (task) this.#known.set(id, task);
-        else if (status === 204 || status === 404 || status === 410) this.#known.delete(id);
-        const repeated = status === 404 && sent[index][1].op === "delete"; // it was heard, but its response was lost
+        else if (!problem || GONE.has(problem.code)) this.#known.delete(id);
+        const repeated = problem && GONE.has(problem.code) && sent[index][1].op === "delete"; // its response was lost
         if (problem && !repeated) problems.push(problem);
         localStorage.removeItem(sent[index][0]);
       });
@@ -113,10 +114,10 @@ export class Replica {
   /** A move has a route of its own; its result is put into the form of a batch's. */
   async #move({ id, to }) {
     try {
-      return { id, status: 200, task: await this.#client.move(id, to) };
+      return { id, task: await this.#client.move(id, to) };
     } catch (error) {
       if (!(error instanceof TasksError) || error.status === 401 || error.status >= 500) throw error;
-      return { id, status: error.status, problem: error };
+      return { id, problem: error };
     }
   }
 
