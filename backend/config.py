@@ -97,6 +97,10 @@ class Settings(BaseSettings):
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "INFO"
     log_format: Literal["text", "json"] | None = None
+    log_requests: Literal["all", "errors", "slow"] = "all"
+    log_slow_ms: Annotated[float, Field(ge=0)] = 1000
+    log_user_key: SecretStr | None = None
+    server_timing: bool = False
 
     @model_validator(mode="after")
     def _has_a_way_to_verify_tokens(self) -> Self:

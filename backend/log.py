@@ -13,7 +13,10 @@ from typing import Any
 
 from backend.config import Settings
 
-_FIELDS = ("request_id", "method", "route", "status", "duration_ms")
+_FIELDS = (
+    *("request_id", "method", "route", "status", "duration_ms", "code", "db_ms", "wait_ms", "body_ms", "attempts"),
+    *("sqlstate", "constraint", "pid", "reason", "trace_id", "user"),
+)
 _CONTROL_CHARACTERS = {code: f"\\x{code:02x}" for code in [*range(32), *range(127, 160)]}
 
 

@@ -80,6 +80,9 @@ WRONG: dict[str, tuple[str, ...]] = {
     "MAX_CONCURRENT_REQUESTS": (*NOT_A_NUMBER, "0", "-1", "100001"),
     "LOG_LEVEL": ("c4n4ry", "10"),
     "LOG_FORMAT": ("c4n4ry",),
+    "LOG_REQUESTS": ("c4n4ry", "none"),
+    "LOG_SLOW_MS": (*NOT_A_NUMBER, "-1"),
+    "SERVER_TIMING": ("c4n4ry",),
 }
 
 
@@ -123,11 +126,15 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "max_concurrent_requests": 100,
         "log_level": "INFO",
         "log_format": None,
+        "log_requests": "all",
+        "log_slow_ms": 1000,
+        "log_user_key": None,
+        "server_timing": False,
     }
 
 
 def test_the_table_of_wrong_values_has_every_setting_that_can_be_wrong() -> None:
-    free = {"API_AUDIENCE", "DATABASE_URL_TEST"}  # any text; and only the test suite reads the latter
+    free = {"API_AUDIENCE", "LOG_USER_KEY", "DATABASE_URL_TEST"}  # any text; and only the test suite reads the last
     assert {name.upper() for name in Settings.model_fields} - free == set(WRONG)
 
 

@@ -7,6 +7,7 @@ with all the headers of a good one, because without the CORS headers a browser h
 
 import asyncio
 import contextlib
+import hmac
 import logging
 import re
 import time
@@ -14,13 +15,15 @@ import uuid
 from http import HTTPStatus
 
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.problems import Problem, problem_of, problem_response
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
 from backend.config import Settings
-from backend.errors import TokenExpired, TokenInvalid, TokenMissing
+from backend.errors import TokenError, TokenInvalid, TokenMissing
+from backend.observation import Observation, observation
 
 MAX_BODY = 64 * 1024
 """Bytes that a body may have."""
@@ -34,6 +37,8 @@ PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may keep a preflight's answer."""
 PROBES = frozenset({"/health", "/health/db"})
 
+_TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
+"""https://www.w3.org/TR/trace-context/#traceparent-header"""
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _API_HEADERS = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Origin"))
 _OTHER_HEADERS = ((b"vary", b"Origin"),)
@@ -86,6 +91,7 @@ class Guard:
     def __init__(self, app: ASGIApp, settings: Settings, verifier: TokenVerifier, places: Places) -> None:
         self._app = app
         self._verifier = verifier
+        self._settings = settings
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
         self._places = places
 
@@ -94,7 +100,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = Exchange(scope, receive, send, self._origins)
+        exchange = Exchange(scope, receive, send, self._origins, self._settings)
+        observation.set(exchange.seen)
         try:
             await self._handle(exchange)
         except Disconnected:
@@ -143,8 +150,12 @@ class Disconnected(Exception):
 class Exchange:
     """One request and its answer."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, origins: frozenset[bytes]) -> None:
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, origins: frozenset[bytes], settings: Settings
+    ) -> None:
         self._started_at = time.perf_counter()
+        self._settings = settings
+        self.seen = Observation()
         self._receive = receive
         self._send = send
         self._status: int | None = None
@@ -194,6 +205,8 @@ class Exchange:
             if self.allowed_origin is not None:
                 extra.append((b"access-control-allow-origin", self.allowed_origin))
                 extra.append((b"access-control-expose-headers", _EXPOSED_HEADERS))
+            if self._settings.server_timing:
+                extra.append((b"server-timing", b"db;dur=%.1f" % (self.seen.database * 1000)))
             message = {**message, "headers": [*message["headers"], *extra]}
         else:
             if self._method == "HEAD":
@@ -219,6 +232,9 @@ class Exchange:
     async def answer_error(self, error: Exception) -> None:
         """Answer with the problem that the error is. A bug is logged with its request id, and is the only 500."""
         problem = problem_of(error)
+        self.seen.code = problem.kind.code
+        if isinstance(error, TokenError):
+            self.seen.reason = str(error) or None
         log_error(error, problem, self.request_id)
         if self._status is None:
             await self.answer(problem_response(problem, self.scope, self.request_id))
@@ -241,7 +257,9 @@ class Exchange:
             raise Problem("body_too_large")  # before "100 Continue": the caller has not begun to send
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
+                started = time.perf_counter()
                 body = await self._collect_body()
+                self.seen.body = time.perf_counter() - started
         except TimeoutError:
             raise Problem("request_timeout") from None
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
@@ -271,28 +289,53 @@ class Exchange:
         return bytes(body)
 
     def log(self) -> None:
-        """Write the request's line: nothing of what the caller wrote but the method and the id."""
+        """Write the request's line: nothing of what the caller wrote but the method and two ids."""
         status = self._status
-        level = logging.ERROR if status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR else logging.INFO
+        milliseconds = (time.perf_counter() - self._started_at) * 1000
+        failed = status is not None and (
+            status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.UNAUTHORIZED
+        )
+        which = self._settings.log_requests
+        if not (failed or which == "all" or (which == "slow" and milliseconds > self._settings.log_slow_ms)):
+            return
+        server_error = status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        level = logging.ERROR if server_error else logging.INFO
         if request_logger.isEnabledFor(level):
-            request_logger.log(
-                level,
-                "request",
-                extra={
-                    "request_id": self.request_id,
-                    "method": self._method,
-                    "route": getattr(self.scope.get("route"), "path_format", None),
-                    "status": status,
-                    "duration_ms": round((time.perf_counter() - self._started_at) * 1000, 2),
-                },
-            )
+            line = {
+                "request_id": self.request_id,
+                "method": self._method,
+                "route": route_of(self.scope),
+                "status": status,
+                "duration_ms": round(milliseconds, 2),
+            }
+            request_logger.log(level, "request", extra=line | self.seen.fields() | self._identifiers())
+
+    def _identifiers(self) -> dict[str, str]:
+        """Return what ties the line to others: the trace, and the user under LOG_USER_KEY."""
+        found = {}
+        if trace := _TRACEPARENT.fullmatch(self._headers.get(b"traceparent", b"")):
+            found["trace_id"] = trace[1].decode()
+        identity: Identity | None = self.scope.get("identity")
+        if identity is not None and self._settings.log_user_key is not None:
+            key = self._settings.log_user_key.get_secret_value().encode()
+            found["user"] = hmac.digest(key, identity.user_id.encode(), "sha256").hex()[:16]
+        return found
+
+
+def route_of(scope: Scope) -> str | None:
+    """Return the template of the request's address, also where the guard has refused it."""
+    route = scope.get("route")
+    if route is None and "app" in scope:
+        matches = ((route.matches(scope)[0], route) for route in scope["app"].routes)
+        route = next((route for match, route in matches if match is not Match.NONE), None)
+    return getattr(route, "path_format", None)
 
 
 def log_error(error: Exception, problem: Problem, request_id: str) -> None:
     """Log why a request failed, where the answer must not say it."""
     if problem.kind.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
-    elif isinstance(error, TokenExpired) or problem.kind.code == "overloaded":
-        return  # every token ends so; and a service with too much to do has its request lines
-    elif problem.kind.status == HTTPStatus.SERVICE_UNAVAILABLE or isinstance(error, TokenInvalid):
+    elif problem.kind.code == "overloaded":
+        return  # a service with too much to do has its request lines
+    elif problem.kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
         logger.warning("%s: %s", problem.kind.code, error, extra={"request_id": request_id})

@@ -19,6 +19,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 from backend.config import Settings
 from backend.db.failures import is_transient
 from backend.db.url import DatabaseURL, PostgresURL
+from backend.observation import observation
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a goodbye to the server may take."""
@@ -148,6 +149,7 @@ async def connect(
                     refused = isinstance(error, OSError) and time.monotonic() - started > REFUSED_PATIENCE
                     if not retry or refused or not is_transient(error):
                         raise
+                observation.get().retries += 1
                 another = await pause(random.uniform(retry_after / 2, retry_after))  # noqa: S311 # no secret
                 if another is not None:
                     return another

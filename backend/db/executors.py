@@ -7,6 +7,7 @@ that may have run never is (specs/decisions/0005-autocommit-one-statement.md).
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
@@ -21,6 +22,7 @@ from backend.db.failures import DATABASE_FAILURES, is_repeatable, translated
 from backend.db.pool import Pool, Turns, can_be_kept
 from backend.db.statements import CompiledStatement, compile_statement, is_read
 from backend.errors import DatabaseError
+from backend.observation import observation
 
 REPEAT_AFTER = 0.1
 """The longest pause, in seconds, before a statement is run once more."""
@@ -131,6 +133,7 @@ async def _repeated(run: Callable[[_Sent], Awaitable[T]], *, deadline: float, re
                 if not (retry and sent.connected and is_repeatable(error, may_have_run=sent.write)):
                     raise
             sent.connected = sent.write = False
+            observation.get().retries += 1
             await asyncio.sleep(random.uniform(0, REPEAT_AFTER))  # noqa: S311 # no secret
             return await run(sent)
 
@@ -147,7 +150,7 @@ class PostgresExecutor:
         compiled = _compiled(statement, params)
 
         async def run(sent: _Sent) -> Rows:
-            connection = await self._pool.acquire(retry=retry)
+            connection = await _waiting(self._pool.acquire(retry=retry))
             sent.connected = True
             try:
                 result = await _run(connection, compiled, params, sent)
@@ -174,7 +177,7 @@ class PostgresExecutor:
             self._pool.release(connection)
 
     async def _begin(self, sent: _Sent) -> DriverConnection:
-        connection = await self._pool.acquire()
+        connection = await _waiting(self._pool.acquire())
         sent.connected = True
         try:
             await connection.execute("BEGIN")
@@ -206,7 +209,40 @@ class _PostgresTransaction(_Transaction):
         await self.connection.execute("COMMIT")
 
 
+async def _running(awaitable: Awaitable[T]) -> T:
+    """Wait for a statement's end, and have the request know for how long."""
+    started = time.perf_counter()
+    try:
+        return await awaitable
+    finally:
+        observation.get().database += time.perf_counter() - started
+
+
+async def _waiting(awaitable: Awaitable[T]) -> T:
+    """Wait for a connection or a turn, and have the request know for how long."""
+    started = time.perf_counter()
+    try:
+        return await awaitable
+    finally:
+        observation.get().waited += time.perf_counter() - started
+
+
 async def _run(connection: DriverConnection, compiled: CompiledStatement, params: Params | None, sent: _Sent) -> Rows:
+    """Run a statement, and have the request know how long it took, and which process of the server failed to."""
+    seen = observation.get()
+    started = time.perf_counter()
+    try:
+        return await _prepare_and_fetch(connection, compiled, params, sent)
+    except BaseException:
+        seen.pid = connection.get_server_pid()
+        raise
+    finally:
+        seen.database += time.perf_counter() - started
+
+
+async def _prepare_and_fetch(
+    connection: DriverConnection, compiled: CompiledStatement, params: Params | None, sent: _Sent
+) -> Rows:
     rows = params if isinstance(params, Sequence) else (params or {},)
     forms = [compiled.driver_form(values) for values in rows]
     described = await connection.describe(forms[0][0])
@@ -249,9 +285,9 @@ class SQLiteExecutor:
                 return connection.execute(statement, params, execution_options=_BUFFERED)
 
         async def run(sent: _Sent) -> Rows:
-            await self._turns.acquire()
+            await _waiting(self._turns.acquire())
             try:
-                return await greenlet_spawn(run_by_sqlalchemy, sent)
+                return await _running(greenlet_spawn(run_by_sqlalchemy, sent))
             finally:
                 self._turns.release()
 

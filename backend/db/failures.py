@@ -16,6 +16,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseRefused, DatabaseUnavailable, OutcomeUnknown
+from backend.observation import observation
 
 _DRIVER_FAILURES = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
@@ -78,6 +79,7 @@ def translated(may_have_run: Callable[[], bool] = lambda: False) -> Iterator[Non
     try:
         yield
     except DATABASE_FAILURES as error:
+        _observe(error)
         meaning = translate(error, may_have_run=may_have_run())
         if meaning is not None:
             raise meaning from error
@@ -85,6 +87,13 @@ def translated(may_have_run: Callable[[], bool] = lambda: False) -> Iterator[Non
             # As SQLAlchemy says it: one class for both engines, and without the DETAIL, which shows the row.
             raise IntegrityError(None, None, Exception(_reason(error, error.sqlstate))) from error
         raise
+
+
+def _observe(error: Exception) -> None:
+    driver = error.driver_exception if isinstance(error, DBAPIError) and error.orig is not None else error
+    seen = observation.get()
+    seen.sqlstate = getattr(driver, "sqlstate", None)
+    seen.constraint = getattr(driver, "constraint_name", None)
 
 
 def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
