@@ -125,13 +125,33 @@ def serve(
     drain: Annotated[
         float, typer.Option(help="Seconds between SIGTERM and the end, with /health/db at 503.", min=0, max=300)
     ] = 0,
+    admin_port: Annotated[
+        int | None, typer.Option(help="A port for /metrics and probes, for the operator.", min=1, max=65_535)
+    ] = None,
+    admin_host: Annotated[str, typer.Option(help="The address of the admin port.")] = "127.0.0.1",
 ) -> None:
     """Serve for production. On SIGTERM it drains, if told to; then requests under way finish, within 9 seconds."""
     settings = _settings()
+    if admin_port is not None:
+        _start_admin_server(admin_host, admin_port, ("127.0.0.1" if host in {"0.0.0.0", "::"} else host, port))  # noqa: S104 # compared
     from backend.serving.server import Config, run
 
     options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}
     run(Config(**options, workers=workers, drain=drain))
+
+
+def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
+    from backend.serving.admin import prepare_metrics, start_admin_server
+
+    if host not in {"127.0.0.1", "::1", "localhost"}:
+        logger.warning("the admin port listens on %s: whoever reaches it can read the metrics", host)
+    try:
+        prepare_metrics()
+        start_admin_server(host, port, service)
+    except ImportError:
+        _fail("--admin-port needs prometheus_client: pip install 'todo-backend[metrics]'")
+    except OSError as error:
+        _fail(f"--admin-port {port}: {error.strerror or type(error).__name__}", error)
 
 
 def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:

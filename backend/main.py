@@ -11,11 +11,14 @@ import gc
 
 gc.disable()  # until the end of this module
 
+import asyncio
+import functools
 import logging
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -40,13 +43,19 @@ def create_app(settings: Settings) -> FastAPI:
     """Make the application. It connects to nothing before it is asked, so it starts while the database sleeps."""
     configure_logging(settings)
     verifier, places = TokenVerifier(settings), Places(settings.max_concurrent_requests)
+    metrics = _make_metrics()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         database = app.state.database = Database(settings)
         if isinstance(database.url, SQLiteURL) and not settings.production:
             await _migrate(database)
+        sampling = None
+        if metrics is not None:
+            sampling = asyncio.create_task(metrics.sample(lambda: {"places_taken": places.taken} | database.state()))
         yield
+        if sampling is not None:
+            sampling.cancel()
         await places.emptied(within=LAST_ANSWERS)  # of requests that the server has just cut off
         await database.close()
 
@@ -71,8 +80,19 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.verifier = verifier
     app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
-    app.add_middleware(Guard, settings=settings, verifier=verifier, places=places)
+    observe = None if metrics is None else metrics.observe
+    app.add_middleware(Guard, settings=settings, verifier=verifier, places=places, observe=observe)
     return app
+
+
+@functools.cache
+def _make_metrics() -> Any:
+    """Make the process's metrics where there is an admin port; elsewhere nothing of them is imported."""
+    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+        return None
+    from backend.metrics import Metrics
+
+    return Metrics(version("todo-backend"))
 
 
 async def _raise(_request: Request, error: Exception) -> NoReturn:

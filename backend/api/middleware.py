@@ -12,6 +12,7 @@ import logging
 import re
 import time
 import uuid
+from collections.abc import Callable
 from http import HTTPStatus
 
 from starlette.responses import Response
@@ -53,6 +54,10 @@ logger = logging.getLogger(__name__)
 request_logger = logging.getLogger("backend.request")
 
 
+Observe = Callable[[str, str | None, int | None, float, Observation], None]
+"""Told of each request: its method, route, status, seconds, and what it met."""
+
+
 def request_id_of(given: bytes) -> str:
     """Return the caller's request id, or a new one where it has sent none that can be used."""
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
@@ -77,6 +82,11 @@ class Places:
         if self._free == self._limit:
             self._emptied.set()
 
+    @property
+    def taken(self) -> int:
+        """How many are taken."""
+        return self._limit - self._free
+
     async def emptied(self, within: float) -> None:
         """Wait until no place is taken, `within` seconds at most."""
         self._emptied.clear()
@@ -88,8 +98,16 @@ class Places:
 class Guard:
     """The middleware. `verifier` says who is calling; whom it has identified is `scope["identity"]` from then on."""
 
-    def __init__(self, app: ASGIApp, settings: Settings, verifier: TokenVerifier, places: Places) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        verifier: TokenVerifier,
+        places: Places,
+        observe: Observe | None = None,
+    ) -> None:
         self._app = app
+        self._observe = observe
         self._verifier = verifier
         self._settings = settings
         self._origins = frozenset(origin.encode() for origin in settings.allowed_origins)
@@ -113,7 +131,7 @@ class Guard:
             await exchange.answer_error(error)
         finally:
             exchange.give_place_back()
-            exchange.log()
+            exchange.log(self._observe)
         await exchange.end()
 
     async def _handle(self, exchange: "Exchange") -> None:
@@ -288,10 +306,13 @@ class Exchange:
             raise Problem("body_too_large")
         return bytes(body)
 
-    def log(self) -> None:
-        """Write the request's line: nothing of what the caller wrote but the method and two ids."""
+    def log(self, observe: Observe | None) -> None:
+        """Count the request, and write its line: nothing of what the caller wrote but the method and two ids."""
         status = self._status
-        milliseconds = (time.perf_counter() - self._started_at) * 1000
+        seconds = time.perf_counter() - self._started_at
+        milliseconds = seconds * 1000
+        if observe is not None:
+            observe(self._method, route_of(self.scope), status, seconds, self.seen)
         failed = status is not None and (
             status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.UNAUTHORIZED
         )

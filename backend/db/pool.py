@@ -30,6 +30,11 @@ class Turns:
         self._timeout = timeout
         self._waiting = 0
 
+    @property
+    def waiting(self) -> int:
+        """How many wait for a turn."""
+        return self._waiting
+
     async def acquire(self) -> None:
         """Wait for a turn. Raises `DatabaseUnavailable` where none has come within `DATABASE_POOL_TIMEOUT`."""
         if not self._turns.locked():
@@ -84,6 +89,15 @@ class Pool:
         self._idle: list[DriverConnection] = []
         self._in_use: set[DriverConnection] = set()
         self._came_back = asyncio.Event()
+
+    def state(self) -> dict[str, float]:
+        """Return how many connections are idle and in use, and how many requests wait for one."""
+        waiting = 0 if self._turns is None else self._turns.waiting
+        return {
+            "connections_idle": len(self._idle),
+            "connections_in_use": len(self._in_use),
+            "connections_waited_for": waiting,
+        }
 
     async def acquire(self, *, retry: bool = True) -> DriverConnection:
         """Return a connection that nobody else has: one that was kept and is alive, or a new one.

@@ -95,6 +95,10 @@ class Database:
             self._row_security_was_told = True
             logger.warning("row security is active for our role: todo-backend check tells whether it hides tasks")
 
+    def state(self) -> dict[str, float]:
+        """Return figures of the pool, for metrics."""
+        return {} if self._pool is None else self._pool.state()
+
     async def close(self) -> None:
         """Close all connections."""
         if self._pool is not None:

@@ -21,6 +21,7 @@ EVERYTHING = {
     "models",
     "errors",
     "observation",
+    "metrics",
     "config",
     "log",
 }
@@ -42,6 +43,7 @@ ALLOWED: dict[str, set[str]] = {
     "strict_json": set(),
     "errors": set(),
     "observation": set(),
+    "metrics": {"observation"},
     "config": set(),
     "log": {"config"},
 }

@@ -1,0 +1,80 @@
+"""Metrics for Prometheus, where `serve --admin-port` asks for them.
+
+Each process writes into files of its own in one folder, PROMETHEUS_MULTIPROC_DIR, which prometheus_client adds up: what
+a worker has counted outlives it. No label holds anything that a client chose: paths are templates, and what is no
+route or no known method shares one value.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from backend.observation import Observation
+
+SAMPLED_EVERY = 1.0
+"""Seconds between two looks at what is a state, not an event."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_OTHER = "other"
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
+
+State = Callable[[], Mapping[str, float]]
+"""Returns the gauges by name; those whose names end in `_total` are counted since the process began."""
+
+
+class Metrics:
+    """What is measured. One for each process."""
+
+    def __init__(self, version: str) -> None:
+        self._durations = Histogram(
+            "todo_request_duration_seconds",
+            "From a request's head to its answer.",
+            ["method", "route", "status"],
+            buckets=_BUCKETS,
+        )
+        self._database = Histogram("todo_statement_seconds", "A request's time in the database.", buckets=_BUCKETS)
+        self._waited = Histogram(
+            "todo_wait_seconds", "A request's waiting for a place, its user's turn and a connection.", buckets=_BUCKETS
+        )
+        self._problems = Counter("todo_problems", "Requests answered with a problem.", ["code"])
+        self._retries = Counter("todo_retries", "New attempts to connect, or to run a statement.")
+        self._children: dict[tuple[str, str | None, int | None], Any] = {}
+        Gauge("todo_build_info", "The version that runs.", ["version"], multiprocess_mode="livemax").labels(
+            version
+        ).set(1)
+
+    def observe(self, method: str, route: str | None, status: int | None, seconds: float, seen: Observation) -> None:
+        """Count a request. `status` is None for one whose client went away."""
+        key = (method, route, status)
+        child = self._children.get(key if method in _METHODS else (_OTHER, route, status))
+        if child is None:
+            key = (method if method in _METHODS else _OTHER, route, status)
+            child = self._children[key] = self._durations.labels(key[0], route or _OTHER, status or "none")
+        child.observe(seconds)
+        if seen.database:
+            self._database.observe(seen.database)
+        if seen.waited > SAMPLED_EVERY / 1000:  # what waited for less than a millisecond did not wait
+            self._waited.observe(seen.waited)
+        if seen.code is not None:
+            self._problems.labels(seen.code).inc()
+        if seen.retries:
+            self._retries.inc(seen.retries)
+
+    async def sample(self, state: State) -> None:
+        """Look at the process's state again and again, until cancelled."""
+        gauges: dict[str, Any] = {}
+        counters: dict[str, tuple[Any, float]] = {}
+        while True:
+            for name, value in state().items():
+                help_text = name.replace("_", " ").capitalize()
+                if name.endswith("_total"):
+                    counter, before = counters.get(name) or (Counter(f"todo_{name}", help_text), 0)
+                    counter.inc(value - before)
+                    counters[name] = counter, value
+                else:
+                    if name not in gauges:
+                        gauges[name] = Gauge(f"todo_{name}", help_text, multiprocess_mode="livesum")
+                    gauges[name].set(value)
+            await asyncio.sleep(SAMPLED_EVERY)

@@ -1,0 +1,106 @@
+"""`serve --admin-port`: metrics of all workers, added up, and nothing in them that a client chose."""
+
+import re
+import signal
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from tests.conftest import SECRET
+from tests.processes import SCRIPT, Server, backend, eventually, free_port, serving
+
+pytest.importorskip("prometheus_client")
+
+
+@dataclass
+class Service:
+    """A service of several workers, and its admin port."""
+
+    server: Server
+    admin_port: int
+    token: str
+
+    def get(self, path: str) -> httpx.Response:
+        return httpx.get(f"http://127.0.0.1:{self.admin_port}{path}")
+
+    def sums(self) -> dict[str, float]:
+        """Every figure by its name and labels."""
+        lines = [line for line in self.get("/metrics").text.splitlines() if not line.startswith("#")]
+        return {name: float(value) for name, _, value in (line.rpartition(" ") for line in lines)}
+
+    def counted(self, **labels: str) -> float:
+        """How many requests of these labels were counted."""
+        wanted = [f'{name}="{value}"' for name, value in labels.items()]
+        return sum(
+            value
+            for name, value in self.sums().items()
+            if name.startswith("todo_request_duration_seconds_count") and all(label in name for label in wanted)
+        )
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"}
+    assert backend("migrate", cwd=tmp_path, **settings).returncode == 0
+    token = backend("token", "--user", "alice", cwd=tmp_path, **settings).stdout.strip()
+    port = free_port()
+    command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2", "--admin-port", str(port)]
+    with serving(command, tmp_path, **settings) as server:
+        yield Service(server, port, token)
+
+
+def test_requests_of_all_workers_are_added_up_and_outlive_them(service: Service) -> None:
+    url, headers = service.server.url, {"Authorization": f"Bearer {service.token}"}
+    task = uuid.uuid4()
+    for _ in range(10):
+        assert httpx.get(f"{url}/api/tasks", headers=headers).status_code == 200  # a new connection each: both workers
+        assert httpx.get(f"{url}/api/tasks/{task}", headers=headers).status_code == 404
+        assert httpx.get(f"{url}/api/tasks").status_code == 401
+        httpx.get(f"{url}/{uuid.uuid4()}")
+        httpx.request(f"X{uuid.uuid4().hex[:8]}", f"{url}/health")
+    expected = {
+        ("GET", "/api/tasks", "200"): 10,
+        ("GET", "/api/tasks/{id}", "404"): 10,
+        ("GET", "/api/tasks", "401"): 10,
+        ("GET", "other", "404"): 10,
+    }
+    for (method, route, status), count in expected.items():
+        assert service.counted(method=method, route=route, status=status) == count
+    text = service.get("/metrics").text
+    assert str(task) not in text
+    assert "alice" not in text
+    assert set(re.findall(r'method="(\w+)"', text)) <= {"GET", "other"}
+    assert eventually(lambda: service.sums().get("todo_places_taken") == 0, "the state is looked at")
+    (worker, _) = [
+        each
+        for each in psutil.Process(service.server.process.pid).children()
+        if "spawn_main" in " ".join(each.cmdline())
+    ]
+    worker.send_signal(signal.SIGKILL)
+    worker.wait(10)
+    assert service.counted(method="GET", route="/api/tasks", status="200") == 10
+    assert service.sums()['todo_problems_total{code="task_not_found"}'] == 10
+
+
+def test_probes_are_there_and_scrapes_are_not_counted(service: Service) -> None:
+    assert (service.get("/health").status_code, service.get("/nowhere").status_code) == (200, 404)
+    before = service.counted()
+    service.get("/metrics")
+    assert service.counted() == before
+    assert "/metrics" not in service.server.stderr
+
+
+def test_an_address_that_others_reach_is_warned_about_and_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"}
+    port = free_port()
+    command = [SCRIPT, "serve", "--admin-port", str(port), "--admin-host", "0.0.0.0"]
+    with serving(command, tmp_path, **settings) as server:
+        assert "whoever reaches it" in server.stderr
+        again = backend("serve", "--admin-port", str(port), cwd=tmp_path, **settings)
+        assert (again.returncode, len(again.stderr.splitlines())) == (1, 1)
+        assert str(port) in again.stderr
