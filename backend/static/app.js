@@ -134,6 +134,7 @@ function say(text) {
 
 function change(action) {
   showProblem(null);
+  find("#status").textContent = "Saving…";
   action();
   render();
   sync();

@@ -107,18 +107,20 @@ export class Replica {
     if (this.#checkpoint !== before) this.#save();
   }
 
-  #push(operations) {
-    return this.#client.batch(operations.map(({ op, id, task }) => ({ op, id, ...(task && { task }) })), { atomic: false });
+  async #push(operations) {
+    const sent = operations.map(({ op, id, task }) => ({ op, id, ...(task && { task }) }));
+    const results = await refusal(this.#client.batch(sent, { atomic: false }));
+    if (!(results instanceof TasksError)) return results;
+    if (sent.length === 1) return [{ id: sent[0].id, problem: results }];
+    const alone = []; // one that cannot be read is no reason to refuse the others
+    for (const operation of operations) alone.push(...(await this.#push([operation])));
+    return alone;
   }
 
   /** A move has a route of its own; its result is put into the form of a batch's. */
   async #move({ id, to }) {
-    try {
-      return { id, task: await this.#client.move(id, to) };
-    } catch (error) {
-      if (!(error instanceof TasksError) || error.status === 401 || error.status >= 500) throw error;
-      return { id, problem: error };
-    }
+    const moved = await refusal(this.#client.move(id, to));
+    return moved instanceof TasksError ? { id, problem: moved } : { id, task: moved };
   }
 
   /** The changes that wait, oldest first, each under a key of its own: so two tabs never overwrite each other's. */
@@ -146,6 +148,14 @@ export class Replica {
 /** The manual order. */
 export function byPosition(one, other) {
   return one.position - other.position || (one.id < other.id ? -1 : 1);
+}
+
+/** Return the error instead of raising it where the service has refused what was asked, and would again. */
+function refusal(request) {
+  return request.catch((error) => {
+    if (!(error instanceof TasksError) || error.status >= 500 || [401, 408, 429].includes(error.status)) throw error;
+    return error;
+  });
 }
 
 function apply(tasks, { op, id, task, local }) {
