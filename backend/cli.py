@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import secrets
+import socket
 import sys
 import traceback
 from collections.abc import Coroutine
@@ -30,6 +31,9 @@ exit is within 12 seconds."""
 DEVELOPMENT_TOKEN_LIFETIME = 7 * 24 * 3600
 
 HEALTH_TIMEOUT = 3.0
+
+ADDRESS_IN_USE = 3
+"""The exit status where the address to listen on cannot be had."""
 
 T = TypeVar("T")
 
@@ -93,27 +97,56 @@ def _fail(reason: str, cause: Exception | None = None) -> NoReturn:
 
 @app.command()
 def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
-    """Serve for development: makes .env and the SQLite file where there are none, and reloads when code changes."""
-    if not Path(".env").exists():
-        Path(".env").touch(mode=0o600)
-        Path(".env").write_text(
+    """Serve for development: makes .env and the SQLite file where there are none, and reloads when either changes."""
+    print("starting todo-backend for development …", flush=True)
+    env_file = Path(".env")
+    if not env_file.exists():
+        env_file.touch(mode=0o600)
+        env_file.write_text(
             "# Made by `todo-backend dev`; .env.example has every setting.\n"
             f"BETTER_AUTH_SECRET={secrets.token_urlsafe(48)}\n"
         )
         print("made .env with a random BETTER_AUTH_SECRET")
     settings = _settings()
+    sockets = _bind(host, port)
     if isinstance(database_url(settings), SQLiteURL):
         _migrate(settings)
+    url = f"http://{_name_of(host)}:{port}"
+    print(f"\nSee it: {url}/\n\nRead it: {url}/docs\n", flush=True)
     if settings.better_auth_secret is not None and not settings.production:
         token = mint(settings, "dev-user", DEVELOPMENT_TOKEN_LIFETIME)
         print(
-            f"\nTry it:\n\n  curl -H 'Authorization: Bearer {token}' http://{host}:{port}/api/tasks\n\n"
-            f"See it: http://{host}:{port}/#token={token}\n\nRead it: http://{host}:{port}/docs\n",
+            f"Try it:\n\n  curl -H 'Authorization: Bearer {token}' {url}/api/tasks\n\n"
+            f"See it, signed in: {url}/#token={token}\n",
             flush=True,
         )
     import uvicorn
 
-    uvicorn.run(**_server_options(settings, host, port), reload=True, reload_dirs=[str(Path(__file__).parent)])
+    from backend.serving.server import run_with_reload
+
+    options = _server_options(settings, host, port)
+    config = uvicorn.Config(**options, reload=True, reload_dirs=[str(Path(__file__).parent)])
+    run_with_reload(config, sockets, env_file.resolve())
+
+
+def _name_of(host: str) -> str:
+    """Return what a browser on this machine calls the host."""
+    if host in {"0.0.0.0", "::"}:  # noqa: S104 # compared
+        return "localhost"
+    return f"[{host}]" if ":" in host else host
+
+
+def _bind(host: str, port: int) -> list[socket.socket]:
+    from backend.serving.listening import bind
+
+    try:
+        return bind(host, port)
+    except OSError as error:
+        print(
+            f"todo-backend: cannot listen on {host}, port {port}: {error.strerror or 'no such address'}",
+            file=sys.stderr,
+        )
+        sys.exit(ADDRESS_IN_USE)
 
 
 @app.command()
@@ -132,12 +165,13 @@ def serve(
 ) -> None:
     """Serve for production. On SIGTERM it drains, if told to; then requests under way finish, within 9 seconds."""
     settings = _settings()
+    sockets = _bind(host, port)
     if admin_port is not None:
         _start_admin_server(admin_host, admin_port, ("127.0.0.1" if host in {"0.0.0.0", "::"} else host, port))  # noqa: S104 # compared
     from backend.serving.server import Config, run
 
     options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}
-    run(Config(**options, workers=workers, drain=drain))
+    run(Config(**options, workers=workers, drain=drain), sockets)
 
 
 def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:

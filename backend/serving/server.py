@@ -13,14 +13,17 @@ import socket
 import struct
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import cached_property
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import uvicorn
 from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
+from uvicorn.supervisors.statreload import StatReload
 
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
@@ -155,14 +158,33 @@ def let_nobody_in(listener: Any) -> None:
             copy.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 4, ctypes.addressof(code)))
 
 
-def run(config: Config) -> None:
+class Reloader(StatReload):
+    """The process that starts the server anew when the code changes, or a file with settings."""
+
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket], settings_file: Path) -> None:
+        super().__init__(config, uvicorn.Server(config).run, sockets)
+        self._settings_file = settings_file
+
+    def iter_py_files(self) -> Iterator[Path]:
+        """Yield the files to look at."""
+        yield from super().iter_py_files()
+        yield self._settings_file
+
+
+def run_with_reload(config: uvicorn.Config, sockets: list[socket.socket], settings_file: Path) -> None:
+    """Serve for development until a signal comes."""
+    with suppress(KeyboardInterrupt):
+        Reloader(config, sockets, settings_file).run()
+
+
+def run(config: Config, sockets: list[socket.socket]) -> None:
     """Serve until a signal comes, in one process or in several. Exits with status 3 where it cannot start."""
     with suppress(KeyboardInterrupt):  # which is how a server ends that SIGINT has ended
         if config.workers > 1:
-            Supervisor(config, sockets=[config.bind_socket()]).run()
+            Supervisor(config, sockets=sockets).run()
             return
         config.load_app()
         server = Server(config)
-        server.run()
+        server.run(sockets)
         if not server.started:
             sys.exit(STARTUP_FAILURE)

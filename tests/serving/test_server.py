@@ -462,8 +462,8 @@ def test_each_request_has_one_line_which_holds_nothing_that_its_caller_chose_but
         ("GET", "/api/tasks?limit=5&completed=true", "/api/tasks", 200),
         ("POST", "/api/tasks?line=forged", "/api/tasks", 422),
         ("GET", "/nothing%0d%0aforged%1b%5b31m", None, 404),
-        ("PUT", "/api/tasks", None, 405),
-        ("OPTIONS", "/api/tasks", None, 405),
+        ("PUT", "/api/tasks", "/api/tasks", 405),
+        ("OPTIONS", "/api/tasks", "/api/tasks", 405),
     ]
     for number, (method, path, _, status) in enumerate(asked):
         headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-ID": f"line-{number}", "User-Agent": "forged"}
@@ -477,7 +477,7 @@ def test_each_request_has_one_line_which_holds_nothing_that_its_caller_chose_but
         "all requests are logged",
     )
     members = {"time", "level", "logger", "message", "request_id", "method", "route", "status", "duration_ms"}
-    assert [set(line) for line in lines] == [members] * len(asked)
+    assert all(members <= set(line) <= members | {"code", "db_ms", "wait_ms", "body_ms"} for line in lines)
     assert [(line["request_id"], line["method"], line["status"]) for line in lines] == [
         (f"line-{number}", method, status) for number, (method, _, _, status) in enumerate(asked)
     ]

@@ -1,0 +1,41 @@
+"""The sockets to listen on: bound before anything else is done, so that a port in use is found out at once."""
+
+import errno
+import socket
+import sys
+from typing import Any
+
+
+def bind(host: str, port: int) -> list[socket.socket]:
+    """Bind a socket for each address of the host: `localhost` and `::` are IPv4 and IPv6. Raises `OSError`.
+
+    They listen only once the service is ready: until then connections are refused.
+    """
+    sockets: list[socket.socket] = []
+    failure: OSError | None = None
+    for family, address in _addresses(host, port):
+        listener = socket.socket(family)
+        try:
+            if sys.platform != "win32":  # where it would let two processes have the same port
+                listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:  # the system's default differs
+                listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, int(host != "::"))
+            listener.bind(address)
+            listener.set_inheritable(True)  # for workers
+        except OSError as error:
+            listener.close()
+            failure = error
+            if error.errno == errno.EADDRINUSE:
+                break
+        else:
+            sockets.append(listener)
+    if failure is not None and (failure.errno == errno.EADDRINUSE or not sockets):
+        for listener in sockets:
+            listener.close()
+        raise failure
+    return sockets  # of localhost maybe one: not every machine has both families
+
+
+def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    return list(dict.fromkeys((family, address) for family, _, _, _, address in found))

@@ -1,0 +1,67 @@
+"""What `serve` and `dev` listen on, and what they say where they cannot."""
+
+import re
+import socket
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.conftest import SECRET
+from tests.processes import SCRIPT, backend, eventually, free_port, serving
+
+
+def settings_of(tmp_path: Path) -> dict[str, str]:
+    return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"}
+
+
+def addresses_of(host: str) -> list[str]:
+    """The machine's addresses of that name: not every machine has both families."""
+    return [str(info[4][0]) for info in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)]
+
+
+@pytest.mark.parametrize("command", [["serve"], ["serve", "--workers", "2"], ["dev"]])
+def test_a_port_in_use_is_one_line_and_status_3(command: list[str], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        arguments = [*command, "--host", "127.0.0.1", "--port", str(port)]
+        result = backend(*arguments, cwd=tmp_path, **settings_of(tmp_path))
+    assert (result.returncode, len(result.stderr.splitlines())) == (3, 1)
+    assert str(port) in result.stderr
+    assert "curl" not in result.stdout
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+@pytest.mark.parametrize("host", ["localhost", "::"])
+def test_every_address_of_a_name_is_served(host: str, workers: str, tmp_path: Path) -> None:
+    command = [SCRIPT, "serve", "--host", host, "--workers", workers]
+    with serving(command, tmp_path, **settings_of(tmp_path)) as server:
+        for address in ("127.0.0.1", "::1") if host == "::" else addresses_of(host):
+            with socket.create_connection((address, server.port), timeout=10):
+                pass
+
+
+def test_dev_starts_anew_when_the_settings_change(tmp_path: Path) -> None:
+    with serving([sys.executable, "-m", "backend", "dev"], tmp_path) as server:
+        printed = eventually(lambda: "curl" in server.stdout and server.stdout, "the command is printed")
+        assert printed.startswith("starting ")
+        assert f"See it: http://127.0.0.1:{server.port}/\n" in printed
+        (token,) = re.findall(r"Bearer ([\w.-]+)'", printed)
+        headers = {"Authorization": f"Bearer {token}"}
+        assert httpx.get(f"{server.url}/api/tasks", headers=headers).status_code == 200
+        (tmp_path / ".env").write_text(f"BETTER_AUTH_SECRET={SECRET}\n")
+
+        def refused() -> bool:
+            try:
+                return httpx.get(f"{server.url}/api/tasks", headers=headers).status_code == 401
+            except httpx.TransportError:
+                return False
+
+        assert eventually(refused, "the new secret is in use")
+
+
+def test_dev_takes_the_port_of_the_environment(tmp_path: Path) -> None:
+    port = free_port()
+    with serving([sys.executable, "-m", "backend", "dev"], tmp_path, PORT=str(port)) as server:
+        assert f":{port}/api/tasks" in server.stdout
