@@ -6,16 +6,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: help run test check faults bench format migrate openapi lock sbom clean
+.PHONY: help run test test-fast check faults bench format migrate openapi lock sbom clean
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 run: .venv/run ## Serve on http://127.0.0.1:8000 with reload, on an SQLite file; prints a curl to paste
 	@$(BIN)/todo-backend dev
 
 test: .venv/dev ## Run all tests, on SQLite and on a PostgreSQL of their own, and show the coverage
 	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
+
+test-fast: .venv/dev ## The inner loop: all tests but those of processes, faults, browsers and Node.js; no coverage
+	$(BIN)/python -m pytest --numprocesses=auto -q -m "not process and not fault and not browser and not e2e"
 
 check: .venv/dev ## Format, lint, types, and known vulnerabilities of what is in requirements.lock
 	$(BIN)/ruff format --check .

@@ -10,10 +10,8 @@ import tempfile
 import uuid
 import warnings
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import asyncpg
 import httpx
 import hypothesis
 import pytest
@@ -21,8 +19,6 @@ from dotenv import dotenv_values
 
 from backend.config import Settings
 from tests import canaries
-
-SECRET = canaries.SECRET
 
 # A slow machine is no failure.
 hypothesis.settings.register_profile("without deadline", deadline=None)
@@ -33,14 +29,14 @@ Settings.model_config["env_file"] = None
 _DATABASE_URL_TEST = os.environ.get("DATABASE_URL_TEST") or dotenv_values(".env").get("DATABASE_URL_TEST")
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
-os.environ["BETTER_AUTH_SECRET"] = SECRET  # for importing backend.main, which makes an application
+os.environ["BETTER_AUTH_SECRET"] = canaries.SECRET  # for importing backend.main, which makes an application
 
 from fastapi import FastAPI  # noqa: E402
 
-from backend.auth.tokens import mint  # noqa: E402
 from backend.db.session import Database, create_db_and_tables  # noqa: E402
-from backend.db.url import PostgresURL, parse_database_url  # noqa: E402
-from backend.main import create_app  # noqa: E402
+from tests.applications import client_of, running  # noqa: E402
+from tests.databases import new_postgres_database  # noqa: E402
+from tests.settings import make_settings  # noqa: E402
 
 canaries.install()
 
@@ -58,6 +54,26 @@ def _no_leaks() -> Iterator[None]:
     assert canaries.take_leaks() == []
 
 
+MARKS = {
+    "browser": "browser",
+    "cli": "process",
+    "deploy": "process",
+    "e2e": "e2e",
+    "faults": "fault",
+    "serving": "process",
+}
+"""What is slow, by its folder: `make test-fast` leaves these out."""
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests after the folder that they are in."""
+    here = Path(__file__).parent
+    for item in items:
+        if mark := MARKS.get(item.path.relative_to(here).parts[0]):
+            item.add_marker(mark)
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where CI is set, nothing may be missing that a test needs: there a skipped test is a failed one."""
@@ -66,11 +82,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         report.outcome = "failed"
         report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
     return report
-
-
-def make_settings(database_url: str, **changes: object) -> Settings:
-    """Settings that owe nothing to the environment."""
-    return Settings(**{"database_url": database_url, "better_auth_secret": SECRET, **changes})  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")
@@ -101,22 +112,6 @@ async def postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
         yield url
 
 
-@asynccontextmanager
-async def new_postgres_database(server_url: str) -> AsyncIterator[str]:
-    """Make an empty database on a server for as long as the block lasts."""
-    url = parse_database_url(server_url)
-    assert isinstance(url, PostgresURL)
-    connection = await asyncpg.connect(**url.connect_arguments())
-    name = f"todo_{uuid.uuid4().hex}"
-    await connection.execute(f"CREATE DATABASE {name}")
-    try:
-        separator = "&" if "?" in server_url else "?"
-        yield f"{server_url}{separator}dbname={name}"
-    finally:
-        await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
-        await connection.close()
-
-
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
     """A migrated database of either engine."""
@@ -141,26 +136,11 @@ async def database(settings: Settings) -> AsyncIterator[Database]:
     await database.close()
 
 
-@asynccontextmanager
-async def running(settings: Settings) -> AsyncIterator[FastAPI]:
-    """An application between its start and its end."""
-    app = create_app(settings)
-    async with app.router.lifespan_context(app):
-        yield app
-
-
 @pytest.fixture(scope="session")
 async def app(settings: Settings, database: Database) -> AsyncIterator[FastAPI]:
     """The application, started, on a migrated database."""
     async with running(settings) as app:
         yield app
-
-
-def client_of(app: FastAPI, settings: Settings, user_id: str | None = None) -> httpx.AsyncClient:
-    """A client of the application as a user, or as nobody."""
-    headers = {} if user_id is None else {"Authorization": f"Bearer {mint(settings, user_id, 3600)}"}
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    return httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
 
 
 @pytest.fixture

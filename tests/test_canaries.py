@@ -11,8 +11,8 @@ import pytest
 
 from backend.auth.tokens import mint
 from tests.canaries import PASSWORD, SECRET, take_leaks
-from tests.conftest import make_settings
 from tests.processes import run
+from tests.settings import make_settings
 
 TOKEN = mint(make_settings("sqlite+aiosqlite://"), "alice", 3600)
 TITLE = "a title of somebody's"

@@ -1,16 +1,12 @@
 """Settings: what each defaults to, and how the start ends where one is wrong."""
 
-import sys
-from pathlib import Path
-
 import pytest
 from pydantic import SecretStr
 
 from backend.auth.tokens import TokenVerifier
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import database_url, direct_database_url
-from tests.conftest import SECRET
-from tests.processes import SERVE, backend, run
+from tests.settings import SECRET
 
 CANARY = "c4n4ry"
 NOT_A_NUMBER = ("c4n4ry-number", "1,5")
@@ -86,15 +82,17 @@ WRONG: dict[str, tuple[str, ...]] = {
 }
 
 
-def assert_one_line_naming(variable: str, value: str, status: int, stdout: str, stderr: str) -> None:
-    assert status != 0
-    assert stdout == ""
-    assert stderr.endswith("\n")
-    assert len(stderr.splitlines()) == 1, stderr
-    assert variable in stderr
-    assert CANARY not in stderr
-    if len(value) > 5:
-        assert value not in stderr
+def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
+    """The one line with which the start ends; Python prints it to standard error and exits with 1."""
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as end:
+        load_settings(database_url, direct_database_url, TokenVerifier)
+    line = end.value.code
+    assert isinstance(line, str)
+    assert len(line.splitlines()) == 1, line
+    assert CANARY not in line
+    return line
 
 
 def given(variable: str, value: str) -> dict[str, str]:
@@ -142,104 +140,33 @@ def test_the_table_of_wrong_values_has_every_setting_that_can_be_wrong() -> None
 def test_a_wrong_value_ends_the_start_with_one_line_that_names_the_variable(
     variable: str, value: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, text in given(variable, value).items():
-        monkeypatch.setenv(name, text)
-    with pytest.raises(SystemExit) as end:
-        load_settings(database_url, direct_database_url, TokenVerifier)
-    assert isinstance(end.value.code, str)  # which Python prints to standard error, and exits with 1
-    assert_one_line_naming(variable, value, 1, "", f"{end.value.code}\n")
+    line = refusal(monkeypatch, **given(variable, value))
+    assert variable in line
+    if len(value) > 5:
+        assert value not in line
 
 
-@pytest.mark.parametrize("variable", WRONG)
-@pytest.mark.parametrize("way", SERVE)
-def test_every_way_to_start_reports_a_wrong_setting(way: str, variable: str, tmp_path: Path) -> None:
-    value = WRONG[variable][0]
-    result = run(SERVE[way], tmp_path, **given(variable, value))
-    assert_one_line_naming(variable, value, result.returncode, result.stdout, result.stderr)
-
-
-@pytest.mark.parametrize("command", ["dev", "migrate", "check", "openapi", "token --user u", "transfer a b"])
-def test_every_command_reports_a_wrong_setting(command: str, tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text("")
-    result = backend(*command.split(), cwd=tmp_path, **given("DATABASE_POOL_SIZE", "c4n4ry"))
-    assert_one_line_naming("DATABASE_POOL_SIZE", "c4n4ry", result.returncode, result.stdout, result.stderr)
-
-
-@pytest.mark.parametrize("way", SERVE)
-def test_without_a_way_to_verify_tokens_the_start_ends(way: str, tmp_path: Path) -> None:
-    result = run(SERVE[way], tmp_path)
-    assert_one_line_naming("BETTER_AUTH_SECRET", CANARY, result.returncode, result.stdout, result.stderr)
-    assert "BETTER_AUTH_URL" in result.stderr
-
-
-def test_an_address_of_keys_without_an_issuer_is_refused(tmp_path: Path) -> None:
-    result = backend(
-        "serve", cwd=tmp_path, BETTER_AUTH_SECRET=SECRET, BETTER_AUTH_JWKS_URL="https://c4n4ry.example.com/jwks"
+def test_an_address_of_keys_without_an_issuer_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "BETTER_AUTH_JWKS_URL" in refusal(
+        monkeypatch, BETTER_AUTH_SECRET=SECRET, BETTER_AUTH_JWKS_URL="https://c4n4ry.example.com/jwks"
     )
-    assert_one_line_naming("BETTER_AUTH_JWKS_URL", CANARY, result.returncode, result.stdout, result.stderr)
 
 
-def test_two_wrong_settings_are_named_on_one_line(tmp_path: Path) -> None:
-    result = backend("serve", cwd=tmp_path, BETTER_AUTH_SECRET="c4n4ry", DATABASE_POOL_SIZE="c4n4ry")
-    assert_one_line_naming("BETTER_AUTH_SECRET", CANARY, result.returncode, result.stdout, result.stderr)
-    assert "DATABASE_POOL_SIZE" in result.stderr
+def test_two_wrong_settings_are_named_on_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = refusal(monkeypatch, BETTER_AUTH_SECRET="c4n4ry", DATABASE_POOL_SIZE="c4n4ry")
+    assert "BETTER_AUTH_SECRET" in line
+    assert "DATABASE_POOL_SIZE" in line
 
 
-HEAVY = ("fastapi", "starlette", "sqlalchemy", "sqlmodel", "alembic", "asyncpg", "aiosqlite", "httpx")
-LOADED = f"print(sorted(set({HEAVY}) & set(sys.modules)))"
-
-
-@pytest.mark.parametrize("variable", ["DATABASE_URL", "DATABASE_URL_DIRECT", "BETTER_AUTH_SECRET", "LOG_LEVEL"])
-def test_nothing_heavy_is_imported_before_a_wrong_setting_is_found(variable: str, tmp_path: Path) -> None:
-    code = f"import sys\ntry:\n    import backend.main\nexcept SystemExit as end:\n    assert end.code\n    {LOADED}"
-    result = run([sys.executable, "-c", code], tmp_path, **given(variable, WRONG[variable][0]))
-    assert (result.stdout, result.stderr) == ("[]\n", "")
-
-
-def test_the_command_imports_nothing_heavy_before_a_wrong_setting_is_found(tmp_path: Path) -> None:
-    code = (
-        "import sys\nfrom backend.cli import main\nsys.argv = ['todo-backend', 'serve']\n"
-        f"try:\n    main()\nexcept SystemExit as end:\n    assert end.code\n    {LOADED}"
-    )
-    result = run([sys.executable, "-c", code], tmp_path, DATABASE_POOL_SIZE="c4n4ry")
-    assert (result.stdout, result.stderr) == ("[]\n", "")
-
-
-def test_the_check_for_heavy_modules_would_see_them(tmp_path: Path) -> None:
-    result = run([sys.executable, "-c", f"import sys, backend.main\n{LOADED}"], tmp_path, BETTER_AUTH_SECRET=SECRET)
-    assert "'fastapi'" in result.stdout
-    assert "'sqlalchemy'" in result.stdout
+def test_an_empty_secret_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    line = refusal(monkeypatch, BETTER_AUTH_SECRET="", BETTER_AUTH_URL="")
+    assert "one of them is required" in line
 
 
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "better_auth_secret"])
 def test_an_empty_variable_counts_as_unset(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(name.upper(), "")
     assert getattr(Settings(), name) == Settings.model_fields[name].get_default()
-
-
-def test_an_empty_secret_counts_as_none(tmp_path: Path) -> None:
-    result = backend("serve", cwd=tmp_path, BETTER_AUTH_SECRET="", BETTER_AUTH_URL="")
-    assert "one of them is required" in result.stderr
-
-
-def test_settings_are_read_from_the_file_of_the_working_directory(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(
-        f"# comment\nUNRELATED=1\nBETTER_AUTH_SECRET={SECRET}\nDATABASE_POOL_SIZE=c4n4ry\nLOG_LEVEL=\n"
-    )
-    result = backend("token", "--user", "u", cwd=tmp_path)
-    assert_one_line_naming("DATABASE_POOL_SIZE", CANARY, result.returncode, result.stdout, result.stderr)
-
-
-def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_text(f"BETTER_AUTH_SECRET={SECRET}\nDATABASE_POOL_SIZE=c4n4ry\n")
-    result = backend("token", "--user", "u", cwd=tmp_path, DATABASE_POOL_SIZE="1")
-    assert (result.returncode, result.stderr) == (0, "")
-
-
-def test_a_file_that_is_no_text_is_reported_on_one_line(tmp_path: Path) -> None:
-    (tmp_path / ".env").write_bytes(b"BETTER_AUTH_SECRET=c4n4ry\xff\xfe\n")
-    result = backend("serve", cwd=tmp_path)
-    assert_one_line_naming(".env", CANARY, result.returncode, result.stdout, result.stderr)
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:

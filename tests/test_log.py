@@ -10,7 +10,7 @@ from sqlalchemy import text
 
 from backend.db.session import Database
 from backend.log import JSONFormatter, TextFormatter, configure_logging, describe_exception
-from tests.conftest import make_settings
+from tests.settings import make_settings
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from tests.api.conftest import ABSENT, assert_problem, create, tasks_of
+from tests.api.shared import ABSENT, assert_problem, create, on_one_engine, tasks_of
+
+pytestmark = on_one_engine
 
 CANARY = "zebra-canary"
 JSON = {"Content-Type": "application/json"}

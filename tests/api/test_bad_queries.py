@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from tests.api.conftest import assert_problem, create, tasks_of
+from tests.api.shared import assert_problem, create, on_one_engine, tasks_of
 
 # limit and skip: what no whole number within the bounds is written like.
 NO_NUMBERS = ["", "x", "1.0", "1e2", "0x10", "+1", " 1", "1 ", "01", "1_000", "-0", "--1", "NaN", "Infinity", "null"]
@@ -12,6 +12,7 @@ OUT_OF_RANGE = [-1, -(2**31), 2**31, 2**32, 2**63 - 1]
 LONG = [-(2**63), 2**63, 2**64, 10**19, 10**400]
 
 
+@on_one_engine
 @pytest.mark.parametrize("name", ["limit", "skip"])
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=ascii)
 async def test_a_number_is_written_in_digits(alice: httpx.AsyncClient, name: str, value: str) -> None:
@@ -20,6 +21,7 @@ async def test_a_number_is_written_in_digits(alice: httpx.AsyncClient, name: str
     assert_problem(response, 422, "validation_error", ("query", f"/{name}", "not_an_integer"))
 
 
+@on_one_engine
 @pytest.mark.parametrize("name", ["limit", "skip"])
 @pytest.mark.parametrize("value", [*OUT_OF_RANGE, *LONG], ids=lambda value: str(value)[:20])
 async def test_a_number_out_of_range_is_422(alice: httpx.AsyncClient, name: str, value: int) -> None:
@@ -30,6 +32,7 @@ async def test_a_number_out_of_range_is_422(alice: httpx.AsyncClient, name: str,
     assert str(value) not in response.text
 
 
+@on_one_engine
 async def test_5000_digits_are_422(alice: httpx.AsyncClient) -> None:
     for name in ("limit", "skip"):
         response = await alice.get("/api/tasks", params={name: "7" * 5000})
@@ -48,6 +51,7 @@ async def test_the_most_that_can_be_skipped_is_2147483647(alice: httpx.AsyncClie
     assert (await alice.get(f"/api/tasks?skip={skip}&limit=500")).status_code == status
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     "value",
     ["", "True", "TRUE", "FALSE", "1", "0", "yes", "no", "on", "t", "null", " true", "true ", "true\0", "\0"],
@@ -58,6 +62,7 @@ async def test_a_boolean_is_exactly_true_or_false(alice: httpx.AsyncClient, valu
     assert_problem(response, 422, "validation_error", ("query", "/completed", "not_a_boolean"))
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [
@@ -74,6 +79,7 @@ async def test_a_repeated_parameter_is_422(alice: httpx.AsyncClient, query: str,
     assert_problem(response, 422, "validation_error", ("query", pointer, "repeated"))
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     ("query", "pointer"),
     [
@@ -99,6 +105,7 @@ async def test_an_unknown_parameter_is_422(alice: httpx.AsyncClient, query: str,
     assert "zebra" not in response.text
 
 
+@on_one_engine
 @pytest.mark.parametrize("count", [101, 5000])
 async def test_very_many_parameters_are_422(alice: httpx.AsyncClient, count: int) -> None:
     response = await alice.get("/api/tasks?" + "&".join(f"f{number}=1" for number in range(count)))

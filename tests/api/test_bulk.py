@@ -5,7 +5,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.api.conftest import ABSENT, assert_problem, create, tasks_of
+from tests.api.shared import ABSENT, assert_problem, create, tasks_of
 
 BULK = "/api/tasks/bulk-complete"
 

@@ -9,9 +9,11 @@ import pytest
 
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
-from tests.api.conftest import assert_problem, create, tasks_of, token_of
 from tests.api.operations import OPERATIONS, Operation
-from tests.conftest import client_of, make_settings, new_postgres_database, running
+from tests.api.shared import assert_problem, create, tasks_of, token_of
+from tests.applications import client_of, running
+from tests.databases import new_postgres_database
+from tests.settings import make_settings
 
 WRITES = [operation for operation in OPERATIONS if operation.method != "GET"]
 # Deferred: each statement succeeds, and its commit does not.

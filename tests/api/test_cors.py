@@ -6,8 +6,11 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.api.conftest import ABSENT
-from tests.conftest import client_of, make_settings, running
+from tests.api.shared import ABSENT, on_one_engine
+from tests.applications import client_of, running
+from tests.settings import make_settings
+
+pytestmark = on_one_engine
 
 ORIGIN = "http://localhost:3000"
 EXPOSED = {"location", "link", "retry-after", "x-request-id"}

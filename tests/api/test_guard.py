@@ -16,8 +16,10 @@ from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.db.session import Database
 from backend.services.tasks import TaskService
-from tests.api.conftest import ABSENT, assert_problem, tasks_of
-from tests.conftest import client_of, make_settings, running
+from tests.api.shared import ABSENT, assert_problem, on_one_engine, tasks_of
+from tests.applications import client_of, running
+
+pytestmark = on_one_engine
 
 JSON = {"Content-Type": "application/json"}
 
@@ -154,6 +156,7 @@ async def test_a_body_under_way_takes_no_place(busy: Busy) -> None:
 async def test_a_body_that_does_not_come_in_time_is_408(
     alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    assert middleware.BODY_TIMEOUT == 10
     monkeypatch.setattr(middleware, "BODY_TIMEOUT", 0.01)
 
     async def stalled() -> AsyncIterator[bytes]:
@@ -175,10 +178,6 @@ async def test_a_body_that_trickles_is_408(alice: httpx.AsyncClient, monkeypatch
             await asyncio.sleep(0)
 
     assert_problem(await alice.post("/api/tasks", content=trickling(), headers=JSON), 408, "request_timeout")
-
-
-def test_a_body_has_10_seconds() -> None:
-    assert middleware.BODY_TIMEOUT == 10
 
 
 async def test_a_caller_that_goes_away_is_not_answered(
@@ -266,7 +265,3 @@ async def test_a_request_that_the_ending_server_cuts_off_is_told_so(
     assert sent[0]["status"] == 503
     assert (b"x-request-id", b"cut-off") in sent[0]["headers"]
     assert json.loads(sent[1]["body"])["code"] == code
-
-
-def test_a_setting_says_how_many_places_there_are() -> None:
-    assert make_settings("sqlite+aiosqlite://").max_concurrent_requests == 100

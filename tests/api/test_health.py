@@ -6,8 +6,9 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from tests.api.conftest import assert_common_headers, assert_problem
-from tests.conftest import client_of, make_settings, running
+from tests.api.shared import assert_common_headers, assert_problem
+from tests.applications import client_of, running
+from tests.settings import make_settings
 from tests.statements import recorded_statements
 
 UNREACHABLE = {

@@ -12,9 +12,9 @@ import pytest
 from fastapi import FastAPI
 
 from backend.config import Settings
-from tests.api.conftest import ABSENT, assert_problem, create, tasks_of, token_of
 from tests.api.operations import OPERATIONS, Operation
-from tests.conftest import client_of
+from tests.api.shared import ABSENT, assert_problem, create, tasks_of, token_of
+from tests.applications import client_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,8 +5,8 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from tests.api.conftest import ABSENT, assert_common_headers, assert_problem, create, token_of
 from tests.api.operations import OPERATIONS, Operation
+from tests.api.shared import ABSENT, assert_common_headers, assert_problem, create, on_one_engine, token_of
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 PATHS = sorted({operation.path for operation in OPERATIONS})
@@ -60,6 +60,7 @@ async def test_an_operation_refuses_a_query_parameter_that_it_does_not_have(
     assert (await alice.get(f"/api/tasks/{task['id']}")).json() == task
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     "task_id",
     [
@@ -97,6 +98,7 @@ async def test_an_id_may_be_written_in_upper_case(alice: httpx.AsyncClient) -> N
     assert (await alice.get(f"/api/tasks/{task['id'].upper()}")).json() == task
 
 
+@on_one_engine
 @pytest.mark.parametrize(("method", "path"), OTHER_METHODS)
 async def test_a_method_that_a_path_does_not_have_is_405_with_all_that_it_has(
     alice: httpx.AsyncClient, method: str, path: str
@@ -111,6 +113,7 @@ async def test_a_method_that_a_path_does_not_have_is_405_with_all_that_it_has(
     assert {name.strip() for name in response.headers["Allow"].split(",")} == allowed
 
 
+@on_one_engine
 @pytest.mark.parametrize("path", ["/health", "/health/db", "/openapi.json", "/docs"])
 async def test_public_paths_are_405_to_other_methods(anonymous: httpx.AsyncClient, path: str) -> None:
     response = await anonymous.post(path)
@@ -118,6 +121,7 @@ async def test_public_paths_are_405_to_other_methods(anonymous: httpx.AsyncClien
     assert {name.strip() for name in response.headers["Allow"].split(",")} == {"GET", "HEAD"}
 
 
+@on_one_engine
 @pytest.mark.parametrize("name", ["stats", "transfer", "bulk-complete"])
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE"])
 async def test_a_fixed_path_never_passes_for_an_id(alice: httpx.AsyncClient, name: str, method: str) -> None:
@@ -144,6 +148,7 @@ async def test_head_of_an_absent_task_is_404_without_a_body(alice: httpx.AsyncCl
     assert response.content == b""
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     "path",
     [
@@ -169,6 +174,7 @@ async def test_an_unknown_path_is_404_and_never_a_redirect(alice: httpx.AsyncCli
     assert_problem(await alice.request(method, path), 404, "not_found")
 
 
+@on_one_engine
 @pytest.mark.parametrize("path", ["/api/tasks%0A", "/api/tasks/stats%0A", "/api/tasks/stats/toggle"])
 async def test_an_address_matches_to_its_end(alice: httpx.AsyncClient, path: str) -> None:
     assert_problem(await alice.get(path), 404, "not_found")

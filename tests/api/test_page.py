@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from tests.conftest import client_of, make_settings, running
+from tests.applications import client_of, running
+from tests.settings import make_settings
 
 BROWSER = {"Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
 

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import pytest
 
-from tests.api.conftest import assert_common_headers, assert_problem, create, tasks_of
+from tests.api.shared import assert_common_headers, assert_problem, create, tasks_of
 
 LINK = re.compile(r'<(/api/tasks\?[^>]*)>; rel="next"')
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"

@@ -15,9 +15,11 @@ from fastapi import FastAPI
 from backend.config import Settings
 from backend.log import JSONFormatter, TextFormatter
 from backend.services.tasks import TaskService
-from tests.api.conftest import ABSENT, assert_common_headers, assert_problem
 from tests.api.operations import OPERATIONS, Operation
-from tests.conftest import SECRET, client_of, make_settings, new_postgres_database, running
+from tests.api.shared import ABSENT, assert_common_headers, assert_problem, on_one_engine
+from tests.applications import client_of, running
+from tests.databases import new_postgres_database
+from tests.settings import SECRET, make_settings
 
 ORIGIN = "http://localhost:3000"
 TASK = f"/api/tasks/{ABSENT}"
@@ -35,6 +37,7 @@ def log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     logger.removeHandler(handler)
 
 
+@on_one_engine
 @pytest.mark.parametrize("given", ["a", "A-Z.a_z-0.9", "x" * 128, str(UUID(int=7))])
 @pytest.mark.parametrize("path", ["/health", "/api/tasks", TASK, "/nowhere"])
 async def test_a_request_id_is_given_back(alice: httpx.AsyncClient, given: str, path: str) -> None:
@@ -44,6 +47,7 @@ async def test_a_request_id_is_given_back(alice: httpx.AsyncClient, given: str, 
         assert response.json()["request_id"] == given
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     "given",
     ["", " ", "x" * 129, "a b", "a\tb", "a/b", "a:b", "<script>", "\u00e9", "\x1b[31m", "a\r\nb", "a\n"],
@@ -68,6 +72,7 @@ async def test_the_instance_is_the_path_without_the_query(alice: httpx.AsyncClie
     assert "zebra" not in response.text
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     ("authorization", "code", "challenge"),
     [
@@ -88,6 +93,7 @@ async def test_a_401_says_how_to_authenticate(
     assert "zebra" not in response.text
 
 
+@on_one_engine
 @pytest.mark.parametrize(
     ("method", "path", "options"),
     [

@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from backend.config import Settings
 from backend.db.session import Database
-from tests.conftest import client_of, running
+from tests.applications import client_of, running
 
 TASK = "0192f0c1-2345-7abc-8def-0123456789ab"
 TRACE = "0af7651916cd43dd8448eb211c80319c"

@@ -7,8 +7,8 @@ import pytest
 from fastapi import FastAPI
 
 from backend.db.statements import compile_statement
-from tests.api.conftest import ABSENT, create, token_of
 from tests.api.operations import OPERATIONS, Operation
+from tests.api.shared import ABSENT, create, token_of
 from tests.statements import recorded_statements
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)

@@ -8,7 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 
-from tests.api.conftest import ABSENT, assert_problem, create, tasks_of
+from tests.api.shared import ABSENT, assert_problem, create, tasks_of
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 # What Unicode calls white space, and what str.strip() removes beside it.

@@ -10,8 +10,9 @@ from jose import jwt
 
 from backend.auth.tokens import mint
 from backend.config import Settings
-from tests.api.conftest import assert_problem, create, tasks_of, token_of
-from tests.conftest import SECRET, client_of
+from tests.api.shared import assert_problem, create, tasks_of, token_of
+from tests.applications import client_of
+from tests.settings import SECRET
 
 TRANSFER = "/api/tasks/transfer"
 FAR = 4_000_000_000

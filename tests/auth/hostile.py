@@ -21,7 +21,7 @@ from tests.auth.issuer import (
     secret_signer,
     signer,
 )
-from tests.conftest import SECRET
+from tests.settings import SECRET
 
 LIMIT = 8192
 """The longest token that is looked at, in characters."""

@@ -29,7 +29,7 @@ from tests.auth.issuer import (
     secret_signer,
     signer,
 )
-from tests.conftest import SECRET, make_settings
+from tests.settings import SECRET, make_settings
 
 ALGORITHMS = ("HS256", *PUBLIC_KEY_ALGORITHMS)
 PAIRS = list(itertools.permutations(ALGORITHMS, 2))

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 
 from backend.auth.tokens import TokenVerifier
 from backend.errors import TokenInvalid
+from tests.applications import running
 from tests.auth.hostile import LIMIT, Attack, attacks, bearer, padded
 from tests.auth.issuer import (
     ORIGIN,
@@ -23,7 +24,7 @@ from tests.auth.issuer import (
     secret_signer,
     signer,
 )
-from tests.conftest import SECRET, make_settings, running
+from tests.settings import SECRET, make_settings
 from tests.statements import recorded_connections
 
 NAMES = list(attacks("http://127.0.0.1:9"))

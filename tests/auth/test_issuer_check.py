@@ -11,7 +11,7 @@ from backend.check import Finding
 from backend.check.issuer import look_at_issuer
 from backend.errors import IssuerUnavailable
 from tests.auth.issuer import PUBLIC_KEY_ALGORITHMS, Issuer, response, running_issuer, signer
-from tests.conftest import make_settings
+from tests.settings import make_settings
 
 
 async def findings_of(issuer: Issuer) -> dict[str, Finding]:

@@ -24,7 +24,7 @@ from tests.auth.issuer import (
     running_issuer,
     signer,
 )
-from tests.conftest import make_settings
+from tests.settings import make_settings
 
 OLD, NEW, STRANGER = signer("EdDSA", "old"), signer("EdDSA", "new"), signer("EdDSA", "stranger")
 

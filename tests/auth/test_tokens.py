@@ -19,7 +19,7 @@ from jose import jws, jwt
 from backend.auth.tokens import LEEWAY, MAX_KEPT, MAX_TOKEN_LENGTH, TokenVerifier, mint
 from backend.config import ConfigurationError, Settings
 from backend.errors import IssuerUnavailable, TokenExpired, TokenInvalid
-from tests.conftest import SECRET, make_settings
+from tests.settings import SECRET, make_settings
 
 NOW = 1_800_000_000
 ISSUER = "https://auth.example.com"

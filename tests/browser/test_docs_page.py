@@ -10,8 +10,8 @@ import pytest
 from playwright.async_api import Page, Request, Route, async_playwright, expect
 
 from backend.auth.tokens import mint
-from tests.conftest import SECRET, make_settings
 from tests.processes import SCRIPT, Server, serving
+from tests.settings import SECRET, make_settings
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ARGUMENTS = [

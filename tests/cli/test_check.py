@@ -19,8 +19,9 @@ from backend.config import Settings
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
 from tests.auth.issuer import response, running_issuer, signer
-from tests.conftest import SECRET, make_settings, new_postgres_database
+from tests.databases import new_postgres_database
 from tests.processes import backend, free_port, run
+from tests.settings import SECRET, make_settings
 
 ROLE = f"todo_check_{uuid.uuid4().hex}"
 

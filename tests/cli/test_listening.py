@@ -8,8 +8,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import SECRET
 from tests.processes import SCRIPT, backend, eventually, free_port, serving
+from tests.settings import SECRET
 
 
 def settings_of(tmp_path: Path) -> dict[str, str]:

@@ -12,8 +12,9 @@ import pytest
 
 from backend.db.migrations import head
 from backend.db.url import PostgresURL, parse_database_url
-from tests.conftest import SECRET, new_postgres_database
+from tests.databases import new_postgres_database
 from tests.processes import run
+from tests.settings import SECRET
 
 ROOT = Path(__file__).parents[2]
 

@@ -7,8 +7,9 @@ import pytest
 
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
-from tests.conftest import make_settings, new_postgres_database
+from tests.databases import new_postgres_database
 from tests.neon import Neon, neon_like, pgbouncer_program
+from tests.settings import make_settings
 
 NewDatabase = Callable[..., Database]
 

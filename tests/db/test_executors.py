@@ -38,10 +38,11 @@ from backend.errors import (
     TaskNotFound,
 )
 from backend.models.task import Task
-from tests.conftest import make_settings, new_postgres_database
+from tests.databases import new_postgres_database
 from tests.db.conftest import NewDatabase
 from tests.network import Proxy, proxy_to
 from tests.processes import free_port
+from tests.settings import make_settings
 
 tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
 

@@ -17,9 +17,9 @@ from sqlmodel import SQLModel
 from backend.db import migrations
 from backend.db.migrating import migrate
 from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
-from tests.conftest import make_settings
 from tests.db.conftest import NewDatabase
 from tests.processes import backend, run
+from tests.settings import make_settings
 
 ROOT = Path(__file__).parents[2]
 

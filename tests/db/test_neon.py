@@ -15,9 +15,10 @@ from backend.db.session import Database, check_db_health
 from backend.errors import DatabaseUnavailable
 from backend.models.task import TaskCreate
 from backend.services.tasks import TaskService
-from tests.conftest import client_of, make_settings, running
+from tests.applications import client_of, running
 from tests.neon import Neon, certificate_of_localhost
 from tests.network import proxy_to
+from tests.settings import make_settings
 
 NULL_POOL_ROUND_TRIPS = 7
 """TLS asked for, TLS, start, password (2), statement prepared, statement run. TCP's own is not seen here."""

@@ -42,9 +42,9 @@ from backend.db.statements import compile_statement
 from backend.db.url import PostgresURL, parse_database_url
 from backend.errors import DatabaseUnavailable
 from backend.models.task import Task
-from tests.conftest import make_settings
 from tests.db.conftest import NewDatabase
 from tests.db.test_executors import proxied, remove, rename, row, tasks, titles
+from tests.settings import make_settings
 from tests.statements import recorded_connections
 
 PING = b"SELECT 1\0"

@@ -10,8 +10,8 @@ import pytest
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
 from backend.errors import DatabaseNotMigrated, DatabaseRefused
-from tests.conftest import make_settings
 from tests.db.conftest import NewDatabase
+from tests.settings import make_settings
 
 ROLE = f"todo_ready_{uuid.uuid4().hex}"
 

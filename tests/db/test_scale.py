@@ -15,7 +15,8 @@ from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
 from backend.models.task import TaskUpdate
 from backend.services.tasks import TaskService
-from tests.conftest import make_settings, new_postgres_database
+from tests.databases import new_postgres_database
+from tests.settings import make_settings
 from tests.statements import recorded_statements
 
 MANY = 200_000

@@ -20,7 +20,7 @@ from backend.db.url import (
     direct_database_url,
     parse_database_url,
 )
-from tests.conftest import make_settings
+from tests.settings import make_settings
 
 NEON = "ep-cool-darkness-a1b2c3d4.eu-central-1.aws.neon.tech"
 POOLED = "ep-cool-darkness-a1b2c3d4-pooler.eu-central-1.aws.neon.tech"

@@ -9,7 +9,8 @@ import pytest
 from backend.check import check_all
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
-from tests.conftest import make_settings, new_postgres_database
+from tests.databases import new_postgres_database
+from tests.settings import make_settings
 
 TEXT = (Path(__file__).parents[2] / "specs/deploying.md").read_text()
 POLICY = "CREATE POLICY todo_app ON tasks TO todo_app USING (true) WITH CHECK (true)"

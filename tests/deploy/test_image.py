@@ -22,8 +22,8 @@ import psutil
 import pytest
 
 from tests import canaries
-from tests.conftest import SECRET
 from tests.processes import free_port
+from tests.settings import SECRET
 
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("buildah", "mmdebstrap", "unshare", "chroot")

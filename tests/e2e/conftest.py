@@ -23,8 +23,8 @@ from playwright.async_api import Browser, BrowserContext, async_playwright
 from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.main import create_app
-from tests.conftest import SECRET, make_settings
 from tests.processes import SCRIPT, Server, serving
+from tests.settings import SECRET, make_settings
 
 HERE = Path(__file__).parent
 INSTALL = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]

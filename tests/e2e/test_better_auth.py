@@ -13,10 +13,11 @@ import pytest
 from fastapi import FastAPI
 
 from backend.auth.tokens import LEEWAY
+from tests.applications import running
 from tests.auth.issuer import PUBLIC_KEY_ALGORITHMS, Clock
-from tests.conftest import make_settings, running
 from tests.e2e.conftest import BetterAuth, running_better_auth
 from tests.processes import SERVE, backend, serving
+from tests.settings import make_settings
 
 TASKS = "/api/tasks"
 

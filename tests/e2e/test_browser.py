@@ -10,8 +10,8 @@ import pytest
 from playwright.async_api import BrowserContext, Page, Response, expect
 
 from backend.services.tasks import TaskService
-from tests.conftest import make_settings
 from tests.e2e.conftest import BetterAuth, running_better_auth, serving_app, url_of
+from tests.settings import make_settings
 
 FETCH = """async ([url, options]) => {
     const { token } = options.anonymous ? {} : await (await fetch("/api/auth/token")).json();

@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 import pytest
 
 from backend.db.session import Database, create_db_and_tables
-from tests.conftest import make_settings
 from tests.faults.load import direct_url
 from tests.neon import Neon, neon_like, pgbouncer_program
+from tests.settings import make_settings
 
 
 @pytest.fixture(scope="session")

@@ -13,9 +13,9 @@ from urllib.parse import quote
 import httpx
 
 from backend.auth.tokens import mint
-from tests.conftest import SECRET, make_settings
 from tests.neon import DATABASE, PASSWORD, USER, Neon, free_port
 from tests.processes import SCRIPT, Server, serving
+from tests.settings import SECRET, make_settings
 
 LONG = "FAULT_ROUNDS" in os.environ
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))

@@ -18,10 +18,9 @@ import psutil
 import pytest
 
 from backend.auth.tokens import mint
-from tests.conftest import make_settings
 from tests.faults.hostile import KINDS, Hostile, Maker, mutations, table
 from tests.processes import SCRIPT, Server, read_to_end, serving
-from tests.serving.test_server import settings_of
+from tests.settings import make_settings, settings_of
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 MUTATIONS = 500

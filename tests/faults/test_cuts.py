@@ -9,11 +9,11 @@ from typing import Literal
 
 import pytest
 
-from tests.conftest import SECRET
 from tests.faults.load import ROUNDS, Service, pooled_url, url_at, writers
 from tests.neon import Neon, PgBouncer
 from tests.network import Proxy, proxy_to
 from tests.processes import backend
+from tests.settings import SECRET
 
 KINDS = ("cut_before", "cut_after", "cut_within")
 CUTS = max(ROUNDS, len(KINDS))

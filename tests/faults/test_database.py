@@ -10,10 +10,11 @@ import httpx
 import pytest
 
 from backend.config import Settings
-from tests.conftest import client_of, make_settings, running
+from tests.applications import client_of, running
 from tests.faults.load import LONG, direct_url, pooled_url, url_at
 from tests.neon import DATABASE, USER, Neon, until
 from tests.network import proxy_to
+from tests.settings import make_settings
 
 WAKING = 3 if LONG else 0.5
 """Seconds that a database takes to wake up."""

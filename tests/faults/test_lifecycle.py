@@ -21,8 +21,8 @@ import psutil
 import pytest
 
 from backend.auth.tokens import mint
-from tests.conftest import SECRET, make_settings
 from tests.processes import DEADLINE, SCRIPT, Server, eventually, serving
+from tests.settings import SECRET, make_settings
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 CLIENTS = 8

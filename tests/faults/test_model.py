@@ -34,7 +34,8 @@ from hypothesis.stateful import (
 from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.db.session import Database
-from tests.conftest import client_of, make_settings, running
+from tests.applications import client_of, running
+from tests.settings import make_settings
 
 STEPS = int(os.environ.get("FAULT_ROUNDS", "1")) * 2000
 STEPS_OF_AN_EXAMPLE = 50

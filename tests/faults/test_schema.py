@@ -16,8 +16,8 @@ import pytest
 
 from backend.auth.tokens import mint
 from backend.db.session import Database
-from tests.conftest import SECRET, make_settings
 from tests.processes import SCRIPT, environment, serving
+from tests.settings import SECRET, make_settings
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 ROOT = Path(__file__).parents[2]

@@ -11,8 +11,8 @@ import httpx
 import psutil
 import pytest
 
-from tests.conftest import SECRET
 from tests.processes import SCRIPT, Server, backend, eventually, free_port, serving
+from tests.settings import SECRET
 
 pytest.importorskip("prometheus_client")
 

@@ -10,9 +10,8 @@ from contextlib import ExitStack
 import pytest
 
 from backend.auth.tokens import mint
-from tests.conftest import make_settings
 from tests.processes import SCRIPT, Server, read_to_end, serving
-from tests.serving.test_server import settings_of
+from tests.settings import make_settings, settings_of
 
 TITLE = '{"title": "bent"}'
 

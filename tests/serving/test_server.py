@@ -14,17 +14,13 @@ import httpx
 import pytest
 
 from backend.auth.tokens import mint
-from tests.conftest import SECRET, make_settings
 from tests.processes import SCRIPT, SERVE, Server, backend, eventually, read_to_end, serving
+from tests.settings import make_settings, settings_of
 
 LIMIT = 64 * 1024
 TOKEN = mint(make_settings("sqlite+aiosqlite://"), "alice", 3600)
 AUTHORIZED = f"Host: test\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
 JSON = b"Content-Type: application/json\r\n"
-
-
-def settings_of(folder: Path, **changes: str) -> dict[str, str]:
-    return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"} | changes
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.conftest import SECRET, new_postgres_database
+from tests.databases import new_postgres_database
 from tests.processes import SCRIPT, backend, environment, eventually, free_port, run, serving
+from tests.settings import SECRET, settings_of
 
 COMMANDS = ("dev", "serve", "migrate", "token", "transfer", "openapi", "check")
 PYTHON_M = [sys.executable, "-m", "backend"]
-
-
-def settings_of(tmp_path: Path, **changes: str) -> dict[str, str]:
-    return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"} | changes
 
 
 @pytest.fixture

@@ -4,9 +4,13 @@ from typing import Any
 from urllib.parse import unquote
 
 import httpx
+import pytest
 
 ABSENT = "0192f0c1-2345-7abc-8def-0123456789ab"
 """An id that no task has."""
+
+on_one_engine = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, scope="session")
+"""For requests that are refused before a database is asked: another engine would show nothing new."""
 
 _TITLES = {
     400: "Bad Request",
