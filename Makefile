@@ -72,6 +72,7 @@ clean: ## Remove the environment and all caches
 	@touch $@
 
 .venv/run: .venv/python pyproject.toml requirements.lock
+	@echo 'installing into .venv what requirements.lock names: a minute, the first time'
 	$(PIP) install -c requirements.lock flit_core
 	$(PIP) install -c requirements.lock --no-build-isolation -e .
 	@touch $@

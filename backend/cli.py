@@ -98,7 +98,6 @@ def _fail(reason: str, cause: Exception | None = None) -> NoReturn:
 @app.command()
 def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Serve for development: makes .env and the SQLite file where there are none, and reloads when either changes."""
-    print("starting todo-backend for development …", flush=True)
     env_file = Path(".env")
     if not env_file.exists():
         env_file.touch(mode=0o600)
@@ -108,6 +107,7 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
         )
         print("made .env with a random BETTER_AUTH_SECRET")
     settings = _settings()
+    print("starting todo-backend for development …", flush=True)
     sockets = _bind(host, port)
     if isinstance(database_url(settings), SQLiteURL):
         _migrate(settings)
@@ -158,6 +158,9 @@ def serve(
     drain: Annotated[
         float, typer.Option(help="Seconds between SIGTERM and the end, with /health/db at 503.", min=0, max=300)
     ] = 0,
+    keep_alive: Annotated[
+        float | None, typer.Option(help="Seconds for which an idle connection stays open.", min=1, max=3600)
+    ] = None,
     admin_port: Annotated[
         int | None, typer.Option(help="A port for /metrics and probes, for the operator.", min=1, max=65_535)
     ] = None,
@@ -171,7 +174,19 @@ def serve(
     from backend.serving.server import Config, run
 
     options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}
+    if keep_alive is not None:
+        options["timeout_keep_alive"] = keep_alive
+    _announce(settings, workers)
     run(Config(**options, workers=workers, drain=drain), sockets)
+
+
+def _announce(settings: Settings, workers: int) -> None:
+    """Log what serves: in a log of many deployments it says which one the lines after it are of."""
+    url = database_url(settings)
+    place = "an SQLite file" if isinstance(url, SQLiteURL) else f"the database on {url.host or 'a local socket'}"
+    migrations = (Path(__file__).parent / "db/migrations/versions").glob("[0-9]*.py")
+    schema = max(path.name.partition("_")[0] for path in migrations)  # Alembic would take long to import
+    logger.info("todo-backend %s, schema %s, workers: %d, %s", version("todo-backend"), schema, workers, place)
 
 
 def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
@@ -201,6 +216,7 @@ def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN,
+        "timeout_keep_alive": settings.keep_alive,
     }
 
 

@@ -95,6 +95,8 @@ class Settings(BaseSettings):
     allowed_origins: Origins = ("http://localhost:3000",)
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 100
 
+    keep_alive: Annotated[float, Field(gt=0, le=3600)] = 75
+
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "INFO"
     log_format: Literal["text", "json"] | None = None
     log_requests: Literal["all", "errors", "slow"] = "all"

@@ -45,7 +45,7 @@ def test_every_address_of_a_name_is_served(host: str, workers: str, tmp_path: Pa
 def test_dev_starts_anew_when_the_settings_change(tmp_path: Path) -> None:
     with serving([sys.executable, "-m", "backend", "dev"], tmp_path) as server:
         printed = eventually(lambda: "curl" in server.stdout and server.stdout, "the command is printed")
-        assert printed.startswith("starting ")
+        assert "starting " in printed
         assert f"See it: http://127.0.0.1:{server.port}/\n" in printed
         (token,) = re.findall(r"Bearer ([\w.-]+)'", printed)
         headers = {"Authorization": f"Bearer {token}"}
@@ -65,3 +65,15 @@ def test_dev_takes_the_port_of_the_environment(tmp_path: Path) -> None:
     port = free_port()
     with serving([sys.executable, "-m", "backend", "dev"], tmp_path, PORT=str(port)) as server:
         assert f":{port}/api/tasks" in server.stdout
+
+
+def test_serve_says_what_it_is_and_keeps_connections_as_told(tmp_path: Path) -> None:
+    url = f"postgresql://dave:c4n4ry@127.0.0.1:{free_port()}/db"
+    settings = settings_of(tmp_path) | {"DATABASE_URL": url, "KEEP_ALIVE": "30"}
+    with serving([SCRIPT, "serve", "--keep-alive", "1", "--host", "127.0.0.1"], tmp_path, **settings) as server:
+        assert re.search(r"todo-backend [\d.]+, schema \d{4}, workers: 1, the database on 127\.0\.0\.1", server.stderr)
+        assert "c4n4ry" not in server.stderr
+        with server.connect() as connection:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65_536).startswith(b"HTTP/1.1 200")
+            assert connection.recv(1) == b""  # closed by the server, whom nobody asked anything more
