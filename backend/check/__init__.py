@@ -13,7 +13,7 @@ from typing import Literal
 from backend.config import Settings
 from backend.errors import TodoError
 
-LIMIT = 10.5
+LIMIT = 10.0
 """Seconds for all looks together. With the start of the program that is less than 12."""
 
 Level = Literal["ok", "warn", "FAIL"]
