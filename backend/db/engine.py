@@ -114,10 +114,14 @@ def _set_up_sqlite(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEnt
     `timeout` above is SQLite's busy timeout.
     """
     cursor = dbapi_connection.cursor()
-    for pragma in ("synchronous = FULL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    with contextlib.suppress(sqlite3.OperationalError):  # a file that is read-only can be read all the same
-        cursor.execute("PRAGMA journal_mode = WAL")
+    try:
+        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        with contextlib.suppress(sqlite3.OperationalError):  # a file that is read-only can be read all the same
+            cursor.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.Error:
+        dbapi_connection.close()  # the pool would not: its thread would outlive the event loop, with a traceback
+        raise
     cursor.close()
     connection = dbapi_connection.driver_connection._conn  # noqa: SLF001 # the sqlite3 connection behind aiosqlite's
 

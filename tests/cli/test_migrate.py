@@ -252,3 +252,20 @@ async def test_a_revision_that_does_not_exist_is_refused(url: str) -> None:
     result = await migrate(url, "--to", "7")
     assert result.returncode == 1
     assert "0001" in result.stderr
+
+
+async def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+    url = f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"
+    for _ in range(3):  # what a thread says after the end is said now and then
+        (tmp_path / "todo.db").write_bytes(b"no database" * 1000)
+        result = await migrate(url)
+        assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+
+
+async def test_an_older_revision_is_reached_already(
+    url: str, with_revision: Callable[[str], Path], database: asyncpg.Connection
+) -> None:
+    cwd = with_revision(ADD_COLUMN)
+    await migrate(url, cwd=cwd)
+    result = await migrate(url, "--to", "0001", cwd=cwd)
+    assert (result.returncode, result.stdout) == (0, "the database is at revision 9001\n")
