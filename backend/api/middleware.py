@@ -44,11 +44,18 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _API_HEADERS = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Origin"))
 _OTHER_HEADERS = ((b"vary", b"Origin"),)
 _PREFLIGHT_HEADERS = {
-    "Access-Control-Allow-Methods": "GET, HEAD, POST, PATCH, DELETE",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, X-Request-ID",
+    "Access-Control-Allow-Methods": "GET, HEAD, POST, PUT, PATCH, DELETE",
+    # Those of the API, and those that browsers' tracing and MCP libraries add by themselves.
+    "Access-Control-Allow-Headers": (
+        "Authorization, Content-Type, X-Request-ID, If-Match, If-None-Match, Cache-Control, X-Requested-With, "
+        "traceparent, tracestate, baggage, sentry-trace, Mcp-Protocol-Version, Mcp-Method, Mcp-Name"
+    ),
     "Access-Control-Max-Age": str(PREFLIGHT_MAX_AGE),
 }
-_EXPOSED_HEADERS = b"Location, Link, Retry-After, X-Request-ID"
+_EXPOSED_HEADERS = (
+    b"WWW-Authenticate, Location, Link, ETag, Retry-After, RateLimit, X-Next-Cursor, X-Total-Count, "
+    b"X-Successor, X-Request-ID"
+)
 
 logger = logging.getLogger(__name__)
 request_logger = logging.getLogger("backend.request")

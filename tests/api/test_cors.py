@@ -13,7 +13,22 @@ from tests.settings import make_settings
 pytestmark = on_one_engine
 
 ORIGIN = "http://localhost:3000"
-EXPOSED = {"location", "link", "retry-after", "x-request-id"}
+EXPOSED = {
+    *("www-authenticate", "location", "link", "etag", "retry-after", "ratelimit"),
+    *("x-next-cursor", "x-total-count", "x-successor", "x-request-id"),
+}
+ALLOWED = {
+    *(
+        "authorization",
+        "content-type",
+        "x-request-id",
+        "if-match",
+        "if-none-match",
+        "cache-control",
+        "x-requested-with",
+    ),
+    *("traceparent", "tracestate", "baggage", "sentry-trace", "mcp-protocol-version", "mcp-method", "mcp-name"),
+}
 STRANGERS = [
     "http://localhost:3001",
     "http://localhost",
@@ -60,8 +75,8 @@ async def test_a_preflight_of_a_listed_origin_is_allowed_without_a_token(
     response = await anonymous.options(path, headers=preflight(ORIGIN))
     assert (response.status_code, response.content) == (204, b"")
     assert response.headers.get_list("Access-Control-Allow-Origin") == [ORIGIN]
-    assert listed(response.headers["Access-Control-Allow-Methods"]) >= {"get", "head", "post", "patch", "delete"}
-    assert listed(response.headers["Access-Control-Allow-Headers"]) == {"authorization", "content-type", "x-request-id"}
+    assert listed(response.headers["Access-Control-Allow-Methods"]) >= {"get", "head", "post", "put", "patch", "delete"}
+    assert listed(response.headers["Access-Control-Allow-Headers"]) == ALLOWED
     assert int(response.headers["Access-Control-Max-Age"]) > 0
     assert "Access-Control-Allow-Credentials" not in response.headers
     assert "Origin" in response.headers["Vary"]
