@@ -9,6 +9,7 @@ import os
 import tempfile
 import uuid
 import warnings
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
 
@@ -36,6 +37,7 @@ from fastapi import FastAPI  # noqa: E402
 from backend.db.session import Database, create_db_and_tables  # noqa: E402
 from tests.applications import client_of, running  # noqa: E402
 from tests.databases import new_postgres_database  # noqa: E402
+from tests.programs import IMPOSSIBLE, packages_of  # noqa: E402
 from tests.settings import make_settings  # noqa: E402
 
 canaries.install()
@@ -64,24 +66,53 @@ MARKS = {
 }
 """What is slow, by its folder: `make test-fast` leaves these out."""
 
+NEEDS_ROOT = "needs root"
+NEEDS_NOT_ROOT = "needs a user who is not root"
+
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests after the folder that they are in."""
+    """Mark tests after the folder that they are in, and skip those that another user must run."""
     here = Path(__file__).parent
+    others, reason = ("not_root", NEEDS_NOT_ROOT) if os.geteuid() == 0 else ("root", NEEDS_ROOT)
     for item in items:
         if mark := MARKS.get(item.path.relative_to(here).parts[0]):
             item.add_marker(mark)
+        if item.get_closest_marker(others):
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def reason_of(report: pytest.TestReport) -> str:
+    """Why a test was skipped."""
+    return str(report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr).removeprefix("Skipped: ")
 
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Where CI is set, nothing may be missing that a test needs: there a skipped test is a failed one."""
+    """Where CI is set, nothing may be missing that a test needs: there a skipped test is a failed one.
+
+    Both of root's and of another user's tests are run there, each by who can (.ci/run).
+    """
     report = yield
     if os.environ.get("CI") and report.skipped and not hasattr(report, "wasxfail"):
-        report.outcome = "failed"
-        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+        reason = reason_of(report)
+        if not reason.startswith((NEEDS_ROOT, NEEDS_NOT_ROOT, IMPOSSIBLE)):
+            report.outcome = "failed"
+            report.longrepr = f"skipped, which CI does not allow: {reason}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were skipped, and what to install so that they run."""
+    skipped = Counter(map(reason_of, terminalreporter.stats.get("skipped", ())))
+    if not skipped:
+        return
+    terminalreporter.section("skipped")
+    for reason, count in skipped.most_common():
+        terminalreporter.line(f"{count:4} {reason}")
+    packages = {name for reason in skipped for name in packages_of(reason)}
+    if packages:
+        terminalreporter.line(f"To run them: apt-get install {' '.join(sorted(packages))}")
 
 
 @pytest.fixture(scope="session")

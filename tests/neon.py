@@ -8,8 +8,6 @@ import asyncio
 import datetime
 import os
 import pwd
-import shutil
-import signal
 import socket
 import ssl
 import subprocess
@@ -32,6 +30,7 @@ from cryptography.x509.oid import NameOID
 
 from tests import canaries
 from tests.network import Proxy, proxy_to
+from tests.programs import needed_program
 
 USER = "app"
 PASSWORD = canaries.PASSWORD
@@ -76,15 +75,14 @@ class Postgres:
 
     def kill(self) -> None:
         """Kill the whole server with signal 9, as a power cut would."""
-        pid = self._server.get_pid()
-        children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout
-        processes = [pid, *map(int, children.split())]
+        server = psutil.Process(self._server.get_pid())
+        processes = [server, *server.children()]
         for process in processes:
-            with suppress(ProcessLookupError):
-                os.kill(process, signal.SIGKILL)
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
         for process in processes:  # as long as one of them lives, its memory keeps a new server from starting
             with suppress(psutil.NoSuchProcess):
-                while psutil.Process(process).status() != psutil.STATUS_ZOMBIE:
+                while process.status() != psutil.STATUS_ZOMBIE:
                     time.sleep(0.005)
 
     def start(self) -> None:
@@ -122,7 +120,7 @@ class PgBouncer:
             f"pool_mode = transaction\ndefault_pool_size = {pool_size}\nmax_client_conn = 1000\n"
             f"server_login_retry = 1\nlogfile = {folder / 'log'}\n{settings}\n"
         )
-        self._command = [str(pgbouncer_program()), str(folder / "pgbouncer.ini")]
+        self._command = [needed_program("pgbouncer"), str(folder / "pgbouncer.ini")]
         if os.geteuid() == 0:  # PgBouncer refuses to run as root; the server's user may use the server's socket
             owner = postgres.folder.stat().st_uid
             for path in [folder, *folder.iterdir()]:
@@ -155,12 +153,6 @@ class PgBouncer:
         """End it and remove its files."""
         self.kill()
         self._folder.cleanup()
-
-
-def pgbouncer_program() -> Path | None:
-    """Where PgBouncer is, None where it is not."""
-    found = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-    return Path(found) if found else None
 
 
 def free_port() -> int:

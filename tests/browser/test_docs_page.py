@@ -1,6 +1,5 @@
 """The docs page in a real browser: it works, and asks no other host for anything."""
 
-import shutil
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,22 +10,11 @@ from playwright.async_api import Page, Request, Route, async_playwright, expect
 
 from backend.auth.tokens import mint
 from tests.processes import SCRIPT, Server, serving
+from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, needed_program
 from tests.settings import SECRET, make_settings
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TIMEOUT = 60_000.0
 """Milliseconds after which the page has failed: no measure of how fast it must be."""
-
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
 
 
 @pytest.fixture(scope="module")
@@ -51,9 +39,10 @@ class Visit:
 async def visiting(server: Server, folder: Path) -> AsyncIterator[Visit]:
     """Open the docs page in a browser that reaches nothing but the server."""
 
+    chromium = needed_program("chromium", *CHROMIUM_NAMES)
     async with async_playwright() as playwright:
         context = await playwright.chromium.launch_persistent_context(
-            folder, executable_path=CHROMIUM, args=ARGUMENTS, headless=True
+            folder, executable_path=chromium, args=CHROMIUM_ARGUMENTS, headless=True
         )
         try:
             page = context.pages[0]

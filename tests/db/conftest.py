@@ -8,7 +8,8 @@ import pytest
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
 from tests.databases import new_postgres_database
-from tests.neon import Neon, neon_like, pgbouncer_program
+from tests.neon import Neon, neon_like
+from tests.programs import needed_program
 from tests.settings import make_settings
 
 NewDatabase = Callable[..., Database]
@@ -17,8 +18,7 @@ NewDatabase = Callable[..., Database]
 @pytest.fixture(scope="session")
 async def neon() -> AsyncIterator[Neon]:
     """A migrated PostgreSQL behind PgBouncer behind TLS."""
-    if pgbouncer_program() is None:
-        pytest.skip("PgBouncer is not installed")
+    needed_program("pgbouncer")
     async with neon_like() as neon:
         database = Database(make_settings(neon.url()))
         await create_db_and_tables(database)

@@ -23,11 +23,14 @@ import pytest
 
 from tests import canaries
 from tests.processes import free_port
+from tests.programs import IMPOSSIBLE, needed_program
 from tests.settings import SECRET
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("buildah", "mmdebstrap", "unshare", "chroot")
+PROGRAMS = ("buildah", "mmdebstrap")
 LIMIT = 300.0
+
+pytestmark = pytest.mark.root  # who makes namespaces and mounts
 
 ENTER = """
 root=$1 volume=$2 && shift 2 && mount --bind "$root" "$root" && mount -o remount,bind,ro "$root" &&
@@ -71,11 +74,10 @@ def call(*command: str) -> str:
 @pytest.fixture(scope="module")
 def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
     """The image of the Dockerfile."""
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
+    for program in PROGRAMS:
+        needed_program(program)
     if subprocess.run(["unshare", "--mount", "--pid", "--fork", "true"], capture_output=True).returncode:
-        pytest.skip("namespaces may not be made here; as root they may")
+        pytest.skip(f"{IMPOSSIBLE}: not even root may make namespaces")
     folder = tmp_path_factory.mktemp("image")
     base, wheels = folder / "base.tar", folder / "wheels"
     suite = platform.freedesktop_os_release().get("VERSION_CODENAME", "stable")  # whose keys the host has

@@ -1,10 +1,12 @@
 """Better Auth itself, from npm, in a process of its own: what tokens look like is its word, not ours.
 
-Where Node.js or the packages cannot be had these tests are skipped.
+Where npm cannot install the packages these tests are skipped.
 """
 
 import asyncio
+import fcntl
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -24,49 +26,33 @@ from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.main import create_app
 from tests.processes import SCRIPT, Server, serving
+from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, NODE, NPM, needed_program
 from tests.settings import SECRET, make_settings
 
 HERE = Path(__file__).parent
-INSTALL = ["npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-OLDEST_NODE = 20
+INSTALL = [*NPM, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
     """The path of Node.js, with the packages of package.json installed beside this file."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if node is None or npm is None:
-        pytest.skip("needs Node.js and npm")
-    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=True).stdout
-    if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
-        pytest.skip(f"needs Node.js {OLDEST_NODE} or newer")
+    os.environ["PATH"] = f"{Path(NODE).parent}:{os.environ['PATH']}"  # for the packages' own programs
     wanted, installed = HERE / "package.json", HERE / "node_modules" / ".installed.json"
-    if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
-        outcome = subprocess.run(INSTALL, cwd=HERE, capture_output=True, text=True)
-        if outcome.returncode != 0:
-            pytest.skip(f"npm cannot install the packages: {outcome.stderr.strip()}")
-        shutil.copyfile(wanted, installed)
-    return node
-
-
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
+    with wanted.open() as lock:  # one process of the tests installs, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+            outcome = subprocess.run(INSTALL, cwd=HERE, capture_output=True, text=True)
+            if outcome.returncode != 0:
+                pytest.skip(f"npm cannot install the packages: {outcome.stderr.strip()}")
+            shutil.copyfile(wanted, installed)
+    return NODE
 
 
 @pytest.fixture(scope="session")
 async def browser() -> AsyncIterator[Browser]:
-    chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-    if chromium is None:
-        pytest.skip("needs Chromium")
+    chromium = needed_program("chromium", *CHROMIUM_NAMES)
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        browser = await playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_ARGUMENTS)
         yield browser
         await browser.close()
 

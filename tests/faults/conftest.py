@@ -6,15 +6,15 @@ import pytest
 
 from backend.db.session import Database, create_db_and_tables
 from tests.faults.load import direct_url
-from tests.neon import Neon, neon_like, pgbouncer_program
+from tests.neon import Neon, neon_like
+from tests.programs import needed_program
 from tests.settings import make_settings
 
 
 @pytest.fixture(scope="session")
 async def neon() -> AsyncIterator[Neon]:
     """Parts of our own: the other tests' must live."""
-    if pgbouncer_program() is None:
-        pytest.skip("PgBouncer is not installed")
+    needed_program("pgbouncer")
     async with neon_like(pool_size=5) as neon:
         database = Database(make_settings(direct_url(neon)))
         await create_db_and_tables(database)

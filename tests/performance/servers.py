@@ -20,7 +20,8 @@ import psutil
 
 from backend.auth.tokens import mint
 from backend.config import Settings
-from tests.neon import certificate_of_localhost, free_port, pgbouncer_program
+from tests.neon import certificate_of_localhost, free_port
+from tests.programs import needed_program
 
 SECRET = "a-secret-for-measurements-of-enough-length"
 PASSWORD = "measure"
@@ -99,7 +100,7 @@ def pgbouncer(postgres_port: int) -> Iterator[int]:
             for path in folder.iterdir():
                 shutil.chown(path, "postgres")
         server = subprocess.Popen(
-            [*user, str(pgbouncer_program()), "-q", str(folder / "ini")],
+            [*user, needed_program("pgbouncer"), "-q", str(folder / "ini")],
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )

