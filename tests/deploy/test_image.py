@@ -137,7 +137,7 @@ def serving(image: Image, **variables: str) -> Iterator[tuple[str, "subprocess.P
             process.kill()
 
 
-def test_it_says_how_it_is_run(image: Image) -> None:
+def it_says_how_it_is_run(image: Image) -> None:
     config = image.config
     assert config["Entrypoint"] == ["todo-backend"]  # no shell, so signals reach it
     assert config["Cmd"] == ["serve"]
@@ -147,7 +147,7 @@ def test_it_says_how_it_is_run(image: Image) -> None:
     assert not any("SECRET" in variable or "PIP_" in variable for variable in config["Env"])
 
 
-def test_it_holds_the_service_and_no_tool(image: Image) -> None:
+def it_holds_the_service_and_no_tool(image: Image) -> None:
     app = image.root / "app"
     assert list(app.glob("lib/*/site-packages/backend/main.py"))
     assert not list(app.rglob("CLAUDE.md"))
@@ -156,7 +156,7 @@ def test_it_holds_the_service_and_no_tool(image: Image) -> None:
     assert not (image.root / "build").exists()
 
 
-def test_it_migrates_checks_serves_and_ends(image: Image) -> None:
+def it_migrates_checks_serves_and_ends(image: Image) -> None:
     settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": "sqlite+aiosqlite:////mnt/todo.db"}
     unmigrated = image.run("check", **settings)
     assert unmigrated.returncode == 1
@@ -172,3 +172,10 @@ def test_it_migrates_checks_serves_and_ends(image: Image) -> None:
         first.send_signal(signal.SIGTERM)
         assert process.wait(15) == 0
     assert image.run("health", PORT=port).returncode == 1
+
+
+def test_the_image(image: Image) -> None:
+    # One test, because to build the image takes a minute, and each of several workers would.
+    it_says_how_it_is_run(image)
+    it_holds_the_service_and_no_tool(image)
+    it_migrates_checks_serves_and_ends(image)
