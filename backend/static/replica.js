@@ -7,6 +7,8 @@ const BLANK = {
   description: null, completed: false, priority: null, due_date: null, due_time: null, remind_at: null, tags: [], recurrence: null,
 };
 const MAX_BATCH = 100;
+/** Until the service has given a new task its place, it stands before all that have one. */
+const FIRST = -(2 ** 52);
 const GONE = new Set(["task_not_found", "task_deleted"]);
 
 export class Replica {
@@ -39,7 +41,7 @@ export class Replica {
 
   /** Create a task. It has its id at once, so that it can be changed before the service has heard of it. */
   add(task) {
-    const first = Math.min(0, ...this.tasks.map(({ position }) => position));
+    const first = Math.min(FIRST, ...this.tasks.map(({ position }) => position));
     const now = new Date().toISOString();
     this.#enqueue({ op: "put", id: uuid7(), task, local: { position: first - 1, created_at: now } });
   }
