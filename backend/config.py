@@ -67,6 +67,21 @@ Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecod
 Seconds = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 
 
+_PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+
+
+def _rate(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    number, _, period = value.strip().lower().partition("/")
+    if not (number.isascii() and number.isdigit() and 0 < int(number[:9]) < 10**8 and period in _PERIODS):
+        raise ValueError("must be a number of requests in a period, such as 300/minute")
+    return int(number), _PERIODS[period]
+
+
+RateLimitText = Annotated[tuple[int, int] | None, NoDecode, BeforeValidator(_rate)]
+
+
 class Settings(BaseSettings):
     """Every setting of the service; `.env.example` explains each. An empty variable counts as unset."""
 
@@ -86,6 +101,8 @@ class Settings(BaseSettings):
     database_pool_pre_ping: bool = False
     database_connect_timeout: Seconds = 10
     database_command_timeout: Seconds = 10
+    health_db_ttl: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10
+    health_db_token: SecretStr | None = None
 
     better_auth_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
     better_auth_url: HttpUrl | None = None
@@ -94,6 +111,10 @@ class Settings(BaseSettings):
 
     allowed_origins: Origins = ("http://localhost:3000",)
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 100
+    max_concurrent_requests_per_user: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    rate_limit: RateLimitText = None
+    max_tasks_per_user: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    trash_days: Annotated[int, Field(ge=0, le=3650)] = 30
 
     keep_alive: Annotated[float, Field(gt=0, le=3600)] = 75
 
@@ -116,6 +137,11 @@ class Settings(BaseSettings):
     def production(self) -> bool:
         """True where the service faces the world: no `/docs`, JSON logs, no development tokens."""
         return self.environment == "production"
+
+    @property
+    def user_concurrency(self) -> int:
+        """How many requests of one user may be under way: as set, or a tenth of the places, but two at least."""
+        return self.max_concurrent_requests_per_user or max(2, self.max_concurrent_requests // 10)
 
     @property
     def json_logs(self) -> bool:

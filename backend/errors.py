@@ -2,6 +2,11 @@
 
 TodoError
 ├── TaskNotFound
+├── TaskDeleted             the task is in the trash
+├── PreconditionFailed      the task is not as the client thinks
+├── TooManyTasks            the user has as many as may be
+├── RuleBroken              a field that is right by itself does not go with the stored task
+├── CheckpointExpired       a follower has to start anew
 ├── SameUser                a transfer from a user to itself
 ├── TokenError
 │   ├── TokenMissing
@@ -15,6 +20,9 @@ TodoError
     └── DatabaseNotMigrated
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 
 class TodoError(Exception):
     """The root of the tree. A text given to it is for the log, never for the caller."""
@@ -22,6 +30,36 @@ class TodoError(Exception):
 
 class TaskNotFound(TodoError):
     """The caller has no such task: it never existed, was deleted, or is somebody else's."""
+
+
+class TaskDeleted(TodoError):
+    """The task is in the trash: a late retry must not bring it back."""
+
+
+class PreconditionFailed(TodoError):
+    """The task is not in the state that the client named. `current` is how it is; None where there is none."""
+
+    def __init__(self, current: Mapping[str, Any] | None) -> None:
+        super().__init__("the task is in another state")
+        self.current = current
+
+
+class TooManyTasks(TodoError):
+    """The user has as many tasks as one may have."""
+
+
+class RuleBroken(TodoError):
+    """A field that is right by itself does not go with the stored task. `code` names the rule."""
+
+    def __init__(self, field: str, code: str, detail: str) -> None:
+        super().__init__(f"{field} {detail}")
+        self.field = field
+        self.code = code
+        self.detail = detail
+
+
+class CheckpointExpired(TodoError):
+    """What happened since a follower's checkpoint cannot be told any more."""
 
 
 class SameUser(TodoError):

@@ -27,11 +27,12 @@ from starlette.requests import Request
 
 from backend.api.middleware import Guard, Places
 from backend.api.openapi import DESCRIPTION, make_openapi
-from backend.api.routers import docs, health, page, tasks
+from backend.api.routers import batch, docs, health, page, tasks
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
 from backend.log import configure_logging
+from backend.services.rows import Limits
 
 LAST_ANSWERS = 1.0
 """Seconds at the end in which requests that are cut off can still be answered."""
@@ -67,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         # Given as a list rather than included: an included router matches every request twice.
         routes=[
             *tasks.router.routes,
+            *batch.router.routes,
             *health.router.routes,
             *page.routes(development=not settings.production),
             *([] if settings.production else docs.routes()),
@@ -78,7 +80,8 @@ def create_app(settings: Settings) -> FastAPI:
         # FastAPI's own telemetry would record validation errors, which hold what users wrote.
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
-    app.state.verifier = verifier
+    app.state.settings, app.state.verifier = settings, verifier
+    app.state.limits = Limits(settings.max_tasks_per_user, settings.trash_days)
     app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
     observe = None if metrics is None else metrics.observe
     app.add_middleware(Guard, settings=settings, verifier=verifier, places=places, observe=observe)

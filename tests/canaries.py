@@ -94,7 +94,8 @@ def _look_at_exchange(values: set[str], response: httpx.Response) -> None:
         return  # somebody else's answer, or one that is still to come
     look_at_answer(f"{response.headers}\n{response.text}")
     if response.content and response.headers.get("content-type") == "application/problem+json":
-        document = json.dumps(response.json() | {"instance": ""}, ensure_ascii=False)
+        # The task of a failed precondition is the user's own, and meant to be shown.
+        document = json.dumps(response.json() | {"instance": "", "current": None}, ensure_ascii=False)
         _note("a problem", document, [value for value in values if value in document])
 
 

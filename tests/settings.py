@@ -10,7 +10,7 @@ SECRET = canaries.SECRET
 
 def make_settings(database_url: str, **changes: object) -> Settings:
     """Settings for an application of this process."""
-    return Settings(**{"database_url": database_url, "better_auth_secret": SECRET, **changes})  # type: ignore[arg-type]
+    return Settings(**{"database_url": database_url, "better_auth_secret": SECRET, "health_db_ttl": 0, **changes})  # type: ignore[arg-type]
 
 
 def settings_of(folder: Path, **changes: str) -> dict[str, str]:

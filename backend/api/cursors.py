@@ -1,35 +1,79 @@
-"""Cursors: where a page of the list ended. Opaque to the caller, and of no use for anything but going on.
+"""Cursors and checkpoints: where a page ended, and what a follower has seen. Opaque to the client.
 
-24 bytes, which base64url writes as 32 characters in exactly one way: the filter, the id of the last task, a check sum.
-The check sum finds mistakes; it protects nothing, and need not: whose tasks are listed is the token's business alone.
+A cursor is bound to its query, a checkpoint to its user: the check sum covers them. It finds mistakes and protects
+nothing, and need not: whose tasks are read is the token's business alone.
 """
 
 import base64
-import re
+import binascii
+import json
+import struct
+from datetime import datetime
 from hashlib import blake2s
+from typing import Any
 from uuid import UUID
 
-_FORM = re.compile(r"[A-Za-z0-9_-]{32}")
-_FILTERS = {None: b"\x00", False: b"\x01", True: b"\x02"}
+from backend.errors import CheckpointExpired
+from backend.models.queries import Order, Place
+from backend.services.changes import Checkpoint
+from backend.services.lists import is_time, is_value
+
+MAX_CURSOR = 4096
+"""Characters. The longest that is made holds a folded title."""
 _CHECK_SUM_SIZE = 7
+_CHECKPOINT = struct.Struct(">q16sq")
 
 
-def encode_cursor(task_id: UUID, completed: bool | None) -> str:
-    """Make the cursor of a page that ended with this task, under this filter."""
-    content = _FILTERS[completed] + task_id.bytes
-    return base64.urlsafe_b64encode(content + _check_sum(content)).decode()
+def encode_cursor(place: Place, query: str) -> str:
+    """Make the cursor of a page that ended at this place, under this query in its canonical form."""
+    values: list[Any] = [value.isoformat() if isinstance(value, datetime) else value for value in place.values]
+    content = json.dumps([*values, place.task_id.hex], ensure_ascii=False, separators=(",", ":")).encode()
+    return _sealed(content, query)
 
 
-def decode_cursor(cursor: str, completed: bool | None) -> UUID:
-    """Return the id of the task that the page ended with. Raises `ValueError` for a cursor not made for this filter."""
-    if _FORM.fullmatch(cursor) is None:
-        raise ValueError("not a cursor")
-    data = base64.urlsafe_b64decode(cursor)
+def decode_cursor(cursor: str, order: tuple[Order, ...], query: str) -> Place:
+    """Return where the page ended. Raises `ValueError` for a cursor that was not made for this query."""
+    try:
+        *texts, task_id = json.loads(_opened(cursor, query))
+        pairs = list(zip(order, texts, strict=True))
+        values = [datetime.fromisoformat(text) if is_time(key) else text for key, text in pairs]
+        place = Place(tuple(values), UUID(task_id))
+    except (TypeError, AttributeError, RecursionError):
+        raise ValueError("holds something else") from None
+    if not all(map(is_value, order, values)):
+        raise ValueError("holds no values of these keys")
+    return place
+
+
+def encode_checkpoint(checkpoint: Checkpoint, user_id: str) -> str:
+    """Make the text of a checkpoint of this user."""
+    return _sealed(_CHECKPOINT.pack(checkpoint.revision, checkpoint.task_id.bytes, checkpoint.base), user_id)
+
+
+def decode_checkpoint(text: str, user_id: str) -> Checkpoint:
+    """Return a checkpoint. Raises `CheckpointExpired` for one that was altered, or is not of this user."""
+    try:
+        revision, task_id, base = _CHECKPOINT.unpack(_opened(text, user_id))
+    except (ValueError, struct.error):
+        raise CheckpointExpired("not a checkpoint of this user") from None
+    return Checkpoint(revision, UUID(bytes=task_id), base)
+
+
+def _sealed(content: bytes, bound_to: str) -> str:
+    return base64.urlsafe_b64encode(content + _check_sum(content, bound_to)).decode().rstrip("=")
+
+
+def _opened(text: str, bound_to: str) -> bytes:
+    try:
+        data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except binascii.Error:
+        raise ValueError("not base64url") from None
     content, check_sum = data[:-_CHECK_SUM_SIZE], data[-_CHECK_SUM_SIZE:]
-    if check_sum != _check_sum(content) or content[:1] != _FILTERS[completed]:
-        raise ValueError("altered, or of another filter")
-    return UUID(bytes=content[1:])
+    # The last character has bits that mean nothing: only one way to write it is the right one.
+    if check_sum != _check_sum(content, bound_to) or _sealed(content, bound_to) != text:
+        raise ValueError("altered, or made for something else")
+    return content
 
 
-def _check_sum(content: bytes) -> bytes:
-    return blake2s(content, digest_size=_CHECK_SUM_SIZE).digest()
+def _check_sum(content: bytes, bound_to: str) -> bytes:
+    return blake2s(content + b"\0" + bound_to.encode(), digest_size=_CHECK_SUM_SIZE).digest()

@@ -1,22 +1,20 @@
 """What routes ask for, by name."""
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Path, Query, Request
-from pydantic import BeforeValidator, WithJsonSchema
+from fastapi import Depends, Path, Request
+from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
+from backend.config import Settings
 from backend.db.session import Database
 from backend.services.tasks import TaskService
 
 _UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-MAX_SKIP = 2**31 - 1
-
-_WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
 
 
 def _canonical_uuid(value: Any) -> UUID:
@@ -26,13 +24,10 @@ def _canonical_uuid(value: Any) -> UUID:
     return UUID(value)
 
 
-def _whole_number(value: Any) -> int:
-    # pydantic would also take " 1 ", "1.0" and "1_000".
-    if isinstance(value, int):
-        return value
-    if _WHOLE_NUMBER.fullmatch(value) is None:
-        raise PydanticCustomError("not_an_integer", "must be a whole number")
-    return int(value)
+def _uuid7(value: UUID) -> UUID:
+    if value.version != 7:
+        raise PydanticCustomError("not_a_uuid7", "must be a UUID of version 7")
+    return value
 
 
 CanonicalUUID = Annotated[
@@ -42,28 +37,8 @@ CanonicalUUID = Annotated[
 ]
 TaskId = Annotated[CanonicalUUID, Path(alias="id", description="The task's id.")]
 
-# The schemas are written out: a parameter that may be absent is not one that may be null.
-Completed = Annotated[
-    Literal["true", "false"] | None,
-    Query(description="Only completed, or only active, tasks."),
-    WithJsonSchema({"type": "boolean"}),
-]
-Limit = Annotated[int, Query(ge=1, le=500, description="The most tasks to return."), BeforeValidator(_whole_number)]
-Skip = Annotated[
-    int,
-    Query(ge=0, le=MAX_SKIP, description="Tasks to pass over; not together with `cursor`."),
-    BeforeValidator(_whole_number),
-]
-Cursor = Annotated[
-    str | None,
-    Query(description="Where the page before ended: from its `Link` header."),
-    WithJsonSchema({"type": "string", "pattern": "^[A-Za-z0-9_-]{32}$"}),
-]
-OnlyCompleted = Annotated[
-    Literal["true"],
-    Query(alias="completed", description="Exactly `true`: anything else deletes nothing."),
-    WithJsonSchema({"type": "boolean", "enum": [True]}),
-]
+CanonicalUUID7 = Annotated[CanonicalUUID, AfterValidator(_uuid7)]
+NewTaskId = Annotated[CanonicalUUID7, Path(alias="id", description="The task's id: a UUID of version 7 of your own.")]
 
 
 async def _caller(request: Request) -> Identity:
@@ -77,6 +52,11 @@ async def _database(request: Request) -> Database:
     return database
 
 
+async def _settings(request: Request) -> Settings:
+    settings: Settings = request.app.state.settings
+    return settings
+
+
 async def _verifier(request: Request) -> TokenVerifier:
     verifier: TokenVerifier = request.app.state.verifier
     return verifier
@@ -88,9 +68,11 @@ def tasks_of(request: Request) -> TaskService:
     No dependency: for each one FastAPI looks through the request's path, query, headers and cookies once more, which
     takes longer than checking the token.
     """
-    return TaskService(request.app.state.database.executor, request.scope["identity"].user_id)
+    state = request.app.state
+    return TaskService(state.database.executor, request.scope["identity"].user_id, state.limits)
 
 
 Caller = Annotated[Identity, Depends(_caller)]
 CurrentDatabase = Annotated[Database, Depends(_database)]
+CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentVerifier = Annotated[TokenVerifier, Depends(_verifier)]

@@ -28,7 +28,9 @@ from backend.observation import Observation, observation
 
 MAX_BODY = 64 * 1024
 """Bytes that a body may have."""
-MAX_DISCARDED = 1024 * 1024
+MAX_BATCH = 1024 * 1024
+"""Bytes that the body of a batch may have."""
+MAX_DISCARDED = 2 * 1024 * 1024
 """Bytes of a body that is too large which are still read, and dropped."""
 BODY_TIMEOUT = 10.0
 """Seconds in which a body must have arrived."""
@@ -36,7 +38,7 @@ REFUSED_PAUSE = 0.1
 """Seconds for which nothing more is heard on the connection of a caller that was refused a place."""
 PREFLIGHT_MAX_AGE = 600
 """Seconds for which a browser may keep a preflight's answer."""
-PROBES = frozenset({"/health", "/health/db"})
+PROBES = frozenset({"/health", "/health/ready", "/health/db"})
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
 """https://www.w3.org/TR/trace-context/#traceparent-header"""
@@ -199,6 +201,7 @@ class Exchange:
         # HEAD is GET without the body. A copy, because the server must go on knowing that it was HEAD.
         self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         self.scope["request_id"] = self.request_id
+        self._max_body = MAX_BATCH if scope["path"] == "/api/tasks/batch" else MAX_BODY
 
     def take_place(self, places: Places) -> None:
         """Take a place until the answer begins: a caller that reads slowly, or not at all, must hold none."""
@@ -257,7 +260,7 @@ class Exchange:
     async def answer_error(self, error: Exception) -> None:
         """Answer with the problem that the error is. A bug is logged with its request id, and is the only 500."""
         problem = problem_of(error)
-        self.seen.code = problem.kind.code
+        self.seen.code = problem.type.code
         if isinstance(error, TokenError):
             self.seen.reason = str(error) or None
         log_error(error, problem, self.request_id)
@@ -278,7 +281,7 @@ class Exchange:
         length = int(self._headers.get(b"content-length", b"").lstrip(b"0") or 0)
         if length == 0 and b"transfer-encoding" not in self._headers:
             return self._receive
-        if length > MAX_BODY and b"expect" in self._headers:
+        if length > self._max_body and b"expect" in self._headers:
             raise Problem("body_too_large")  # before "100 Continue": the caller has not begun to send
         try:
             async with asyncio.timeout(BODY_TIMEOUT):
@@ -306,10 +309,10 @@ class Exchange:
                 raise Disconnected
             chunk = message.get("body", b"")
             size += len(chunk)
-            if size <= MAX_BODY:
+            if size <= self._max_body:
                 body += chunk
             more = message.get("more_body", False)
-        if size > MAX_BODY:
+        if size > self._max_body:
             raise Problem("body_too_large")
         return bytes(body)
 
@@ -361,9 +364,9 @@ def route_of(scope: Scope) -> str | None:
 
 def log_error(error: Exception, problem: Problem, request_id: str) -> None:
     """Log why a request failed, where the answer must not say it."""
-    if problem.kind.status == HTTPStatus.INTERNAL_SERVER_ERROR:
+    if problem.type.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
-    elif problem.kind.code == "overloaded":
+    elif problem.type.code == "overloaded":
         return  # a service with too much to do has its request lines
-    elif problem.kind.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        logger.warning("%s: %s", problem.kind.code, error, extra={"request_id": request_id})
+    elif problem.type.status == HTTPStatus.SERVICE_UNAVAILABLE:
+        logger.warning("%s: %s", problem.type.code, error, extra={"request_id": request_id})

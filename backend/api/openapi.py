@@ -12,7 +12,8 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field
 
 from backend.api.cursors import encode_cursor
-from backend.api.problems import KINDS, MEDIA_TYPE
+from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
+from backend.models.queries import Place
 
 DESCRIPTION = """\
 A user's tasks. Send a JWT as a bearer token; all that is listed, read and changed is its user's.
@@ -30,18 +31,33 @@ TASK_EXAMPLE: dict[str, Any] = {
     "id": "0192f0c1-2345-7abc-8def-0123456789ab",
     "title": "Buy milk",
     "description": "Two litres, the blue one",
-    "completed": False,
+    "completed": True,
+    "priority": "high",
+    "due_date": "2026-01-05",
+    "due_time": "09:30",
+    "remind_at": "2026-01-04T18:00",
+    "tags": ["home", "shopping"],
+    "recurrence": "FREQ=WEEKLY;BYDAY=MO",
+    "position": -1804310400000000,
+    "completed_at": "2026-01-02T03:04:05.678901Z",
+    "etag": "1767323045678901-5f2a9c04e1b7",
     "created_at": "2026-01-02T03:04:05.678901Z",
     "updated_at": "2026-01-02T03:04:05.678901Z",
 }
 
+_CURSOR = encode_cursor(Place((), UUID(TASK_EXAMPLE["id"])), "")
+
 NEXT_PAGE = {
+    "X-Next-Cursor": {"description": "While more tasks follow: the next page's cursor.", "schema": {"type": "string"}},
+    "X-Total-Count": {"description": "With `count=true`: how many there are.", "schema": {"type": "integer"}},
     "Link": {
         "description": "While more tasks follow: the address of the next page, relation `next` (RFC 8288).",
         "schema": {"type": "string"},
-        "example": f'</api/tasks?limit=100&cursor={encode_cursor(UUID(TASK_EXAMPLE["id"]), None)}>; rel="next"',
-    }
+        "example": f'</api/tasks?limit=100&cursor={_CURSOR}>; rel="next"',
+    },
 }
+
+_ETAG = {"ETag": {"description": "The entity tag (RFC 9110).", "schema": {"type": "string"}}}
 
 NEW_TASK = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}}
 
@@ -62,8 +78,16 @@ _ANY_REQUEST = (
     "head_too_large",
     "internal_error",
 )
-_UNDER_API = ("token_missing", "token_invalid", "token_expired", "issuer_unavailable", "validation_error", "overloaded")
-_WITH_DATABASE = ("database_unavailable", "database_not_migrated")
+_UNDER_API = (
+    "token_missing",
+    "token_invalid",
+    "token_expired",
+    "issuer_unavailable",
+    "validation_error",
+    "too_many_requests",
+    "overloaded",
+)
+_WITH_DATABASE = ("database_unavailable", "database_not_migrated", "database_refused")
 _WITH_BODY = ("malformed_json", "unsupported_media_type")
 
 
@@ -91,69 +115,72 @@ class ProblemDocument(BaseModel):
     errors: list[FieldProblem] | None = Field(default=None, description="With status 422 only.")
 
 
-def documented(
-    status: int,
-    *,
-    example: Any = None,
-    headers: dict[str, Any] | None = None,
-    body: bool = False,
-    writes: bool = False,
-    codes: tuple[str, ...] = (),
-) -> dict[str, Any]:
-    """Return what a route under `/api` can answer: the good answer with its example, and every problem.
+def documented(example: Any, *codes: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Return what cannot be derived of a route: an example, headers, and the problems that only this route has.
 
-    `codes` are the problems that only this route has.
+    What every route of its kind can respond with `_document` derives from its address, its method and its body.
     """
-    found = (*_ANY_REQUEST, *_UNDER_API, *_WITH_DATABASE, *codes)
-    found += (_WITH_BODY if body else ()) + (("outcome_unknown",) if writes else ())
-    good = _good_answer(status, example, headers)
-    return {
-        "responses": {status: good, **_problems(found)},
-        "openapi_extra": {"security": [{"Bearer": []}]},
-    }
+    return {"openapi_extra": {_OWN: {"example": example, "codes": codes, "headers": headers}}}
 
 
-def documented_probe(example: Any, codes: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return what a probe can answer, as `documented` does."""
-    return {
-        "responses": {200: _good_answer(200, example, None), **_problems((*_ANY_REQUEST, *codes))},
-        "openapi_extra": {"security": []},
-    }
+_OWN = "x-own"
 
 
-def _good_answer(status: int, example: Any, headers: dict[str, Any] | None) -> dict[str, Any]:
-    good: dict[str, Any] = {"description": HTTPStatus(status).phrase}
-    if example is not None:
-        good["content"] = {"application/json": {"example": example}}
-    if headers is not None:
-        good["headers"] = headers
-    return good
+def _document(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Complete an operation: its responses, its security, and a summary that says more than the function's name."""
+    own = operation.pop(_OWN, {})
+    # FastAPI's own is the function's name; the first sentence of its docstring says more.
+    operation["summary"] = operation["description"].partition(". ")[0].rstrip(".") + "."
+    under_api = path.startswith("/api")
+    reads = method == "get"
+    codes = [*_ANY_REQUEST, *own.get("codes", ())]
+    if under_api:
+        codes += [*_UNDER_API, *_WITH_DATABASE, *(() if reads else ("outcome_unknown",))]
+        codes += _WITH_BODY if "requestBody" in operation else ()
+    if "{id}" in path:
+        codes += ("task_not_found",) if method != "put" else ()
+        codes += () if reads else ("precondition_failed",)
+    good = {status: response for status, response in operation["responses"].items() if status != "422"}
+    for response in good.values():
+        content = response.get("content", {}).get("application/json")
+        if content is not None and own.get("example") is not None:
+            content["example"] = own.get("example")
+        headers = {**(own.get("headers") or {}), **(_ETAG if (under_api and reads) or "{id}" in path else {})}
+        if headers and method != "delete":
+            response["headers"] = headers
+    if under_api and reads:
+        good["304"] = {"description": "Not Modified", "headers": _ETAG}
+    if method == "put":
+        headers = {**good["200"].get("headers", {}), **NEW_TASK}
+        good["201"] = {**good["200"], "description": "Created", "headers": headers}
+    operation["responses"] = dict(sorted({**good, **_problems(codes)}.items()))
+    operation["security"] = [{"Bearer": []}] if under_api else []
 
 
-def _problems(codes: Iterable[str]) -> dict[int, Any]:
-    responses: dict[int, Any] = {}
+def _problems(codes: Iterable[str]) -> dict[str, Any]:
+    responses: dict[str, Any] = {}
     for code in codes:
-        kind = KINDS[code]
+        problem = PROBLEM_TYPES[code]
         response = responses.setdefault(
-            kind.status,
+            str(problem.status),
             {
-                "description": kind.title,
+                "description": problem.title,
                 "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}, "examples": {}}},
             },
         )
-        response["content"][MEDIA_TYPE]["examples"][code] = {"summary": kind.detail, "value": _example(code)}
+        response["content"][MEDIA_TYPE]["examples"][code] = {"summary": problem.detail, "value": _example(code)}
         if code == "method_not_allowed":
             response["headers"] = {"Allow": {"schema": {"type": "string"}, "example": "GET, HEAD, POST"}}
-        for name, value in kind.headers:
+        for name, value in problem.headers:
             if name != "Connection":
                 response.setdefault("headers", {})[name] = {"schema": {"type": "string"}, "example": value}
-    return dict(sorted(responses.items()))
+    return responses
 
 
 def _example(code: str) -> dict[str, Any]:
-    kind = KINDS[code]
-    example = kind.document("/api/tasks", "7f9c0f2a4e6b4d0c9a3b5d7e1f2a4c6e")
-    if kind.status == HTTPStatus.UNPROCESSABLE_ENTITY:
+    problem = PROBLEM_TYPES[code]
+    example = problem.document("/api/tasks", "7f9c0f2a4e6b4d0c9a3b5d7e1f2a4c6e")
+    if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         error = {"source": "body", "pointer": "/title", "code": "blank", "detail": "must not be blank"}
         example["errors"] = [error]
     return example
@@ -195,10 +222,9 @@ def make_openapi(app: FastAPI) -> dict[str, Any]:
             license_info={"name": "MIT", "identifier": "MIT"},
             contact={"name": "the authors of todo-backend"},
         )
-        for methods in document["paths"].values():
-            for operation in methods.values():
-                # FastAPI's own is the function's name; the first sentence of its docstring says more.
-                operation["summary"] = operation["description"].partition(". ")[0].rstrip(".") + "."
+        for path, methods in document["paths"].items():
+            for method, operation in methods.items():
+                _document(path, method, operation)
         schemas = document["components"]["schemas"]
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))

@@ -1,17 +1,16 @@
-"""Problem answers (RFC 9457): the only place where an error becomes HTTP.
+"""Problem responses (RFC 9457): the only place where an error becomes HTTP.
 
-`KINDS` lists every problem that the service can answer with, `_BY_ERROR` says which error is which. An answer is made
-of this module's texts, the request's path and its id: nothing of the request's body, an exception, or the database.
+`PROBLEM_TYPES` lists every problem there is, `_BY_ERROR` says which error is which. A response is made of this module's
+texts, the request's path and its id: nothing of the request's body, an exception, or the database.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
 from fastapi.exceptions import RequestValidationError
+from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import Scope
@@ -26,8 +25,8 @@ MAX_POINTED_NAME = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """A problem that the service can answer with."""
+class ProblemType:
+    """A problem that the service can respond with."""
 
     status: int
     code: str
@@ -63,6 +62,9 @@ _TITLES = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
+    410: "Gone",
+    412: "Precondition Failed",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
@@ -75,40 +77,53 @@ _TITLES = {
 _INVALID_TOKEN = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
 _CLOSE = (("Connection", "close"),)  # the rest of the request is not read, so the connection cannot go on
 
-KINDS: Mapping[str, Kind] = {
-    kind.code: kind
-    for kind in (
-        Kind(400, "malformed_json", "The body is not JSON in UTF-8 without duplicate names."),
-        Kind(400, "malformed_request", "The request is not HTTP/1.1.", _CLOSE),
-        Kind(400, "ambiguous_length", "The body's length is told in two ways, or in an unknown one.", _CLOSE),
-        Kind(401, "token_missing", "Send a token: Authorization: Bearer <JWT>.", (("WWW-Authenticate", "Bearer"),)),
-        Kind(401, "token_invalid", "The token is not valid for this service.", _INVALID_TOKEN),
-        Kind(401, "token_expired", "The token has expired; get a new one.", _INVALID_TOKEN),
-        Kind(404, "not_found", "There is nothing at this address."),
-        Kind(404, "task_not_found", "You have no task with this id."),
-        Kind(405, "method_not_allowed", "This address does not support the method; see the Allow header."),
-        Kind(408, "request_timeout", "The body did not arrive in time.", _CLOSE),
-        Kind(413, "body_too_large", "The body is larger than 64 KiB.", _CLOSE),
-        Kind(415, "unsupported_media_type", "Send the body as application/json."),
-        Kind(422, "validation_error", "The request breaks a rule; see errors."),
-        Kind(422, "invalid_from_token", "The token in from_token is not valid for this service."),
-        Kind(422, "same_user", "Both tokens are the same user's."),
-        Kind(429, "too_many_requests", "Too many requests of yours; nothing was done.", _retry_after(1)),
-        Kind(431, "head_too_large", "The request line and the headers are larger than 32 KiB.", _CLOSE),
-        Kind(500, "internal_error", "The service failed. The request_id helps its operators to find out why."),
-        Kind(503, "database_unavailable", "The database cannot be reached now; nothing was written.", _retry_after(2)),
-        Kind(
+PROBLEM_TYPES: Mapping[str, ProblemType] = {
+    each.code: each
+    for each in (
+        ProblemType(400, "malformed_json", "The body is not JSON in UTF-8 without duplicate names."),
+        ProblemType(400, "malformed_request", "The request is not HTTP/1.1.", _CLOSE),
+        ProblemType(400, "ambiguous_length", "The body's length is told in two ways, or in an unknown one.", _CLOSE),
+        ProblemType(
+            401, "token_missing", "Send a token: Authorization: Bearer <JWT>.", (("WWW-Authenticate", "Bearer"),)
+        ),
+        ProblemType(401, "token_invalid", "The token is not valid for this service.", _INVALID_TOKEN),
+        ProblemType(401, "token_expired", "The token has expired; get a new one.", _INVALID_TOKEN),
+        ProblemType(404, "not_found", "There is nothing at this address."),
+        ProblemType(404, "task_not_found", "You have no task with this id."),
+        ProblemType(405, "method_not_allowed", "This address does not support the method; see the Allow header."),
+        ProblemType(409, "too_many_tasks", "You have as many tasks as one may have."),
+        ProblemType(410, "task_deleted", "You have deleted this task; restore it first."),
+        ProblemType(410, "checkpoint_expired", "What happened since cannot be told any more; start anew."),
+        ProblemType(412, "precondition_failed", "The task has changed meanwhile; see current."),
+        ProblemType(408, "request_timeout", "The body did not arrive in time.", _CLOSE),
+        ProblemType(413, "body_too_large", "The body is larger than 64 KiB.", _CLOSE),
+        ProblemType(415, "unsupported_media_type", "Send the body as application/json."),
+        ProblemType(422, "validation_error", "The request breaks a rule."),
+        ProblemType(422, "invalid_from_token", "The token in from_token is not valid for this service."),
+        ProblemType(422, "same_user", "Both tokens are the same user's."),
+        ProblemType(429, "too_many_requests", "Too many requests of yours; nothing was done.", _retry_after(1)),
+        ProblemType(431, "head_too_large", "The request line and the headers are larger than 32 KiB.", _CLOSE),
+        ProblemType(500, "internal_error", "The service failed. The request_id helps its operators to find out why."),
+        ProblemType(
+            503, "database_unavailable", "The database cannot be reached now; nothing was written.", _retry_after(2)
+        ),
+        ProblemType(
             503, "outcome_unknown", "The connection was lost; the write may or may not have happened.", _retry_after(2)
         ),
-        Kind(503, "database_not_migrated", "The database is not set up yet.", _retry_after(30)),
-        Kind(503, "database_refused", "The database does not let the service do this; its operator has to."),
-        Kind(503, "overloaded", "Too many requests at once; nothing was done.", _retry_after(1)),
-        Kind(503, "issuer_unavailable", "The issuer's keys cannot be fetched now.", _retry_after(2)),
+        ProblemType(503, "database_not_migrated", "The database is not set up yet.", _retry_after(30)),
+        ProblemType(503, "database_refused", "The database does not let the service do this; its operator has to."),
+        ProblemType(503, "overloaded", "Too many requests at once; nothing was done.", _retry_after(1)),
+        ProblemType(503, "issuer_unavailable", "The issuer's keys cannot be fetched now.", _retry_after(2)),
     )
 }
 
 _BY_ERROR: Mapping[type[errors.TodoError], str] = {
     errors.TaskNotFound: "task_not_found",
+    errors.TaskDeleted: "task_deleted",
+    errors.PreconditionFailed: "precondition_failed",
+    errors.TooManyTasks: "too_many_tasks",
+    errors.CheckpointExpired: "checkpoint_expired",
+    errors.RuleBroken: "validation_error",
     errors.SameUser: "same_user",
     errors.TokenMissing: "token_missing",
     errors.TokenInvalid: "token_invalid",
@@ -124,15 +139,17 @@ _BY_STATUS: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed"}
 
 
 class Problem(Exception):
-    """A refusal that only HTTP knows: of a body, a header, a moment. `code` is one of `KINDS`."""
+    """A refusal that only HTTP knows: of a body, a header, a moment. `code` is one of `PROBLEM_TYPES`."""
 
     def __init__(
         self, code: str, errors: Sequence["FieldError"] = (), headers: Mapping[str, str] | None = None
     ) -> None:
         super().__init__(code)
-        self.kind = KINDS[code]
+        self.type = PROBLEM_TYPES[code]
         self.errors = errors
         self.headers = headers or {}
+        self.current: Mapping[str, Any] | None = None
+        """For a failed precondition: the task as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,35 +168,60 @@ _RULES: Mapping[str, tuple[str, str]] = {
     "extra_forbidden": ("unknown_field", "is not a field of this request"),
     "string_type": ("not_a_string", "must be a string"),
     "string_unicode": ("invalid_character", "must not contain NUL or a lone surrogate"),
-    "invalid_character": ("invalid_character", "must not contain NUL or a lone surrogate"),
-    "blank": ("blank", "must not be blank"),
     "bool_type": ("not_a_boolean", "must be true or false"),
-    "literal_error": ("not_a_boolean", "must be true or false"),
-    "not_a_uuid": ("not_a_uuid", "must be a UUID such as 0192f0c1-2345-7abc-8def-0123456789ab"),
-    "not_an_integer": ("not_an_integer", "must be a whole number"),
+    "int_type": ("not_an_integer", "must be a whole number"),
+    "int_from_float": ("not_an_integer", "must be a whole number"),
     "list_type": ("not_a_list", "must be a list"),
     "model_attributes_type": ("not_an_object", "must be a JSON object"),
+    "model_type": ("not_an_object", "must be a JSON object"),
     "dict_type": ("not_an_object", "must be a JSON object"),
+    "union_tag_invalid": ("unknown_operation", "must have an op that is put, patch, delete, toggle or restore"),
+    "union_tag_not_found": ("required", "must have an op"),
 }
+
+_OWN_RULES = frozenset(
+    """
+    invalid_character blank comma not_a_date not_a_time not_a_wall_clock_time needs_due_date unsupported_recurrence
+    not_a_uuid not_a_uuid7 not_an_integer unknown_order unknown_priority one_of conflict id_mismatch
+    """.split()  # noqa: SIM905 # a list would be twenty lines
+)
+"""Error types of our own validators, whose messages hold nothing that was sent."""
+
+_BOUNDS = {
+    "too_many_characters": ("too_long", "must have at most {limit} characters"),
+    "string_too_long": ("too_long", "must have at most {max_length} characters"),
+    "too_many_tags": ("too_long", "must have at most {limit} entries"),
+    "too_long": ("too_long", "must have at most {max_length} entries"),
+    "too_short": ("too_short", "must have at least {min_length} entries"),
+    "greater_than_equal": ("out_of_range", "must be at least {ge}"),
+    "less_than_equal": ("out_of_range", "must be at most {le}"),
+}
+
+_OPERATIONS = {"put", "patch", "delete", "toggle", "restore"}
 
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     source, *path = error["loc"]
-    kind, context = error["type"], error.get("ctx", {})
-    if kind == "too_many_characters":
-        code, detail = "too_long", f"must have at most {context['limit']} characters"
-    elif kind == "too_long":
-        code, detail = "too_long", f"must have at most {context['max_length']} entries"
-    elif kind == "too_short":
-        code, detail = "too_short", f"must have at least {context['min_length']} entries"
-    elif kind in {"greater_than_equal", "less_than_equal"}:
-        limits = {"greater_than_equal": "at least", "less_than_equal": "at most"}
-        code, detail = "out_of_range", f"must be {limits[kind]} {context.get('ge', context.get('le'))}"
-    elif kind == "literal_error" and context["expected"] == "'true'":
-        code, detail = "not_true", "must be true"
+    path = [part for number, part in enumerate(path) if not (number == 2 and part in _OPERATIONS)]  # a union's tag
+    rule = error["type"]
+    if rule in _BOUNDS:
+        code, detail = _BOUNDS[rule]
+        detail = detail.format(**error["ctx"])
+    elif rule in _OWN_RULES:
+        code, detail = rule, error["msg"]
+    elif rule == "literal_error":
+        code, detail = _literal_error(error["ctx"]["expected"])
+    elif rule == "extra_forbidden" and path == ["id"]:
+        code, detail = "unknown_field", "is not a field of a new task; PUT /api/tasks/{id} takes an id of yours"
     else:
-        code, detail = _RULES.get(kind, ("invalid", "is not valid"))
+        code, detail = _RULES.get(rule, ("invalid", "is not valid"))
     return FieldError(source, _pointer(path), code, detail)
+
+
+def _literal_error(expected: str) -> tuple[str, str]:
+    if "'true'" in expected:
+        return "not_a_boolean", "must be true or false"
+    return "unknown_value", f"must be {expected.replace(chr(39), '')}"
 
 
 def _pointer(path: Sequence[str | int]) -> str:
@@ -189,7 +231,7 @@ def _pointer(path: Sequence[str | int]) -> str:
 
 
 def problem_of(error: Exception) -> Problem:
-    """Return the problem that an error is to its caller; `internal_error` where nobody foresaw it."""
+    """Return the problem that an error is to the client; `internal_error` where nobody foresaw it."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
@@ -197,18 +239,33 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
         return Problem(_BY_STATUS[error.status_code], headers=error.headers)
     if isinstance(error, errors.TodoError):
-        return Problem(_BY_ERROR[type(error)])
+        problem = Problem(_BY_ERROR[type(error)])
+        if isinstance(error, errors.RuleBroken):
+            problem.errors = [FieldError("body", f"/{error.field}", error.code, error.detail)]
+        if isinstance(error, errors.PreconditionFailed):
+            problem.current = error.current
+        return problem
     return Problem("internal_error")
 
 
-def problem_response(problem: Problem, scope: Scope, request_id: str) -> Response:
-    """Write a problem as the answer to the request."""
-    kind = problem.kind
-    body = kind.document(quote(scope["path"], safe="/:@!$&'()*+,;=~"), request_id)
-    if kind.status == HTTPStatus.UNPROCESSABLE_ENTITY:
-        body["errors"] = [
+def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[str, Any]:
+    """Return a problem as the document of a response to the request."""
+    document = problem.type.document(quote(scope["path"], safe="/:@!$&'()*+,;=~"), request_id)
+    if problem.errors:
+        document["errors"] = [
             {"source": each.source, "pointer": each.pointer, "code": each.code, "detail": each.detail}
             for each in problem.errors
         ]
-    headers = dict(kind.headers) | dict(problem.headers)
-    return Response(json.dumps(body), kind.status, headers, MEDIA_TYPE)
+        if problem.type.code == "validation_error":
+            first = problem.errors[0]
+            document["detail"] = f"{first.pointer.removeprefix('/').replace('/', '.') or first.source}: {first.detail}"
+    if problem.current is not None:
+        document["current"] = problem.current
+    return document
+
+
+def problem_response(problem: Problem, scope: Scope, request_id: str) -> Response:
+    """Write a problem as the response to the request."""
+    headers = dict(problem.type.headers) | dict(problem.headers)
+    content = to_json(problem_document(problem, scope, request_id))
+    return Response(content, problem.type.status, headers, MEDIA_TYPE)

@@ -6,11 +6,12 @@ duplicate names, NaN and byte order marks.
 
 import json
 import re
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
 from fastapi.routing import APIRoute
+from pydantic import BaseModel
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
@@ -59,7 +60,7 @@ class StrictRoute(Route):
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Check the request, then handle it as FastAPI does."""
         handle = super().get_route_handler()
-        parameters = frozenset(field.alias for field in self.dependant.query_params)
+        parameters = _parameters(self)
         media_types = (JSON, MERGE_PATCH) if "PATCH" in (self.methods or ()) else (JSON,)
 
         async def handle_strictly(request: Request) -> Response:
@@ -73,6 +74,18 @@ class StrictRoute(Route):
             return await handle(request)
 
         return handle_strictly
+
+
+def _parameters(route: APIRoute) -> dict[str, bool]:
+    """Return the query parameters of a route, and whether each may be given more than once."""
+    parameters: dict[str, bool] = {}
+    for field in route.dependant.query_params:
+        model = field.field_info.annotation
+        if isinstance(model, type) and issubclass(model, BaseModel):
+            parameters |= {name: each.default == [] for name, each in model.model_fields.items()}
+        else:
+            parameters[field.alias] = False
+    return parameters
 
 
 def _allowed_methods(scope: Scope) -> str:
@@ -97,7 +110,7 @@ def _no_constant(_name: str) -> NoReturn:
     raise ValueError("NaN and Infinity are no JSON")
 
 
-def _check_parameters(query_string: bytes, known: frozenset[str]) -> None:
+def _check_parameters(query_string: bytes, known: Mapping[str, bool]) -> None:
     try:
         pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
@@ -108,7 +121,7 @@ def _check_parameters(query_string: bytes, known: frozenset[str]) -> None:
         shown = f"/{name}" if name.isidentifier() and len(name) <= MAX_POINTED_NAME else ""
         if name not in known:
             found.append(FieldError("query", shown, "unknown_parameter", "is not a parameter of this address"))
-        elif name in seen:
+        elif name in seen and not known[name]:
             found.append(FieldError("query", shown, "repeated", "must be given once"))
         seen.add(name)
     if found:

@@ -28,7 +28,7 @@ _ROLLED_BACK = ("25006", "40000", "40001", "40002", "40P01")  # read-only server
 _UNAVAILABLE = ("28", "3D000", "53", "55", "57014", "58")
 _REFUSED = ("42501",)  # a right is missing: no waiting helps
 _NOT_MIGRATED = ("42P01", "42703", "42804", "42883", "3F000")  # a table, column, type or function
-_SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named")
+_SQLITE_NOT_MIGRATED = ("no such table", "no such column", "has no column named", "user-defined function raised")
 
 NOT_SENT = "cannot switch to state"
 """asyncpg's words for a connection to which the server has said goodbye, while its end has not arrived yet."""

@@ -16,6 +16,7 @@ import asyncio
 import functools
 import inspect
 import logging
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -51,6 +52,9 @@ class Database:
         self._autocommit_engine: AsyncEngine | None = None
         self._engine: AsyncEngine | None = None
         self._probe: asyncio.Task[None] | None = None
+        self._asked_at = 0.0
+        self.has_answered = False
+        """Whether the database has answered `ping` since the start."""
         self._row_security_was_told = False
         deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
         if isinstance(self.url, SQLiteURL):
@@ -79,18 +83,24 @@ class Database:
         """What makes SQLModel's sessions on the engine."""
         return async_sessionmaker(self.engine, class_=AsyncSession, expire_on_commit=False)
 
-    async def ping(self) -> None:
+    async def ping(self, *, max_age: float = 0) -> None:
         """Return when the database has shown that it has every column that we need, and lets us read it.
 
-        Those who ask at the same time share one query. Raises `DatabaseError`.
+        Those who ask at the same time share one query. Its outcome, good or bad, serves for `max_age` seconds. Raises
+        `DatabaseError`.
         """
-        if self._probe is None or self._probe.done():
+        if self._probe is None or (self._probe.done() and time.monotonic() - self._asked_at >= max_age):
             self._probe = asyncio.create_task(self._ask())
         await asyncio.shield(self._probe)  # one that goes away must not fail the others
 
     async def _ask(self) -> None:
         on_postgres = isinstance(self.url, PostgresURL)
-        result = await self.executor.exec(_question(on_postgres=on_postgres), retry=False)  # it tells how things are
+        try:
+            # Not tried twice: it is to tell how things are.
+            result = await self.executor.exec(_question(on_postgres=on_postgres), retry=False)
+        finally:
+            self._asked_at = time.monotonic()
+        self.has_answered = True
         if result.scalar() and not self._row_security_was_told:
             self._row_security_was_told = True
             logger.warning("row security is active for our role: todo-backend check tells whether it hides tasks")

@@ -1,90 +1,50 @@
-"""A task: the table, what may be sent, and what is answered."""
+"""A task: the table, what may be sent, and what is sent back. Each field's rule is in `fields.py`."""
 
-import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar
 from uuid import UUID
 
-from pydantic import AfterValidator, ConfigDict, Field, StrictBool, WithJsonSchema
+from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
 from pydantic_core import PydanticCustomError
-from sqlalchemy import CheckConstraint, DateTime, Dialect, PrimaryKeyConstraint, Text, TypeDecorator, Uuid
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    DateTime,
+    Dialect,
+    Index,
+    PrimaryKeyConstraint,
+    Text,
+    TypeDecorator,
+    text,
+)
+from sqlalchemy import Uuid as UuidColumn
 from sqlmodel import Field as ColumnField
 from sqlmodel import SQLModel
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
-TITLE_MAX = 200
-DESCRIPTION_MAX = 2000
-OWNER_MAX = 255
-
-# A character that str.strip() leaves: `\S` means something else in every language, and the schema must mean this. It is
-# written as what may be, because generators write U+2028 as it is into a regular expression, where it ends the line.
-_NO_SPACE = (
-    r"(?:[\x01-\x08\x0e-\x1b\x21-\x84\x86-\x9f\xa1-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff]"
-    r"|[^\x00-\u3000])"
+from backend.models.fields import (
+    DESCRIPTION_MAX,
+    DUE_DATE_SCHEMA,
+    DUE_TIME_SCHEMA,
+    OWNER_MAX,
+    POSITION_SCHEMA,
+    PRIORITY_SCHEMA,
+    RECURRENCE_SCHEMA,
+    REMIND_AT_SCHEMA,
+    TAGS_SCHEMA,
+    TITLE_MAX,
+    Completed,
+    Description,
+    DueDate,
+    DueTime,
+    Position,
+    Priority,
+    Recurrence,
+    RemindAt,
+    Tags,
+    Title,
+    nullable,
 )
-
-
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
-"""NUL, which PostgreSQL cannot store and SQLite can; and surrogates, which are half a character and have no UTF-8."""
-
-
-def _storable(text: str) -> str:
-    if _UNSTORABLE.search(text):
-        raise PydanticCustomError("invalid_character", "must not contain NUL or a lone surrogate")
-    return text
-
-
-def _too_long(limit: int) -> PydanticCustomError:
-    return PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": limit})
-
-
-def _title(text: str) -> str:
-    trimmed = _storable(text).strip()
-    if not trimmed:
-        raise PydanticCustomError("blank", "must not be blank")
-    if len(trimmed) > TITLE_MAX:
-        raise _too_long(TITLE_MAX)
-    return trimmed
-
-
-def _description(text: str) -> str:
-    if len(_storable(text)) > DESCRIPTION_MAX:
-        raise PydanticCustomError(
-            "too_many_characters", "must have at most {limit} characters", {"limit": DESCRIPTION_MAX}
-        )
-    return text
-
-
-Title = Annotated[
-    str,
-    AfterValidator(_title),
-    WithJsonSchema(
-        {
-            "type": "string",
-            "minLength": 1,
-            "maxLength": TITLE_MAX,
-            "pattern": rf"^[^\x00]*{_NO_SPACE}[^\x00]*$",
-            "description": "Surrounding white space is trimmed, and must leave something. No NUL.",
-            "examples": ["Buy milk"],
-        }
-    ),
-]
-"""1 to 200 code points after trimming."""
-
-_DESCRIPTION_SCHEMA = {
-    "maxLength": DESCRIPTION_MAX,
-    "pattern": r"^[^\x00]*$",
-    "description": "Stored as sent. No NUL.",
-    "examples": ["Two litres, the blue one"],
-}
-
-Description = Annotated[
-    Annotated[str, AfterValidator(_description)] | None,
-    WithJsonSchema({"anyOf": [{"type": "string", **_DESCRIPTION_SCHEMA}, {"type": "null"}]}),
-]
-"""Up to 2000 code points, stored as sent, or null."""
-
-Completed = Annotated[StrictBool, Field(examples=[False])]
 
 
 class _TextInUtc(TypeDecorator[datetime]):
@@ -114,11 +74,31 @@ class TaskBase(SQLModel):
     completed: bool = False
 
 
-class Task(TaskBase, table=True):
-    """The table. A SQLModel table does not validate: `TaskCreate` and `TaskUpdate` do, before anything reaches it.
+class Owner(SQLModel, table=True):
+    """One row for each user: the revision of the user's last change, which the writers of a user queue for.
 
-    The primary key is the only index: it serves isolation, order and paging, and is what the table would be sharded by
-    (specs/decisions/0003-primary-key.md).
+    `forgotten` is the greatest revision of which something was erased: a follower that is older must start anew.
+    """
+
+    __tablename__ = "owners"
+    __table_args__ = (CheckConstraint(f"length(user_id) between 1 and {OWNER_MAX}", name="owners_user_id_length"),)
+
+    user_id: str = ColumnField(sa_type=Text, primary_key=True)
+    revision: int = ColumnField(sa_type=BigInteger)
+    forgotten: int = ColumnField(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+
+
+_DELETED = text("deleted_at IS NOT NULL")
+_WHERE_DELETED: dict[str, Any] = {"postgresql_where": _DELETED, "sqlite_where": _DELETED}
+"""Holds the trash alone: a task that lives costs it nothing."""
+
+
+class Task(TaskBase, table=True):
+    """The table. A SQLModel table does not validate: `TaskCreate` and its kin do, before anything reaches it.
+
+    The primary key serves isolation, order and paging, and is what the table would be sharded by
+    (specs/decisions/0003-primary-key.md). Dates and times are text in their own form: they have no zone, sort as they
+    are, and are the same on both engines. The columns `…_folded` hold what search and order by title compare.
     """
 
     __tablename__ = "tasks"
@@ -127,12 +107,34 @@ class Task(TaskBase, table=True):
         CheckConstraint(f"length(user_id) between 1 and {OWNER_MAX}", name="tasks_user_id_length"),
         CheckConstraint(f"length(title) between 1 and {TITLE_MAX}", name="tasks_title_length"),
         CheckConstraint(f"length(description) <= {DESCRIPTION_MAX}", name="tasks_description_length"),
+        Index("tasks_revision", "user_id", "revision", "id"),
+        Index("tasks_trash", "user_id", "deleted_at", "id", **_WHERE_DELETED),
     )
 
     user_id: str = ColumnField(sa_type=Text, primary_key=True)
-    id: UUID = ColumnField(sa_type=Uuid, primary_key=True)
+    id: UUID = ColumnField(sa_type=UuidColumn, primary_key=True)
+    priority: str | None = ColumnField(default=None, sa_type=Text)
+    due_date: str | None = ColumnField(default=None, sa_type=Text)
+    due_time: str | None = ColumnField(default=None, sa_type=Text)
+    remind_at: str | None = ColumnField(default=None, sa_type=Text)
+    tags: str = ColumnField(default="[]", sa_type=Text, sa_column_kwargs={"server_default": "[]"})
+    recurrence: str | None = ColumnField(default=None, sa_type=Text)
+    position: int = ColumnField(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    completed_at: datetime | None = ColumnField(default=None, sa_type=UTC_DATE_TIME)
+    title_folded: str | None = ColumnField(default=None, sa_type=Text)
+    description_folded: str | None = ColumnField(default=None, sa_type=Text)
+    tags_folded: str | None = ColumnField(default=None, sa_type=Text)
+    revision: int = ColumnField(default=1, sa_type=BigInteger, sa_column_kwargs={"server_default": "1"})
+    deleted_at: datetime | None = ColumnField(default=None, sa_type=UTC_DATE_TIME)
     created_at: datetime = ColumnField(sa_type=UTC_DATE_TIME, nullable=False)
     updated_at: datetime = ColumnField(sa_type=UTC_DATE_TIME, nullable=False)
+
+
+ABSENT = ""
+"""The due date of a body that has none."""
+
+READ_ONLY = frozenset({"created_at", "updated_at", "completed_at", "deleted_at", "etag"})
+"""Fields that a task may be sent back with, whatever they hold: they are the server's."""
 
 
 def drop_defaults(schema: dict[str, Any]) -> None:
@@ -141,29 +143,76 @@ def drop_defaults(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
-class TaskCreate(TaskBase):
-    """A new task. It has no owner: that is the caller."""
+class TaskInput(SQLModel):
+    """What the bodies that write a task have in common. There is no owner: that is the token's user.
+
+    The defaults only mean "absent", which `model_fields_set` tells apart.
+    """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)  # type: ignore[assignment] # SQLModel's own type is narrower
 
-    title: Title
-    description: Description = None
-    completed: Completed = False
-
-
-class TaskUpdate(SQLModel):
-    """A JSON merge patch (RFC 7396) of a task: what is absent is kept, null clears the description."""
-
-    # The defaults below only mean "absent", which is told apart by `model_fields_set`; they are no value of the API.
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)  # type: ignore[assignment] # as above
+    _no_date: ClassVar[frozenset[str | None]] = frozenset({None})
 
     title: Title = ""
     description: Description = None
     completed: Completed = False
+    priority: Priority = None
+    due_date: DueDate = ABSENT
+    due_time: DueTime = None
+    remind_at: RemindAt = None
+    tags: Tags = []
+    recurrence: Recurrence = None
+    position: Position = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_read_only(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not READ_ONLY.isdisjoint(value):
+            return {name: field for name, field in value.items() if name not in READ_ONLY}
+        return value
+
+    @field_validator("due_time", "recurrence")
+    @classmethod
+    def _needs_due_date(cls, value: str | None, info: ValidationInfo) -> str | None:
+        # Where the body says nothing of a due date, that of the stored task decides: see the service.
+        if value is not None and info.data.get("due_date", ABSENT) in cls._no_date:
+            raise PydanticCustomError("needs_due_date", "needs a due_date")
+        return value
 
     def changes(self) -> dict[str, Any]:
-        """Return the fields that were sent, with their values."""
-        return {name: getattr(self, name) for name in self.model_fields_set}
+        """Return the fields that were sent, with their values, and what follows from them."""
+        changes = {name: getattr(self, name) for name in self.model_fields_set if name != "id"}
+        if "due_date" in changes and changes["due_date"] is None:
+            changes |= {"due_time": None, "recurrence": None}
+        return changes
+
+
+class TaskCreate(TaskInput):
+    """A new task."""
+
+    _no_date = frozenset({None, ABSENT})
+
+    title: Title
+
+
+class AddressedTask(TaskInput):
+    """A task that is written at its own address. It may hold that address, and no other."""
+
+    id: Annotated[
+        Any, WithJsonSchema({"type": "string", "format": "uuid", "description": "The address's id, or absent."})
+    ] = None
+
+    def names(self, task_id: UUID) -> bool:
+        """Tell whether the body is for the task of this id: it has no id, or this one, in either case."""
+        return "id" not in self.model_fields_set or (isinstance(self.id, str) and self.id.lower() == str(task_id))
+
+
+class TaskUpdate(AddressedTask):
+    """A JSON merge patch (RFC 7396) of a task: what is absent is kept, null clears what may be null."""
+
+
+class TaskPut(AddressedTask):
+    """A task to create or to change: what is absent gets its default in a new task, and is kept in an old one."""
 
 
 class TaskPublic(TypedDict):
@@ -175,12 +224,29 @@ class TaskPublic(TypedDict):
     title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX, examples=["Buy milk"])]
     description: Annotated[str | None, Field(examples=["Two litres, the blue one"])]
     completed: bool
+    priority: Annotated[str | None, nullable(PRIORITY_SCHEMA)]
+    due_date: Annotated[str | None, nullable(DUE_DATE_SCHEMA)]
+    due_time: Annotated[str | None, nullable(DUE_TIME_SCHEMA)]
+    remind_at: Annotated[str | None, nullable(REMIND_AT_SCHEMA)]
+    tags: Annotated[list[str], WithJsonSchema(TAGS_SCHEMA)]
+    recurrence: Annotated[str | None, nullable(RECURRENCE_SCHEMA)]
+    position: Annotated[int, WithJsonSchema(POSITION_SCHEMA)]
+    completed_at: Annotated[datetime | None, Field(description="When it was completed; null while it is active.")]
+    etag: Annotated[
+        str, Field(description="The entity tag without its quotes: what `If-Match` takes.", examples=["1806-5f2a9c"])
+    ]
     created_at: Annotated[datetime, Field(description="RFC 3339, in UTC.")]
     updated_at: Annotated[datetime, Field(description="Moves with every write to the task.")]
 
 
+class DeletedTask(TaskPublic):
+    """A task in the trash."""
+
+    deleted_at: Annotated[datetime, Field(description="When it was deleted. RFC 3339, in UTC.")]
+
+
 class TaskStats(TypedDict):
-    """How many tasks the caller has."""
+    """How many tasks the user has."""
 
     total: Annotated[int, Field(ge=0)]
     completed: Annotated[int, Field(ge=0)]

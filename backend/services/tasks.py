@@ -1,201 +1,268 @@
-"""Every rule about tasks: who may touch which, what changes together, in one SQL statement each."""
+"""One task: create, read, change, complete, delete, bring back. What concerns many has modules of its own beside this.
+
+Each method is one SQL statement, in autocommit, as long as no rule needs more: to say why a statement found no row, and
+to complete a recurring task, there is a second step.
+"""
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import cache
-from typing import Any, TypeVar, cast
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import (
-    BindParameter,
-    CursorResult,
-    Delete,
-    Result,
-    Row,
-    Select,
+    Boolean,
+    Insert,
     Update,
     bindparam,
-    delete,
-    false,
+    case,
     func,
     insert,
     not_,
+    null,
+    or_,
     select,
-    true,
     update,
 )
-from sqlmodel import SQLModel
+from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from backend.errors import SameUser, TaskNotFound
-from backend.models.task import Task, TaskCreate, TaskPublic, TaskStats, TaskUpdate
-from backend.services.executor import Executor
-
-_tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
-_public = tuple(_tasks.c[name] for name in TaskPublic.__annotations__)
-_names = tuple(TaskPublic.__annotations__)
-
-Statement = TypeVar("Statement", Select[*tuple[Any, ...]], Update, Delete)
-
-
-def _owned(statement: Statement) -> Statement:
-    """Narrow a statement to the caller's tasks. Every select, update and delete on tasks goes through here.
-
-    `TaskService._run` fills in the owner, so that no statement can be run for nobody.
-    """
-    return statement.where(_tasks.c.user_id == bindparam("owner"))
-
-
-def _this(statement: Statement) -> Statement:
-    return _owned(statement).where(_tasks.c.id == bindparam("task_id"))
-
-
-# The statements are built once: building one costs as much as running it.
-_select_one = _this(select(*_public))
-_insert = insert(_tasks).returning(*_public)
-_toggle = (
-    _this(update(_tasks)).values(completed=not_(_tasks.c.completed), updated_at=bindparam("now")).returning(*_public)
+from backend.errors import PreconditionFailed, TaskNotFound, TooManyTasks
+from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
+from backend.services.batch import Match, Operation, Outcome, TaskBatch, new_columns
+from backend.services.changes import TaskChanges
+from backend.services.lists import TaskLists
+from backend.services.moves import TaskMoves
+from backend.services.rows import (
+    PUBLIC,
+    changed_rows,
+    living,
+    next_revision,
+    now,
+    owned,
+    stamped,
+    stored,
+    task_ids,
+    tasks,
+    this,
+    trashed,
 )
-_delete_one = _this(delete(_tasks))
-_delete_completed = _owned(delete(_tasks)).where(_tasks.c.completed == true())
-_transfer = _owned(update(_tasks)).values(user_id=bindparam("new_owner"), updated_at=bindparam("now"))
-_complete = (
-    _owned(update(_tasks))
-    .where(_tasks.c.id.in_(bindparam("task_ids", expanding=True)), _tasks.c.completed != bindparam("state"))
-    .values(completed=bindparam("state"), updated_at=bindparam("now"))
-)
-_count = _owned(
-    select(
-        func.count().label("total"),
-        func.count().filter(_tasks.c.completed == true()).label("completed"),
-        func.count().filter(_tasks.c.completed == false()).label("active"),
-    ).select_from(_tasks)
-)
-
-
-@cache
-def _select_page(*, filtered: bool, after: bool) -> Select[*tuple[Any, ...]]:
-    statement = (
-        _owned(select(*_public)).order_by(_tasks.c.id.desc()).limit(bindparam("limit")).offset(bindparam("skip"))
-    )
-    if filtered:
-        statement = statement.where(_tasks.c.completed == bindparam("state"))
-    if after:
-        statement = statement.where(_tasks.c.id < bindparam("after"))
-    return statement
-
-
-@cache
-def _update_one(names: frozenset[str]) -> Update:
-    values: dict[str, BindParameter[Any]] = {name: bindparam(f"new_{name}") for name in names}
-    return _this(update(_tasks)).values(**values, updated_at=bindparam("now")).returning(*_public)
+from backend.services.transfer import TaskTransfer
+from backend.services.trash import TaskTrash
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
-    """Some tasks, newest first, and whether older ones follow."""
+class Written:
+    """A task as it was written, whether it is new, and the next task of a recurring one that was completed."""
 
-    tasks: list[TaskPublic]
-    more: bool
+    task: TaskPublic
+    created: bool = False
+    successor: UUID | None = None
 
 
-class TaskService:
-    """One user's tasks. Built for each request; nothing that it does can see or change anybody else's.
+_NEW = tuple(column.name for column in tasks.c if column.name not in {"user_id", "revision", "deleted_at"})
+_how_many = select(func.count()).select_from(tasks).where(tasks.c.user_id == bindparam("owner")).scalar_subquery()
+_is_there = this(owned(select(tasks.c.id))).exists()
+_state = bindparam("state", type_=Boolean)
+_moment = bindparam("now", type_=tasks.c.completed_at.type)
 
-    Every method is one statement. Besides what its docstring names, each raises `errors.DatabaseError`.
-    """
+_select_one = this(living(select(*PUBLIC)))
+_select_any = this(owned(select(tasks.c.deleted_at, *PUBLIC)))
+_set_completed = (
+    stamped(living(update(tasks)))
+    .where(
+        tasks.c.id.in_(bindparam("task_ids", expanding=True)),
+        tasks.c.completed != _state,
+        or_(tasks.c.recurrence.is_(None), not_(_state)),
+    )
+    .values(completed=_state, completed_at=case((_state, _moment), else_=null()))
+)
+_select_recurring = living(select(tasks.c.id)).where(
+    tasks.c.id.in_(bindparam("task_ids", expanding=True)), tasks.c.recurrence.is_not(None), not_(tasks.c.completed)
+)
 
-    def __init__(self, executor: Executor, user_id: str) -> None:
-        self._executor = executor
-        self._user_id = user_id
 
-    async def list(
-        self, *, completed: bool | None = None, limit: int, skip: int = 0, after: UUID | None = None
-    ) -> Page:
-        """Return up to `limit` tasks, newest first: those older than the task `after`, and past the first `skip`."""
-        statement = _select_page(filtered=completed is not None, after=after is not None)
-        result = await self._run(statement, state=completed, after=after, limit=limit + 1, skip=skip)
-        rows = result.all()
-        return Page([_task(row) for row in rows[:limit]], more=len(rows) > limit)
+@cache
+def _insert(*, if_absent: bool) -> Insert:
+    # Selected rather than given as VALUES, so that the limit and the look for the id are part of the statement, and no
+    # revision is taken where there is nothing to insert.
+    values = select(
+        bindparam("owner", type_=tasks.c.user_id.type),
+        *(bindparam(f"new_{name}", type_=tasks.c[name].type) for name in _NEW),
+        next_revision.scalar_subquery(),
+    ).where(_how_many < bindparam("max_tasks"))
+    if if_absent:
+        values = values.where(not_(_is_there))
+    return insert(tasks).from_select(["user_id", *_NEW, "revision"], values).returning(*PUBLIC)
+
+
+@cache
+def _update_one(names: frozenset[str], *, dated: bool, completed_by: str | None, matched: bool) -> Update:
+    values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=tasks.c[name].type) for name in names}
+    if "completed" in names:
+        values["completed_at"] = _completed_at(values["completed"])
+    statement = stamped(this(living(update(tasks)))).values(**values)
+    if dated:
+        statement = statement.where(tasks.c.due_date.is_not(None))
+    if completed_by is not None:
+        statement = statement.where(tasks.c.completed if completed_by == "new rule" else _makes_no_successor)
+    return _if_matched(statement, matched=matched).returning(*PUBLIC)
+
+
+def _completed_at(completed: Any) -> Any:
+    return case((not_(completed), null()), (tasks.c.completed, tasks.c.completed_at), else_=_moment)
+
+
+_makes_no_successor = or_(tasks.c.recurrence.is_(None), tasks.c.completed)
+
+
+@cache
+def _toggle(*, matched: bool) -> Update:
+    values = {"completed": not_(tasks.c.completed), "completed_at": _completed_at(not_(tasks.c.completed))}
+    statement = stamped(this(living(update(tasks)))).where(_makes_no_successor).values(**values)
+    return _if_matched(statement, matched=matched).returning(*PUBLIC)
+
+
+@cache
+def _restore(*, matched: bool) -> Update:
+    statement = stamped(this(trashed(update(tasks)))).values(deleted_at=null())
+    return _if_matched(statement, matched=matched).returning(*PUBLIC)
+
+
+def _if_matched(statement: Update, *, matched: bool) -> Update:
+    # In the statement that writes: between a look and a write another write could come.
+    return statement.where(tasks.c.revision.in_(bindparam("match", expanding=True))) if matched else statement
+
+
+class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, TaskTrash):
+    """One user's tasks: all that can be done with them."""
 
     async def get(self, task_id: UUID) -> TaskPublic:
         """Return a task. Raises `TaskNotFound`."""
-        return _the_task(await self._run(_select_one, task_id=task_id))
+        row = (await self._run(_select_one, task_id=task_id)).one_or_none()
+        if row is None:
+            raise TaskNotFound
+        return self._task(row)
 
     async def create(self, task: TaskCreate) -> TaskPublic:
-        """Store a new task and return it."""
-        now = _now()
-        values: dict[str, Any] = task.model_dump() | {
-            "user_id": self._user_id,
-            "id": uuid7(),
-            "created_at": now,
-            "updated_at": now,
-        }
-        return _the_task(await self._executor.exec(_insert, params=values))
+        """Store a new task and return it. Raises `TooManyTasks`."""
+        created = await self._insert(uuid7(), task.changes(), if_absent=False)
+        if created is None:
+            raise TooManyTasks
+        return created
 
-    async def update(self, task_id: UUID, patch: TaskUpdate) -> TaskPublic:
-        """Change the fields that the patch names, and return the task. Raises `TaskNotFound`."""
+    async def put(
+        self,
+        task_id: UUID,
+        task: TaskPut,
+        *,
+        match: Match = None,
+        must_exist: bool = False,
+        create_only: bool = False,
+    ) -> Written:
+        """Create the task of this id, or change the fields that were sent; where they are equal, change nothing.
+
+        Raises `TaskDeleted` for one in the trash, `PreconditionFailed`, `RuleBroken`, `TooManyTasks`.
+        """
+        changes = task.changes()
+        if match is None and not must_exist and "title" in changes and not _needs_date(changes):
+            with suppress(IntegrityError):  # another put of this id was quicker
+                created = await self._insert(task_id, changes, if_absent=True)
+                if created is not None:
+                    return Written(created, created=True)
+        return _written(await self._one(Operation("put", task_id, changes, match, must_exist, create_only)))
+
+    async def update(self, task_id: UUID, patch: TaskUpdate, *, match: Match = None) -> Written:
+        """Change the fields that the patch names. Raises `TaskNotFound`, `PreconditionFailed`, `RuleBroken`."""
         changes = patch.changes()
         if not changes:
-            return await self.get(task_id)
-        values = {f"new_{name}": value for name, value in changes.items()}
-        return _the_task(await self._run(_update_one(frozenset(changes)), task_id=task_id, now=_now(), **values))
-
-    async def toggle(self, task_id: UUID) -> TaskPublic:
-        """Complete a task that is active, or the reverse; atomic. Raises `TaskNotFound`."""
-        return _the_task(await self._run(_toggle, task_id=task_id, now=_now()))
-
-    async def delete(self, task_id: UUID) -> None:
-        """Delete a task. Raises `TaskNotFound`."""
-        if _count_of(await self._run(_delete_one, task_id=task_id)) == 0:
-            raise TaskNotFound
-
-    async def complete(self, task_ids: Iterable[UUID], *, completed: bool = True) -> int:
-        """Set `completed` on those of the tasks that are the caller's; return how many that changed."""
-        return _count_of(await self._run(_complete, task_ids=list(task_ids), state=completed, now=_now()))
-
-    async def delete_completed(self) -> int:
-        """Delete all completed tasks; return how many they were."""
-        return _count_of(await self._run(_delete_completed))
-
-    async def stats(self) -> TaskStats:
-        """Count the tasks."""
-        row = (await self._run(_count)).one()
-        return TaskStats(total=row.total, completed=row.completed, active=row.active)
-
-    async def transfer_to(self, user_id: str) -> int:
-        """Give all tasks to another user; return how many they were. Raises `SameUser`.
-
-        The service's caller answers for having verified both users.
-        """
-        if user_id == self._user_id:
-            raise SameUser
-        return _count_of(await self._run(_transfer, new_owner=user_id, now=_now()))
-
-    async def _run(
-        self, statement: Select[*tuple[Any, ...]] | Update | Delete, **parameters: Any
-    ) -> Result[*tuple[Any, ...]]:
-        result: Result[*tuple[Any, ...]] = await self._executor.exec(
-            statement, params=parameters | {"owner": self._user_id}
+            return Written(await self._unchanged(task_id, match))
+        values = stored(changes)
+        statement = _update_one(
+            frozenset(values),
+            dated=_needs_date(changes),
+            completed_by=_completed_by(changes),
+            matched=match is not None,
         )
-        return result
+        parameters = {f"new_{name}": value for name, value in values.items()}
+        return await self._write_one(Operation("patch", task_id, changes, match), statement, parameters)
+
+    async def toggle(self, task_id: UUID, *, match: Match = None) -> Written:
+        """Complete a task that is active, or the reverse; atomic. Raises `TaskNotFound`, `PreconditionFailed`."""
+        return await self._write_one(Operation("toggle", task_id, match=match), _toggle(matched=match is not None), {})
+
+    async def restore(self, task_id: UUID, *, match: Match = None) -> TaskPublic:
+        """Bring a task back from the trash. Raises `TaskNotFound`, `PreconditionFailed`."""
+        statement = _restore(matched=match is not None)
+        row = (await self._run(statement, task_id=task_id, now=now(), match=list(match or ()))).one_or_none()
+        if row is not None:
+            return self._task(row)
+        deleted_at, task = await self._any(task_id)
+        if deleted_at is None:
+            raise TaskNotFound
+        raise PreconditionFailed(task)
+
+    async def complete(self, ids: Iterable[UUID], *, completed: bool = True) -> int:
+        """Set `completed` on those of the tasks that are the user's; return how many that changed."""
+        wanted = task_ids(ids)
+        changed = changed_rows(await self._run(_set_completed, task_ids=wanted, state=completed, now=now()))
+        if not completed or changed == len(wanted):
+            return changed
+        recurring = (await self._run(_select_recurring, task_ids=wanted)).scalars().all()
+        operations = [Operation("patch", task_id, {"completed": True}) for task_id in recurring]
+        outcomes = await self.batch(operations, atomic=False) if operations else []
+        return changed + sum(outcome.error is None for outcome in outcomes)
+
+    async def _insert(self, task_id: UUID, fields: dict[str, Any], *, if_absent: bool) -> TaskPublic | None:
+        moment = now()
+        columns = new_columns(fields, moment) | {"id": task_id, "created_at": moment, "updated_at": moment}
+        parameters = {f"new_{name}": columns[name] for name in _NEW} | {"max_tasks": self._limits.max_tasks}
+        if if_absent:
+            parameters["task_id"] = task_id
+        row = (await self._run(_insert(if_absent=if_absent), **parameters)).one_or_none()
+        return self._task(row) if row is not None else None
+
+    async def _write_one(self, operation: Operation, statement: Update, parameters: dict[str, Any]) -> Written:
+        """Run a statement on one task; where it finds no row, find out why, and do what it could not decide."""
+        parameters |= {"task_id": operation.task_id, "now": now()}
+        if operation.match is not None:
+            parameters["match"] = list(operation.match)
+        row = (await self._run(statement, **parameters)).one_or_none()
+        if row is not None:
+            return Written(self._task(row))
+        await self._unchanged(operation.task_id, operation.match)
+        return _written(await self._one(operation))
+
+    async def _unchanged(self, task_id: UUID, match: Match) -> TaskPublic:
+        """Return the task as it is. Raises `TaskNotFound`, `PreconditionFailed`."""
+        deleted_at, task = await self._any(task_id)
+        if deleted_at is not None:
+            raise TaskNotFound
+        if match is not None and int(task["etag"].partition("-")[0]) not in match:
+            raise PreconditionFailed(task)
+        return task
+
+    async def _any(self, task_id: UUID) -> tuple[Any, TaskPublic]:
+        """Return when a task was deleted, and the task. Raises `TaskNotFound`."""
+        row = (await self._run(_select_any, task_id=task_id)).one_or_none()
+        if row is None:
+            raise TaskNotFound
+        return row[0], self._task(row[1:])
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
+def _needs_date(changes: dict[str, Any]) -> bool:
+    dependent = changes.get("due_time") is not None or changes.get("recurrence") is not None
+    return dependent and "due_date" not in changes
 
 
-def _task(row: Row[*tuple[Any, ...]]) -> TaskPublic:
-    return cast(TaskPublic, dict(zip(_names, row, strict=True)))
+def _completed_by(changes: dict[str, Any]) -> str | None:
+    """Return whose rule counts where a patch completes a task: the stored one or the patch's; None for neither."""
+    if changes.get("completed") is not True or changes.get("recurrence", ...) is None:
+        return None
+    return "new rule" if "recurrence" in changes else "stored rule"
 
 
-def _the_task(result: Result[*tuple[Any, ...]]) -> TaskPublic:
-    row = result.one_or_none()
-    if row is None:
-        raise TaskNotFound
-    return _task(row)
-
-
-def _count_of(result: Result[*tuple[Any, ...]]) -> int:
-    return cast(CursorResult[*tuple[Any, ...]], result).rowcount
+def _written(outcome: Outcome) -> Written:
+    assert outcome.task is not None  # noqa: S101 # of all operations but delete
+    return Written(outcome.task, outcome.created, outcome.successor)

@@ -13,7 +13,7 @@ from urllib.parse import quote
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.api.middleware import request_id_of
-from backend.api.problems import KINDS, MEDIA_TYPE
+from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
 
 MAX_HEAD = 32 * 1024
 """Bytes that the request line and the headers may have together."""
@@ -124,7 +124,7 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     def _problem(self) -> bytes:
-        kind = KINDS["head_too_large" if self._too_large else "malformed_request"]
+        kind = PROBLEM_TYPES["head_too_large" if self._too_large else "malformed_request"]
         given_id = dict(getattr(self, "headers", ())).get(b"x-request-id", b"")
         request_id = request_id_of(given_id)
         logger.warning("%s", kind.code, extra={"request_id": request_id, "status": kind.status})

@@ -18,6 +18,9 @@ _TITLES = {
     404: "Not Found",
     405: "Method Not Allowed",
     408: "Request Timeout",
+    409: "Conflict",
+    410: "Gone",
+    412: "Precondition Failed",
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
@@ -34,7 +37,8 @@ def assert_problem(
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
-    assert set(document) == _MEMBERS | ({"errors"} if status == 422 else set())
+    assert _MEMBERS <= set(document) <= _MEMBERS | {"errors", "current"}
+    assert ("errors" in document) == (status == 422)
     assert document["type"] == "about:blank"
     assert document["title"] == _TITLES[status]
     assert document["status"] == status

@@ -46,8 +46,8 @@ async def test_the_limit_is_1_to_500(alice: httpx.AsyncClient, query: str, statu
     assert (await alice.get(f"/api/tasks?{query}")).status_code == status
 
 
-@pytest.mark.parametrize(("skip", "status"), [(0, 200), (2**31 - 1, 200), (2**31, 422)])
-async def test_the_most_that_can_be_skipped_is_2147483647(alice: httpx.AsyncClient, skip: int, status: int) -> None:
+@pytest.mark.parametrize(("skip", "status"), [(0, 200), (10_000, 200), (10_001, 422)])
+async def test_the_most_that_can_be_skipped_is_10000(alice: httpx.AsyncClient, skip: int, status: int) -> None:
     assert (await alice.get(f"/api/tasks?skip={skip}&limit=500")).status_code == status
 
 

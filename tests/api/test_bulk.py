@@ -34,7 +34,8 @@ async def test_bulk_complete_moves_updated_at_of_what_it_changes_only(alice: htt
     await alice.post(BULK, json={"task_ids": [done["id"], active["id"]]})
     after = {task["title"]: task for task in await tasks_of(alice)}
     assert after["done"] == done
-    assert after["active"] == {**active, "completed": True, "updated_at": after["active"]["updated_at"]}
+    moved = {name: after["active"][name] for name in ("updated_at", "completed_at", "etag")}
+    assert after["active"] == {**active, "completed": True, **moved}
     assert after["active"]["updated_at"] > active["updated_at"]
 
 

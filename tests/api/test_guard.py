@@ -29,10 +29,10 @@ async def busy(settings: Settings, database: Database, monkeypatch: pytest.Monke
     """An application with two places, whose `stats` waits until it is let go."""
     busy = Busy()
 
-    async def wait(_service: TaskService) -> dict[str, int]:
+    async def wait(_service: TaskService, *_arguments: Any, **_options: Any) -> tuple[dict[str, int], int]:
         busy.entered.release()
         await busy.gate.wait()
-        return {"total": 0, "completed": 0, "active": 0}
+        return {"total": 0, "completed": 0, "active": 0}, 0
 
     monkeypatch.setattr(TaskService, "stats", wait)
     changed = settings.model_copy(update={"max_concurrent_requests": 2})

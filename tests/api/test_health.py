@@ -5,7 +5,10 @@ import asyncio
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import SecretStr
 
+from backend.config import Settings
+from backend.db.session import create_db_and_tables
 from tests.api.shared import assert_common_headers, assert_problem
 from tests.applications import client_of, running
 from tests.settings import make_settings
@@ -41,16 +44,45 @@ async def test_probes_at_the_same_time_share_one_query(app: FastAPI, anonymous: 
     assert len(statements) == 1
 
 
-async def test_the_next_probe_asks_again(app: FastAPI, anonymous: httpx.AsyncClient) -> None:
-    with recorded_statements(app.state.database) as statements:
-        for _ in range(3):
-            await anonymous.get("/health/db")
-    assert len(statements) == 3
+@pytest.mark.parametrize(("ttl", "asked"), [(0, 3), (60, 1)])
+async def test_an_outcome_is_kept_as_long_as_the_setting_says(settings: Settings, ttl: float, asked: int) -> None:
+    changed = settings.model_copy(update={"health_db_ttl": ttl})
+    async with running(changed) as app, client_of(app, settings) as anonymous:
+        with recorded_statements(app.state.database) as statements:
+            for _ in range(3):
+                assert (await anonymous.get("/health/db")).status_code == 200
+        assert len(statements) == asked
+        assert (await anonymous.get("/health/ready")).json() == {"status": "ready"}
+
+
+async def test_a_token_hides_the_probe_from_everybody_else(settings: Settings) -> None:
+    changed = settings.model_copy(update={"health_db_token": SecretStr("a-token-of-the-platform")})
+    async with running(changed) as app, client_of(app, settings) as anonymous:
+        assert_problem(await anonymous.get("/health/db"), 404, "not_found")
+        for sent, status in (("Bearer another", 404), ("bearer a-token-of-the-platform", 200)):
+            response = await anonymous.get("/health/db", headers={"Authorization": sent})
+            assert response.status_code == status
+
+
+async def test_ready_asks_until_the_database_has_answered_once(sqlite_url: str) -> None:
+    settings = make_settings(sqlite_url, environment="production", health_db_ttl=0)
+    async with running(settings) as app, client_of(app, settings) as anonymous:
+        assert_problem(await anonymous.get("/health/ready"), 503, "database_not_migrated")
+        await create_db_and_tables(app.state.database)
+        with recorded_statements(app.state.database) as statements:
+            for _ in range(3):
+                assert (await anonymous.get("/health/ready")).status_code == 200
+        assert len(statements) == 1
 
 
 async def test_a_probe_that_is_given_up_does_not_fail_the_others(
-    app: FastAPI, anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    async with running(settings) as app, client_of(app, settings) as anonymous:
+        await _give_one_up(app, anonymous, monkeypatch)
+
+
+async def _give_one_up(app: FastAPI, anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
     database = app.state.database
     asking, gate = asyncio.Event(), asyncio.Event()
     ask = database._ask

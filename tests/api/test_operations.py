@@ -5,7 +5,7 @@ import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
-from tests.api.operations import OPERATIONS, Operation
+from tests.api.operations import OPERATIONS, RESTORE, Operation
 from tests.api.shared import ABSENT, assert_common_headers, assert_problem, create, on_one_engine, token_of
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
@@ -20,7 +20,7 @@ OTHER_METHODS = [
 
 
 def test_every_route_is_in_the_table(app: FastAPI) -> None:
-    listed = {(operation.method, operation.path) for operation in OPERATIONS}
+    listed = {(operation.method, operation.path) for operation in (*OPERATIONS, RESTORE)}
     paths = app.openapi()["paths"].items()
     documented = {(method.upper(), path) for path, methods in paths for method in methods if path.startswith("/api")}
     assert documented == listed

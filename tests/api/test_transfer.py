@@ -28,7 +28,7 @@ async def test_all_tasks_move_to_the_caller(alice: httpx.AsyncClient, bob: httpx
     assert [task["title"] for task in after] == ["own", "c", "b", "a"]
     assert after[0] == own
     for task, before in zip(after[1:], reversed(old), strict=True):
-        assert task == {**before, "updated_at": task["updated_at"]}
+        assert task == {**before, "updated_at": task["updated_at"], "etag": task["etag"]}
         assert task["updated_at"] > before["updated_at"]
     assert await tasks_of(bob) == []
     assert_problem(await bob.get(f"/api/tasks/{old[0]['id']}"), 404, "task_not_found")

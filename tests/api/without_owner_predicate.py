@@ -1,6 +1,6 @@
 """A plugin of pytest that takes the owner out of every statement, to show that the tests of isolation would see it.
 
-`backend.services.tasks` is compiled with an `_owned()` that accepts every row. It still takes the owner as a parameter,
+`backend.services.rows` is compiled with an `owned()` that accepts every row. It still takes the owner as a parameter,
 so that every statement runs: what the tests must see is other users' tasks, not an error.
 """
 
@@ -10,15 +10,15 @@ import sys
 
 from backend import services
 
-NAME = "backend.services.tasks"
+NAME = "backend.services.rows"
 
 
 class _Mutation(ast.NodeTransformer):
     count = 0
 
     def visit_FunctionDef(self, node: ast.FunctionDef) -> ast.FunctionDef:
-        if node.name == "_owned":
-            everybody = 'return statement.where(bindparam("owner", type_=_tasks.c.user_id.type) != "")'
+        if node.name == "owned":
+            everybody = 'return statement.where(bindparam("owner", type_=tasks.c.user_id.type) != "")'
             node.body = ast.parse(everybody).body
             self.count += 1
         return node
@@ -35,7 +35,7 @@ def _load() -> None:
     module = importlib.util.module_from_spec(spec)
     sys.modules[NAME] = module
     exec(compile(tree, str(spec.origin), "exec"), module.__dict__)
-    services.tasks = module  # type: ignore[attr-defined] # what an import statement does
+    services.rows = module  # type: ignore[attr-defined] # what an import statement does
 
 
 _load()

@@ -125,7 +125,7 @@ BROKEN: dict[str, tuple[str, str]] = {
     "a missing column": ("ALTER TABLE tasks DROP COLUMN description", "tasks.description"),
     "a renamed column": ("ALTER TABLE tasks RENAME title TO name", "tasks.title"),
     "a table of somebody else's": ("DROP TABLE tasks; CREATE TABLE tasks (id int)", "tasks.title"),
-    "a column of another type": ("ALTER TABLE tasks ALTER completed TYPE text", "text = boolean"),
+    "a column of another type": ("ALTER TABLE tasks ALTER completed TYPE text", "type boolean"),
     "a trigger that refuses": (
         """CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE insufficient_privilege; END';
         CREATE TRIGGER refuse BEFORE INSERT ON tasks FOR EACH ROW EXECUTE FUNCTION refuse()""",

@@ -57,7 +57,7 @@ def test_migrate_makes_the_tables_and_can_be_repeated(tmp_path: Path) -> None:
     for _ in range(2):
         result = backend("migrate", cwd=tmp_path, **settings_of(tmp_path))
         assert (result.returncode, result.stderr) == (0, "")
-        assert result.stdout == "the database is at revision 0001\n"
+        assert result.stdout == "the database is at revision 0003\n"
     with sqlite3.connect(tmp_path / "todo.db") as file:
         assert file.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
     file.close()
@@ -184,7 +184,8 @@ def test_no_token_is_made_that_would_not_be_accepted(user: str, tmp_path: Path) 
 def add_tasks(file: Path, owner: str, count: int) -> None:
     with sqlite3.connect(file) as connection:
         connection.executemany(
-            "INSERT INTO tasks VALUES (?, ?, 't', NULL, 0, '2026-01-02 00:00:00', '2026-01-02 00:00:00')",
+            "INSERT INTO tasks (user_id, id, title, completed, created_at, updated_at) "
+            "VALUES (?, ?, 't', 0, '2026-01-02 00:00:00', '2026-01-02 00:00:00')",
             [(owner, f"{number:032x}") for number in range(count)],
         )
     connection.close()

@@ -99,7 +99,7 @@ FOUND = {
     ),
     "an unknown revision without tables": (
         "CREATE TABLE todo_backend_version (version_num text); INSERT INTO todo_backend_version VALUES ('9')",
-        ["unknown revision 9", "no table tasks"],
+        ["unknown revision 9", "table tasks"],
     ),
     "tables out of sight": (
         "CREATE SCHEMA app; CREATE TABLE app.tasks (id int); CREATE TABLE app.todo_backend_version (version_num text)",
@@ -242,7 +242,10 @@ async def test_the_statements_can_be_printed_and_run_by_hand(engine: str, url: s
     assert "CREATE TABLE tasks" in printed.stdout
     if engine == "postgres":
         connection = await connect(url)
-        await connection.execute(printed.stdout)
+        for statement in (
+            printed.stdout.rstrip().removesuffix(";").split(";\n\n")
+        ):  # one by one, as psql does: some must be in no transaction
+            await connection.execute(statement)
         await connection.close()
         assert "is at revision" in (await migrate(url)).stdout
         assert (await migrate(url, command="check")).returncode == 0

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend.api.cursors import decode_cursor
 from backend.api.openapi import TASK_EXAMPLE
-from backend.api.problems import KINDS
+from backend.api.problems import PROBLEM_TYPES
 from backend.main import app as application
 from backend.models.task import TaskCreate, TaskPublic
 
@@ -33,20 +33,27 @@ OPERATIONS: dict[str, dict[str, Any]] = {
 }
 
 ANY = {400, 405, 408, 413, 431, 500}
-COMMON = ANY | {200, 401, 422, 503}
+COMMON = ANY | {200, 401, 422, 429, 503}
 EXPECTED: dict[str, set[int]] = {
-    "GET /api/tasks": COMMON,
-    "POST /api/tasks": COMMON - {200} | {201, 415},
+    "GET /api/tasks": COMMON | {304},
+    "POST /api/tasks": COMMON - {200} | {201, 409, 415},
     "DELETE /api/tasks": COMMON,
-    "GET /api/tasks/stats": COMMON,
+    "GET /api/tasks/stats": COMMON | {304},
+    "GET /api/tasks/tags": COMMON | {304},
+    "GET /api/tasks/changes": COMMON | {304, 410},
+    "POST /api/tasks/batch": COMMON | {404, 409, 410, 412, 415},
     "POST /api/tasks/bulk-complete": COMMON | {415},
-    "POST /api/tasks/transfer": COMMON | {415},
-    "GET /api/tasks/{id}": COMMON | {404},
-    "PATCH /api/tasks/{id}": COMMON | {404, 415},
-    "DELETE /api/tasks/{id}": COMMON - {200} | {204, 404},
-    "POST /api/tasks/{id}/toggle": COMMON | {404},
+    "POST /api/tasks/transfer": COMMON | {409, 415},
+    "GET /api/tasks/{id}": COMMON | {304, 404},
+    "PUT /api/tasks/{id}": COMMON | {201, 409, 410, 412, 415},
+    "PATCH /api/tasks/{id}": COMMON | {404, 412, 415},
+    "DELETE /api/tasks/{id}": COMMON - {200} | {204, 404, 412},
+    "POST /api/tasks/{id}/toggle": COMMON | {404, 412},
+    "POST /api/tasks/{id}/restore": COMMON | {404, 412},
+    "POST /api/tasks/{id}/move": COMMON | {404, 412, 415},
     "GET /health": ANY | {200},
-    "GET /health/db": ANY | {200, 503},
+    "GET /health/ready": ANY | {200, 503},
+    "GET /health/db": ANY | {200, 404, 503},
 }
 """What each route can answer, of its own or through the guard."""
 
@@ -74,7 +81,7 @@ def test_every_problem_is_documented_as_one(operation: str) -> None:
         assert list(content) == ["application/problem+json"]
         assert content["application/problem+json"]["schema"] == {"$ref": "#/components/schemas/Problem"}
         for code, example in content["application/problem+json"]["examples"].items():
-            assert KINDS[code].status == int(status)
+            assert PROBLEM_TYPES[code].status == int(status)
             assert example["value"]["code"] == code
 
 
@@ -193,4 +200,4 @@ def test_every_example_of_a_task_is_one(operation: str) -> None:
 def test_the_example_of_a_next_page_is_one() -> None:
     example = OPERATIONS["GET /api/tasks"]["responses"]["200"]["headers"]["Link"]["example"]
     cursor = example.partition("cursor=")[2].partition(">")[0]
-    assert str(decode_cursor(cursor, None)) == TASK_EXAMPLE["id"]
+    assert str(decode_cursor(cursor, (), "").task_id) == TASK_EXAMPLE["id"]

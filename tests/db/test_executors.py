@@ -57,6 +57,9 @@ def row(owner: str, title: str = "title") -> dict[str, Any]:
         "title": title,
         "description": None,
         "completed": False,
+        "tags": "[]",
+        "position": 0,
+        "revision": 1,
         "created_at": moment,
         "updated_at": moment,
     }

@@ -5,18 +5,25 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from sqlalchemy import Connection, inspect, text
+from sqlalchemy import Boolean, Connection, Text, Uuid, column, insert, inspect, table, text
 from sqlmodel import SQLModel
+from uuid_utils.compat import uuid7
 
 from backend.db import migrations
 from backend.db.migrating import migrate
+from backend.db.session import Database
 from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
+from backend.models.queries import Destination, Order, TaskFilter
+from backend.models.task import UTC_DATE_TIME, TaskCreate, TaskUpdate
+from backend.services.tasks import TaskService
 from tests.db.conftest import NewDatabase
 from tests.processes import backend, run
 from tests.settings import make_settings
@@ -41,7 +48,7 @@ async def test_up_down_and_up_again(empty_url: str) -> None:
     for _ in range(2):
         await look(empty_url, migrations.upgrade)
         assert await look(empty_url, migrations.current) == migrations.head()
-        assert await look(empty_url, table_names) == {"tasks"}
+        assert await look(empty_url, table_names) == {"owners", "tasks"}
         await look(empty_url, down)
         assert await look(empty_url, migrations.current) is None
         assert await look(empty_url, table_names) == set()
@@ -103,9 +110,85 @@ async def test_the_migrated_constraints_are_the_models(empty_url: str) -> None:
     assert len(migrated) == 4
 
 
-async def test_the_primary_key_is_the_only_index(empty_url: str) -> None:
+async def test_there_are_two_indexes_beside_the_primary_key(empty_url: str) -> None:
     await look(empty_url, migrations.upgrade)
-    assert await look(empty_url, lambda connection: inspect(connection).get_indexes("tasks")) == []
+    indexes = await look(empty_url, lambda connection: inspect(connection).get_indexes("tasks"))
+    assert sorted((index["name"], index["column_names"]) for index in indexes) == [
+        ("tasks_revision", ["user_id", "revision", "id"]),
+        ("tasks_trash", ["user_id", "deleted_at", "id"]),
+    ]
+
+
+FIRST = table(
+    "tasks",
+    *(column(name, Text()) for name in ("user_id", "title", "description")),
+    column("id", Uuid()),
+    column("completed", Boolean()),
+    column("created_at", UTC_DATE_TIME),
+    column("updated_at", UTC_DATE_TIME),
+)
+"""The table as processes of the first version know it."""
+
+
+async def insert_as_before(database: Database, user_id: str, title: str, description: str | None = None) -> UUID:
+    """Insert a task as processes of the first version do."""
+    task_id, moment = uuid7(), datetime.now(UTC)
+    values = {"user_id": user_id, "id": task_id, "title": title, "description": description, "completed": False}
+    await database.executor.exec(insert(FIRST), params={**values, "created_at": moment, "updated_at": moment})
+    return task_id
+
+
+async def test_rows_of_the_first_version_are_as_good_as_new_ones(empty_url: str, open_database: NewDatabase) -> None:
+    """Those that were there, and those that old processes write while a deployment lasts."""
+    await look(empty_url, lambda connection: migrations.upgrade(connection, "0001"))
+    database = open_database(empty_url)
+    first = await insert_as_before(database, "alice", "\u00c9CLAIR", "Stra\u00dfe")
+    second = await insert_as_before(database, "alice", "Buy MILK 100%")
+    await insert_as_before(database, "bob", "\u00c9CLAIR")
+    await look(empty_url, migrations.upgrade)
+    third = await insert_as_before(database, "alice", "milk AFTER")
+    alice = TaskService(database.executor, "alice")
+
+    async def found(words: str = "", **options: Any) -> list[UUID]:
+        page = await alice.list(TaskFilter(words=tuple(words.casefold().split())), limit=10, **options)
+        assert page is not None
+        return [task["id"] for task in page.tasks]
+
+    assert await found() == [third, second, first]
+    assert await found("\u00e9clair STRASSE") == [first]
+    assert await found("Milk") == [third, second]
+    assert await found("100%") == [second]
+    assert await found(order=(Order("title", descending=False),)) == [second, third, first]
+    assert await found(order=(Order("position", descending=False),)) == [first, second, third]
+    task = await alice.get(second)
+    assert (task["tags"], task["position"], task["priority"], task["completed_at"]) == ([], 0, None, None)
+    await alice.move(first, Destination("after", second))
+    new = await alice.create(TaskCreate(title="new"))
+    assert await found(order=(Order("position", descending=False),)) == [new["id"], second, first, third]
+    changed = (await alice.update(second, TaskUpdate(title="\u00c9clair", tags=["a"]))).task
+    assert changed["etag"] != task["etag"]
+    assert await found("\u00e9CLAIR") == [second, first]
+    changes = await alice.changes(None, limit=10)
+    assert changes is not None
+    assert {change["id"] for change in changes.changes} == {first, second, third, new["id"]}
+    await alice.delete(third)
+    await look(empty_url, lambda connection: migrations.downgrade(connection, "0001"))
+    rows = await database.executor.exec(text("SELECT title FROM tasks WHERE user_id = 'alice' ORDER BY title"))
+    assert set(rows.scalars()) == {"new", "\u00c9CLAIR", "\u00c9clair"}  # and the deleted one stays away
+    await look(empty_url, migrations.upgrade)
+    assert await found("\u00e9clair") == [second, first]
+    await database.close()
+
+
+async def test_an_index_that_was_cut_off_is_made_anew(empty_postgres_url: str) -> None:
+    def cut_off(connection: Connection) -> None:
+        migrations.upgrade(connection, "0002")
+        connection.execute(text("CREATE INDEX tasks_revision ON tasks (user_id)"))
+        connection.commit()
+
+    await look(empty_postgres_url, cut_off)
+    await look(empty_postgres_url, migrations.upgrade)
+    assert await look(empty_postgres_url, differences) == []
 
 
 async def test_a_migration_waits_for_no_lock_for_long_and_leaves_no_limit_behind(empty_postgres_url: str) -> None:
@@ -132,7 +215,7 @@ async def test_migrations_take_the_direct_address(tmp_path: Path) -> None:
     direct = f"sqlite+aiosqlite:///{tmp_path / 'direct.db'}"
     settings = make_settings(f"sqlite+aiosqlite:///{tmp_path / 'pooled.db'}", database_url_direct=direct)
     await migrate(settings, migrations.upgrade)
-    assert await look(direct, table_names) == {"tasks"}
+    assert await look(direct, table_names) == {"owners", "tasks"}
     assert not (tmp_path / "pooled.db").exists()
 
 
@@ -192,4 +275,4 @@ async def test_an_installed_wheel_migrates(installed_wheel: Path, empty_url: str
     command = [sys.executable, "-c", code]
     result = await asyncio.to_thread(run, command, tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET="x" * 32)
     assert (result.returncode, result.stderr) == (0, "")
-    assert await look(empty_url, table_names) == {"tasks"}
+    assert await look(empty_url, table_names) == {"owners", "tasks"}

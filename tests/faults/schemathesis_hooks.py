@@ -1,7 +1,8 @@
-"""What Schemathesis is told of the three rules that no schema can state. It loads this file into its own process.
+"""What Schemathesis is told of the rules that no schema can state. It is loaded into a process of its own.
 
-A cursor is made by the service, for one filter, and excludes `skip`; `from_token` is a token of somebody else's; a
-title is measured after trimming. Good requests get a real cursor and a real token, and what is too long stays too long.
+A cursor is made by the service, for one query; a checkpoint, too; `from_token` is somebody else's; a title is
+measured trimmed; dates are real ones, and a time needs one; a rule is one of RFC 5545. Good requests get real
+values of all these, and what is too long stays too long.
 """
 
 import uuid
@@ -10,24 +11,45 @@ from typing import Any
 import schemathesis
 from schemathesis import GenerationMode
 
-from backend.api.cursors import encode_cursor
 from backend.auth.tokens import mint
 from backend.config import Settings
-from backend.models.task import TITLE_MAX
+from backend.models.fields import TITLE_MAX
 
 SETTINGS = Settings()
-FILTERS = {"true": True, "false": False}
+TASK_ID = "0192f0c1-2345-7abc-8def-0123456789ab"
 
 
 @schemathesis.hook
 def before_call(_context: schemathesis.HookContext, case: schemathesis.Case[Any], _options: dict[str, Any]) -> None:
     """Put into a request what only the service can make."""
-    if isinstance(case.body, dict) and isinstance(title := case.body.get("title"), str) and len(title) > TITLE_MAX:
-        case.body["title"] = f"x{title}x"
+    body = case.body if isinstance(case.body, dict) else {}
+    if isinstance(title := body.get("title"), str) and len(title) > TITLE_MAX:
+        body["title"] = f"x{title}x"
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
         return
-    if case.operation.label == "GET /api/tasks" and "cursor" in case.query:
-        case.query["cursor"] = encode_cursor(uuid.uuid4(), FILTERS.get(str(case.query.get("completed")).lower()))
-        case.query.pop("skip", None)
-    if case.operation.label == "POST /api/tasks/transfer" and isinstance(case.body, dict):
-        case.body["from_token"] = mint(SETTINGS, f"guest-{uuid.uuid4()}", 600)
+    for name in ("cursor", "since", "deleted", "order", "due_from", "due_to"):
+        case.query.pop(name, None)
+    if "sort" in case.query:
+        case.query["sort"] = "due_date,title"
+    if case.operation.label == "DELETE /api/tasks":
+        case.query.clear()
+        case.query["completed"] = "true"
+    if case.operation.label == "POST /api/tasks/transfer":
+        body["from_token"] = mint(SETTINGS, f"guest-{uuid.uuid4()}", 600)
+    if case.operation.label == "POST /api/tasks/{id}/move":
+        body.clear()
+        body["to"] = "last"
+    if case.operation.label == "POST /api/tasks/batch":
+        body.clear()
+        body["operations"] = [{"op": "put", "id": TASK_ID, "task": {"title": "x"}}]
+    _make_real(body)
+
+
+def _make_real(task: dict[str, Any]) -> None:
+    task.pop("id", None)
+    if task.get("remind_at"):
+        task["remind_at"] = "2026-12-01T09:30"
+    if task.get("recurrence"):
+        task["recurrence"] = "FREQ=WEEKLY;BYDAY=MO"
+    if any(task.get(name) for name in ("due_date", "due_time", "recurrence")):
+        task["due_date"] = "2026-12-01"

@@ -10,8 +10,10 @@ import pytest
 
 from backend.db.session import Database, get_session_context
 from backend.errors import SameUser, TaskNotFound
+from backend.models.queries import Place, TaskFilter
 from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
 from backend.services.executor import Executor, Params, transaction
+from backend.services.lists import Page
 from backend.services.tasks import TaskService
 
 
@@ -54,8 +56,21 @@ def bob(service_of: Callable[[str], TaskService]) -> TaskService:
     return service_of("bob")
 
 
+async def page_of(service: TaskService, **options: Any) -> Page:
+    page = await service.list(**options)
+    assert page is not None
+    return page
+
+
 async def all_of(service: TaskService) -> list[TaskPublic]:
-    return (await service.list(limit=500)).tasks
+    return (await page_of(service, limit=500)).tasks
+
+
+async def counts_of(service: TaskService) -> tuple[int, int, int]:
+    found = await service.stats()
+    assert found is not None
+    counts = found[0]
+    return counts["total"], counts["completed"], counts["active"]
 
 
 async def test_a_task_is_stored_and_found(alice: TaskService) -> None:
@@ -70,31 +85,33 @@ async def test_a_task_is_stored_and_found(alice: TaskService) -> None:
 async def test_a_page_says_whether_more_follow(alice: TaskService) -> None:
     tasks = [await alice.create(TaskCreate(title=title)) for title in "abc"][::-1]
     for limit, more in ((1, True), (2, True), (3, False), (4, False)):
-        page = await alice.list(limit=limit)
+        page = await page_of(alice, limit=limit)
         assert (page.tasks, page.more) == (tasks[:limit], more)
-    assert (await alice.list(limit=2, skip=1)).tasks == tasks[1:]
-    assert (await alice.list(limit=2, after=tasks[0]["id"])).tasks == tasks[1:]
-    assert (await alice.list(limit=2, after=tasks[2]["id"])).tasks == []
+    assert (await page_of(alice, limit=2, skip=1)).tasks == tasks[1:]
+    assert (await page_of(alice, limit=2, after=Place((), tasks[0]["id"]))).tasks == tasks[1:]
+    assert (await page_of(alice, limit=2, after=Place((), tasks[2]["id"]))).tasks == []
 
 
 @pytest.mark.parametrize("completed", [True, False])
 async def test_a_page_can_be_filtered(alice: TaskService, completed: bool) -> None:
     for title in "aBcD":
         await alice.create(TaskCreate(title=title, completed=title.isupper()))
-    page = await alice.list(completed=completed, limit=1)
+    page = await page_of(alice, wanted=TaskFilter(completed=completed), limit=1)
     assert ([task["title"] for task in page.tasks], page.more) == (["D" if completed else "c"], True)
-    rest = await alice.list(completed=completed, limit=1, after=page.tasks[0]["id"])
+    rest = await page_of(alice, wanted=TaskFilter(completed=completed), limit=1, after=page.place(0))
     assert ([task["title"] for task in rest.tasks], rest.more) == (["B" if completed else "a"], False)
 
 
 async def test_an_update_changes_only_what_it_names(alice: TaskService) -> None:
     task = await alice.create(TaskCreate(title="a", description="b"))
-    changed = await alice.update(task["id"], TaskUpdate(completed=True))
-    assert changed == {**task, "completed": True, "updated_at": changed["updated_at"]}
+    changed = (await alice.update(task["id"], TaskUpdate(completed=True))).task
+    moved = {name: changed[name] for name in ("updated_at", "etag", "completed_at")}
+    assert changed == {**task, "completed": True, **moved}
+    assert changed["updated_at"] == changed["completed_at"]
     assert changed["updated_at"] > task["updated_at"]
-    cleared = await alice.update(task["id"], TaskUpdate(description=None))
-    assert cleared == {**changed, "description": None, "updated_at": cleared["updated_at"]}
-    assert await alice.update(task["id"], TaskUpdate()) == cleared
+    cleared = (await alice.update(task["id"], TaskUpdate(description=None))).task
+    assert cleared == {**changed, "description": None, "updated_at": cleared["updated_at"], "etag": cleared["etag"]}
+    assert (await alice.update(task["id"], TaskUpdate())).task == cleared
 
 
 async def test_what_is_not_found_is_raised_and_never_none(alice: TaskService) -> None:
@@ -124,7 +141,7 @@ async def test_a_strangers_tasks_do_not_exist(alice: TaskService, bob: TaskServi
             await attempt
     assert await bob.complete([foreign], completed=False) == 0
     assert await bob.delete_completed() == 0
-    assert await bob.stats() == {"total": 0, "completed": 0, "active": 0}
+    assert await counts_of(bob) == (0, 0, 0)
     assert await all_of(bob) == []
     assert await all_of(alice) == [task]
 
@@ -134,7 +151,7 @@ async def test_none_of_many_toggles_at_once_is_lost(service_of: Callable[[str], 
     completed = False
     for count in (10, 11):
         toggles = (service_of("alice").toggle(task["id"]) for _ in range(count))
-        states = [toggled["completed"] for toggled in await asyncio.gather(*toggles)]
+        states = [toggled.task["completed"] for toggled in await asyncio.gather(*toggles)]
         assert abs(states.count(True) - states.count(False)) == count % 2
         completed = completed if count % 2 == 0 else not completed
         assert (await service_of("alice").get(task["id"]))["completed"] == completed
@@ -164,7 +181,7 @@ async def test_many_tasks_are_completed_and_cleared_at_once(alice: TaskService, 
     ids = [task["id"] for task in tasks[:2]]
     assert await alice.complete([*ids, *ids, uuid4(), kept["id"]]) == 2
     assert await alice.complete(ids) == 0
-    assert await alice.stats() == {"total": 3, "completed": 2, "active": 1}
+    assert await counts_of(alice) == (3, 2, 1)
     assert await alice.complete(ids[:1], completed=False) == 1
     assert await alice.delete_completed() == 1
     assert [task["title"] for task in await all_of(alice)] == ["c", "a"]

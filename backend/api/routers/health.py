@@ -1,14 +1,15 @@
 """The probes: no token, no place among the requests under way, and never a reason."""
 
+import hmac
 from typing import Literal
 
 from fastapi import APIRouter, Request
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
-from backend.api.deps import CurrentDatabase
-from backend.api.openapi import documented_probe
+from backend.api.deps import CurrentDatabase, CurrentSettings
+from backend.api.openapi import documented
+from backend.api.problems import Problem
 from backend.api.requests import Route
-from backend.db.session import check_db_health
 from backend.errors import DatabaseUnavailable
 
 
@@ -18,6 +19,12 @@ class Alive(TypedDict):
     status: Literal["ok"]
 
 
+class Ready(TypedDict):
+    """The process can serve."""
+
+    status: Literal["ready"]
+
+
 class Healthy(TypedDict):
     """The database answers."""
 
@@ -25,21 +32,46 @@ class Healthy(TypedDict):
     database: Literal["connected"]
 
 
+HEALTHY: Healthy = {"status": "healthy", "database": "connected"}
+DATABASE = ("database_unavailable", "database_not_migrated", "database_refused")
+
 router = APIRouter(
     prefix="/health", tags=["health"], route_class=Route, generate_unique_id_function=lambda route: route.name
 )
 
 
-@router.get("", **documented_probe({"status": "ok"}))
+@router.get("", **documented({"status": "ok"}))
 async def health() -> Alive:
     """Tell that the process is alive. Touches no database."""
     return {"status": "ok"}
 
 
-@router.get("/db", **documented_probe({"status": "healthy", "database": "connected"}, ("database_unavailable",)))
-async def health_db(request: Request, database: CurrentDatabase) -> Healthy:
-    """Tell that the database answers, and that the process is not about to end. Probes at once share one query."""
+@router.get("/ready", **documented({"status": "ready"}, *DATABASE))
+async def health_ready(request: Request, database: CurrentDatabase, settings: CurrentSettings) -> Ready:
+    """Tell that the process can serve. Asks the database until it has answered once, and then never again."""
+    _refuse_while_draining(request)
+    if not database.has_answered:
+        await database.ping(max_age=settings.health_db_ttl)
+    return {"status": "ready"}
+
+
+@router.get("/db", **documented(HEALTHY, "not_found", *DATABASE))
+async def health_db(request: Request, database: CurrentDatabase, settings: CurrentSettings) -> Healthy:
+    """Tell that the database answers with the columns that the service needs. Probes at once share one query.
+
+    The outcome is kept for `HEALTH_DB_TTL` seconds: it is the one address at which strangers reach the database. Where
+    `HEALTH_DB_TOKEN` is set, it is required as a bearer token; without it there is nothing here.
+    """
+    token = settings.health_db_token
+    if token is not None:
+        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.get_secret_value().encode()):
+            raise Problem("not_found")
+    _refuse_while_draining(request)
+    await database.ping(max_age=settings.health_db_ttl)
+    return HEALTHY
+
+
+def _refuse_while_draining(request: Request) -> None:
     if getattr(request.state, "draining", False):
         raise DatabaseUnavailable("the service is about to end")
-    await check_db_health(database)
-    return {"status": "healthy", "database": "connected"}

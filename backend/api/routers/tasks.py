@@ -1,47 +1,35 @@
-"""`/api/tasks`: each route asks `TaskService` for one thing. What may be answered is documented in `openapi.py`."""
+"""`/api/tasks`: each route asks `TaskService` for one thing. What may be sent back is documented in `openapi.py`."""
 
-from typing import Annotated
-from urllib.parse import urlencode
-from uuid import UUID
+from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StrictBool
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, model_validator
+from pydantic_core import PydanticCustomError
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
-from backend.api.answers import answer_counts, answer_created, answer_task, answer_tasks
-from backend.api.cursors import decode_cursor, encode_cursor
-from backend.api.deps import (
-    Caller,
-    CanonicalUUID,
-    Completed,
-    CurrentDatabase,
-    CurrentVerifier,
-    Cursor,
-    Limit,
-    OnlyCompleted,
-    Skip,
-    TaskId,
-    tasks_of,
-)
+from backend.api.cursors import decode_checkpoint, encode_checkpoint
+from backend.api.deps import Caller, CanonicalUUID, CurrentDatabase, CurrentVerifier, NewTaskId, TaskId, tasks_of
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
+from backend.api.preconditions import if_match, known, must_exist, must_not_exist
 from backend.api.problems import FieldError, Problem
+from backend.api.queries import BooleanText, CompletedQuery, FilterQuery, Limit, ListQuery
 from backend.api.requests import StrictRoute
+from backend.api.responses import json_response, not_modified, page_response, task_response, tasks_content
 from backend.errors import SameUser, TokenInvalid
-from backend.models.task import TaskCreate, TaskPublic, TaskStats, TaskUpdate, drop_defaults
+from backend.models.queries import Destination
+from backend.models.task import AddressedTask, TaskCreate, TaskPublic, TaskPut, TaskStats, TaskUpdate, drop_defaults
 from backend.services.tasks import TaskService
 
 MAX_BULK = 500
-ONE_TASK = ("task_not_found",)
-"""The problem of every route that names a task."""
 
 
 class TaskIdConvertor(StringConvertor):
     """One segment of the path that is no fixed path of this router, so that those never pass for an id."""
 
-    regex = "(?!(?:stats|transfer|bulk-complete)(?:/|$))[^/]+"
+    regex = "(?!(?:stats|tags|changes|batch|transfer|bulk-complete)(?:/|$))[^/]+"
 
 
 register_url_convertor("task_id", TaskIdConvertor())
@@ -53,13 +41,38 @@ class BulkComplete(BaseModel):
     model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
 
     task_ids: Annotated[list[CanonicalUUID], Field(min_length=1, max_length=MAX_BULK)]
-    completed: Annotated[StrictBool, Field(description="True if absent.")] = True
+    completed: StrictBool = True
+
+
+class Move(BaseModel):
+    """Where to put a task: before or after another, or to an end. One of the three."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
+
+    # The defaults mean "absent": what is sent is not null.
+    before: CanonicalUUID = None  # type: ignore[assignment] # as above
+    after: CanonicalUUID = None  # type: ignore[assignment] # as above
+    to: Literal["first", "last"] = None  # type: ignore[assignment] # as above
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_one(cls, value: Any) -> Any:
+        known = {"before", "after", "to"}
+        if isinstance(value, dict) and value.keys() <= known and len(value) != 1:
+            raise PydanticCustomError("one_of", "must have one of before, after and to")
+        return value
+
+    def destination(self) -> Destination:
+        """Return where that is."""
+        if self.to is not None:
+            return Destination(self.to)
+        return Destination("before", self.before) if self.before is not None else Destination("after", self.after)
 
 
 class Transfer(BaseModel):
-    """The proof that the caller was the other user, too."""
+    """The proof that whoever asks was the other user, too."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
 
     from_token: Annotated[
         str, Field(description="A token of the user who has the tasks now.", examples=["eyJhbGciOiJFZERTQSJ9.e30.c2ln"])
@@ -84,6 +97,13 @@ class Transferred(TypedDict):
     transferred: Annotated[int, Field(ge=0)]
 
 
+class TagCount(TypedDict):
+    """A tag, and how many tasks have it."""
+
+    tag: str
+    count: Annotated[int, Field(ge=1)]
+
+
 router = APIRouter(
     prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute, generate_unique_id_function=lambda route: route.name
 )
@@ -92,123 +112,251 @@ router = APIRouter(
 # Routes are tried in turn: those that are asked for most come first.
 
 
-@router.get("/{id:task_id}", response_model=TaskPublic, **documented(200, example=TASK_EXAMPLE, codes=ONE_TASK))
+@router.get("/{id:task_id}", response_model=TaskPublic, **documented(TASK_EXAMPLE))
 async def get_task(request: Request, task_id: TaskId) -> Response:
     """Read a task."""
-    return answer_task(await tasks_of(request).get(task_id))
+    tasks = tasks_of(request)
+    task = await tasks.get(task_id)
+    if "if-none-match" in request.headers and f"{known(request, tasks)}-" == task["etag"].partition("-")[0] + "-":
+        return not_modified(task["etag"], weak=False)
+    return task_response(task)
 
 
 @router.patch(
     "/{id:task_id}",
     response_model=TaskPublic,
-    **documented(200, example=TASK_EXAMPLE, body=True, writes=True, codes=ONE_TASK),
+    **documented(TASK_EXAMPLE),
 )
 async def update_task(request: Request, task_id: TaskId, patch: TaskUpdate) -> Response:
-    """Change a task. What is absent is kept; `null` clears the description; `{}` changes nothing.
+    """Change a task. What is absent is kept; `null` clears what may be null; `{}` changes nothing."""
+    _check_id(patch, task_id)
+    tasks = tasks_of(request)
+    written = await tasks.update(task_id, patch, match=if_match(request, tasks))
+    return task_response(written.task, written.successor)
 
-    The body may come as `application/merge-patch+json`, too, which it is (RFC 7396).
-    """
-    return answer_task(await tasks_of(request).update(task_id, patch))
+
+@router.put(
+    "/{id:task_id}",
+    response_model=TaskPublic,
+    **documented(TASK_EXAMPLE, "task_deleted", "too_many_tasks"),
+)
+async def put_task(request: Request, task_id: NewTaskId, task: TaskPut) -> Response:
+    """Create the task of this id, or change the fields that are sent. A repetition changes nothing."""
+    _check_id(task, task_id)
+    tasks = tasks_of(request)
+    written = await tasks.put(
+        task_id,
+        task,
+        match=if_match(request, tasks),
+        must_exist=must_exist(request),
+        create_only=must_not_exist(request),
+    )
+    return task_response(written.task, written.successor, created=written.created)
 
 
-@router.delete("/{id:task_id}", status_code=204, **documented(204, writes=True, codes=ONE_TASK))
-async def delete_task(request: Request, task_id: TaskId) -> Response:
-    """Delete a task."""
-    await tasks_of(request).delete(task_id)
+@router.delete("/{id:task_id}", status_code=204, **documented(None))
+async def delete_task(
+    request: Request, task_id: TaskId, permanent: Annotated[BooleanText, Query(description="Erase it.")] = None
+) -> Response:
+    """Move a task to the trash. With `permanent=true` erase one that is in the trash."""
+    tasks = tasks_of(request)
+    await tasks.delete(task_id, match=if_match(request, tasks), permanent=permanent == "true")
     return Response(status_code=204)
 
 
 @router.post(
     "/{id:task_id}/toggle",
     response_model=TaskPublic,
-    **documented(200, example=TASK_EXAMPLE, writes=True, codes=ONE_TASK),
+    **documented(TASK_EXAMPLE),
 )
 async def toggle_task(request: Request, task_id: TaskId) -> Response:
     """Complete a task that is active, or the reverse. Atomic: of two at once, neither is lost. Takes no body."""
-    return answer_task(await tasks_of(request).toggle(task_id))
+    tasks = tasks_of(request)
+    written = await tasks.toggle(task_id, match=if_match(request, tasks))
+    return task_response(written.task, written.successor)
 
 
-@router.get("", response_model=list[TaskPublic], **documented(200, example=[TASK_EXAMPLE], headers=NEXT_PAGE))
-async def list_tasks(
-    request: Request,
-    completed: Completed = None,
-    limit: Limit = 100,
-    skip: Skip = 0,
-    cursor: Cursor = None,
-) -> Response:
-    """List the caller's tasks, newest first. While more follow, the `Link` header has the next page's address."""
-    wanted = None if completed is None else completed == "true"
-    if cursor is not None and "skip" in request.query_params:
-        raise Problem("validation_error", [FieldError("query", "/cursor", "conflict", "excludes skip")])
-    after = _position(cursor, wanted)
-    page = await tasks_of(request).list(completed=wanted, limit=limit, skip=skip, after=after)
-    next_page = None
-    if page.more:
-        query = {"completed": completed, "limit": limit, "cursor": encode_cursor(page.tasks[-1]["id"], wanted)}
-        next_page = "/api/tasks?" + urlencode({name: value for name, value in query.items() if value is not None})
-    return answer_tasks(page.tasks, next_page)
-
-
-def _position(cursor: str | None, completed: bool | None) -> UUID | None:
-    if cursor is None:
-        return None
-    try:
-        return decode_cursor(cursor, completed)
-    except ValueError:
-        error = FieldError("query", "/cursor", "invalid_cursor", "is not a cursor of this list")
-        raise Problem("validation_error", [error]) from None
+@router.get("", response_model=list[TaskPublic], **documented([TASK_EXAMPLE], headers=NEXT_PAGE))
+async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+    """List the user's tasks, newest first unless sorted. While more follow, `Link` has the next page's address."""
+    tasks = tasks_of(request)
+    order = query.keys()
+    known_revision = known(request, tasks)
+    page = await tasks.list(
+        query.wanted(),
+        order=order,
+        limit=query.limit,
+        skip=query.skip,
+        after=query.place(order),
+        deleted=query.of_trash,
+        counted=query.count == "true",
+        known=known_revision,
+    )
+    if page is None:
+        return not_modified(tasks.etag(known_revision))
+    content, shown = tasks_content(page.tasks, deleted=query.of_trash)
+    headers = {"ETag": f'W/"{tasks.etag(page.head)}"'}
+    if page.more or shown < len(page.tasks):
+        address, cursor = query.next_page(request, page.place(shown - 1))
+        headers |= {"Link": f'<{address}>; rel="next"', "X-Next-Cursor": cursor}
+    if page.total is not None:
+        headers["X-Total-Count"] = str(page.total)
+    return page_response(content, headers)
 
 
 @router.post(
     "",
     status_code=201,
     response_model=TaskPublic,
-    **documented(201, example=TASK_EXAMPLE, headers=NEW_TASK, body=True, writes=True),
+    **documented(TASK_EXAMPLE, "too_many_tasks", headers=NEW_TASK),
 )
 async def create_task(request: Request, task: TaskCreate) -> Response:
     """Create a task."""
-    return answer_created(await tasks_of(request).create(task))
+    return task_response(await tasks_of(request).create(task), created=True)
 
 
-@router.delete("", response_model=Deleted, **documented(200, example={"deleted": 3}, writes=True))
-async def delete_completed_tasks(request: Request, _completed: OnlyCompleted) -> Response:
-    """Delete all the caller's completed tasks. Nothing but `?completed=true` is accepted."""
-    return answer_counts(Deleted(deleted=await tasks_of(request).delete_completed()))
+@router.delete("", response_model=Deleted, **documented({"deleted": 3}))
+async def delete_tasks(
+    request: Request,
+    completed: Annotated[BooleanText, Query(description="`true`: all completed tasks, to the trash.")] = None,
+    all: Annotated[BooleanText, Query(description="`true`, alone: all that there is, for good.")] = None,  # noqa: A002 # the API's name
+) -> Response:
+    """Delete all completed tasks with `completed=true`, or erase everything with `all=true`. Nothing else is taken."""
+    if (completed, all) not in {("true", None), (None, "true")}:
+        name = "all" if all is not None else "completed"
+        raise Problem("validation_error", [FieldError("query", f"/{name}", "not_true", "must be true, and alone")])
+    tasks = tasks_of(request)
+    return json_response(Deleted(deleted=await (tasks.delete_all() if all else tasks.delete_completed())))
 
 
-@router.get("/stats", response_model=TaskStats, **documented(200, example={"total": 5, "completed": 3, "active": 2}))
-async def count_tasks(request: Request) -> Response:
-    """Count the caller's tasks."""
-    return answer_counts(await tasks_of(request).stats())
+@router.get("/stats", response_model=TaskStats, **documented({"total": 5, "completed": 3, "active": 2}))
+async def count_tasks(request: Request, query: Annotated[FilterQuery, Query()]) -> Response:
+    """Count the user's tasks."""
+    tasks = tasks_of(request)
+    known_revision = known(request, tasks)
+    found = await tasks.stats(query.wanted(), known=known_revision)
+    if found is None:
+        return not_modified(tasks.etag(known_revision))
+    return json_response(found[0], tasks.etag(found[1]))
 
 
-@router.post(
-    "/bulk-complete", response_model=Updated, **documented(200, example={"updated": 2}, body=True, writes=True)
-)
+@router.get("/tags", response_model=list[TagCount], **documented([{"tag": "home", "count": 3}]))
+async def list_tags(request: Request, query: Annotated[CompletedQuery, Query()]) -> Response:
+    """List the tags in use, most used first, then by name; at most 500."""
+    tasks = tasks_of(request)
+    known_revision = known(request, tasks)
+    completed = None if query.completed is None else query.completed == "true"
+    found = await tasks.tags(completed=completed, known=known_revision)
+    if found is None:
+        return not_modified(tasks.etag(known_revision))
+    return json_response([{"tag": tag, "count": count} for tag, count in found[0]], tasks.etag(found[1]))
+
+
+@router.post("/bulk-complete", response_model=Updated, **documented({"updated": 2}))
 async def complete_tasks(request: Request, wanted: BulkComplete) -> Response:
-    """Complete many tasks (or make them active again). Ids that are not the caller's are ignored."""
-    return answer_counts(Updated(updated=await tasks_of(request).complete(wanted.task_ids, completed=wanted.completed)))
+    """Complete many tasks (or make them active again). Ids that are not the user's are ignored."""
+    updated = await tasks_of(request).complete(wanted.task_ids, completed=wanted.completed)
+    return json_response(Updated(updated=updated))
 
 
 @router.post(
     "/transfer",
     response_model=Transferred,
-    **documented(200, example={"transferred": 5}, body=True, writes=True, codes=("invalid_from_token", "same_user")),
+    **documented({"transferred": 5}, "invalid_from_token", "same_user", "too_many_tasks"),
 )
 async def transfer_tasks(
-    caller: Caller, verifier: CurrentVerifier, database: CurrentDatabase, transfer: Transfer
+    request: Request, caller: Caller, verifier: CurrentVerifier, database: CurrentDatabase, transfer: Transfer
 ) -> Response:
-    """Take over all tasks of another user whose token the caller has too: a guest who has signed up keeps the list."""
+    """Take over all tasks of another user whose token is sent too: a guest who has signed up keeps the list."""
     try:
         giver = await verifier.verify(transfer.from_token)
-        moved = await TaskService(database.executor, giver.user_id).transfer_to(caller.user_id)
+        moved = await TaskService(database.executor, giver.user_id, request.app.state.limits).transfer_to(
+            caller.user_id
+        )
     except TokenInvalid:
         raise _refused_token("invalid_from_token", "is not a valid token") from None
     except SameUser:
-        raise _refused_token("same_user", "is the caller's own") from None
-    return answer_counts(Transferred(transferred=moved))
+        raise _refused_token("same_user", "is the same user's") from None
+    return json_response(Transferred(transferred=moved))
 
 
 def _refused_token(code: str, detail: str) -> Problem:
-    # 422, because a 401 would tell the frontend to log the caller out.
+    # 422, because a 401 would tell the frontend to log the user out.
     return Problem(code, [FieldError("body", "/from_token", code, detail)])
+
+
+def _check_id(task: AddressedTask, task_id: Any) -> None:
+    if not task.names(task_id):
+        raise Problem("validation_error", [FieldError("body", "/id", "id_mismatch", "must be the address's id")])
+
+
+@router.post(
+    "/{id:task_id}/restore",
+    response_model=TaskPublic,
+    **documented(TASK_EXAMPLE),
+)
+async def restore_task(request: Request, task_id: TaskId) -> Response:
+    """Bring a task back from the trash. Takes no body."""
+    tasks = tasks_of(request)
+    return task_response(await tasks.restore(task_id, match=if_match(request, tasks)))
+
+
+class DeletedChange(TypedDict):
+    """A task that is in the trash."""
+
+    id: Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
+    deleted: Literal[True]
+
+
+class ChangesPage(TypedDict):
+    """What has changed, and where to go on."""
+
+    changes: list[TaskPublic | DeletedChange]
+    checkpoint: Annotated[str, Field(description="Send it as `since` next time.")]
+    more: Annotated[bool, Field(description="Whether more changes follow already.")]
+
+
+CHANGES_EXAMPLE = {
+    "changes": [TASK_EXAMPLE, {"id": TASK_EXAMPLE["id"], "deleted": True}],
+    "checkpoint": "AAZGp2mZ1nk",
+    "more": False,
+}
+
+
+@router.get("/changes", response_model=ChangesPage, **documented(CHANGES_EXAMPLE, "checkpoint_expired"))
+async def list_changes(
+    request: Request,
+    since: Annotated[
+        str | None,
+        Query(max_length=200, description="The `checkpoint` of the page before; without it, everything."),
+        WithJsonSchema({"type": "string", "maxLength": 200}),
+    ] = None,
+    limit: Annotated[Limit, Query()] = 100,
+) -> Response:
+    """List what has changed since a checkpoint, each task once, as it is now."""
+    tasks = tasks_of(request)
+    user_id = request.scope["identity"].user_id
+    known_revision = known(request, tasks)
+    checkpoint = None if since is None else decode_checkpoint(since, user_id)
+    found = await tasks.changes(checkpoint, limit=limit, known=known_revision)
+    if found is None:
+        return not_modified(tasks.etag(known_revision))
+    return json_response(
+        {
+            "changes": found.changes,
+            "checkpoint": encode_checkpoint(found.last, user_id),
+            "more": found.more,
+        },
+        tasks.etag(found.head),
+    )
+
+
+@router.post(
+    "/{id:task_id}/move",
+    response_model=TaskPublic,
+    **documented(TASK_EXAMPLE),
+)
+async def move_task(request: Request, task_id: TaskId, move: Move) -> Response:
+    """Put a task before or after another, or at an end, in the manual order."""
+    tasks = tasks_of(request)
+    return task_response(await tasks.move(task_id, move.destination(), match=if_match(request, tasks)))

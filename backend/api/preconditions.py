@@ -1,0 +1,45 @@
+"""Entity tags in requests (RFC 9110, section 13): `If-Match` for safe writes, `If-None-Match` for what is known."""
+
+import re
+from collections.abc import Iterable
+
+from starlette.requests import Request
+
+from backend.services.batch import Match
+from backend.services.rows import OwnedTasks
+
+_ENTITY_TAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
+MAX_TAGS = 100
+"""Entity tags of one header that are looked at."""
+
+
+def if_match(request: Request, tasks: OwnedTasks) -> Match:
+    """Return the revisions of which a task must have one; None where any will do.
+
+    Weak tags match nothing. A tag may come without its quotes, as a task's `etag` holds it.
+    """
+    header = ", ".join(request.headers.getlist("if-match"))
+    if not header or header.strip() == "*":
+        return None
+    return tasks.revisions(tag for weak, tag in _tags(header) if not weak)
+
+
+def must_exist(request: Request) -> bool:
+    """Tell whether the request is for a task that is there, in whatever state."""
+    return ", ".join(request.headers.getlist("if-match")).strip() == "*"
+
+
+def must_not_exist(request: Request) -> bool:
+    """Tell whether the request is for a task that is not there yet."""
+    return ", ".join(request.headers.getlist("if-none-match")).strip() == "*"
+
+
+def known(request: Request, tasks: OwnedTasks) -> int:
+    """Return the newest revision that the client has a response of; -1 where it has none."""
+    header = ", ".join(request.headers.getlist("if-none-match"))
+    return max(tasks.revisions(tag for _, tag in _tags(header)), default=-1) if header else -1
+
+
+def _tags(header: str) -> Iterable[tuple[str, str]]:
+    found = _ENTITY_TAG.findall(header)[:MAX_TAGS]
+    return found or [("", header.strip())]

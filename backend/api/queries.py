@@ -1,0 +1,215 @@
+"""What a list's address says: filters, order and page, from text to what the service takes.
+
+Each is a parameter of the OpenAPI document; the schemas are written out, because a parameter that may be absent is not
+one that may be null.
+"""
+
+import json
+import re
+from typing import Annotated, Any, Literal, get_args
+from urllib.parse import urlencode
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+
+from backend.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
+from backend.api.problems import FieldError, Problem
+from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, TITLE_SCHEMA, IsDate, storable, tag
+from backend.models.queries import (
+    LATEST_DELETION_FIRST,
+    MAX_FILTER_TAGS,
+    MAX_SORT_KEYS,
+    NATURALLY_DESCENDING,
+    NEWEST_FIRST,
+    SEARCH_MAX,
+    Order,
+    Place,
+    SortKey,
+    TaskFilter,
+)
+
+MAX_SKIP = 10_000
+SORT_KEYS: tuple[str, ...] = tuple(key for key in get_args(SortKey) if key != "deleted_at")
+
+_WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
+
+
+def _whole_number(value: Any) -> int:
+    # pydantic would also take " 1 ", "1.0" and "1_000".
+    if isinstance(value, int):
+        return value
+    if not isinstance(value, str) or _WHOLE_NUMBER.fullmatch(value) is None:
+        raise PydanticCustomError("not_an_integer", "must be a whole number")
+    return int(value)
+
+
+def _words(text: str) -> str:
+    if len(storable(text)) > SEARCH_MAX:
+        raise PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": SEARCH_MAX})
+    if not text.split():
+        raise PydanticCustomError("blank", "must not be blank")
+    return text
+
+
+def _sort(text: str) -> str:
+    keys = text.split(",")
+    if not set(keys) <= set(SORT_KEYS) or len(set(keys)) != len(keys) or len(keys) > MAX_SORT_KEYS:
+        names = ", ".join(SORT_KEYS)
+        raise PydanticCustomError("unknown_order", "{reason}", {"reason": f"takes one to three, each once, of {names}"})
+    return text
+
+
+def _order(text: str) -> str:
+    if not set(text.split(",")) <= {"asc", "desc"} or text.count(",") >= MAX_SORT_KEYS:
+        raise PydanticCustomError("unknown_order", "{reason}", {"reason": "takes asc and desc, one for each sort key"})
+    return text
+
+
+def _priorities(values: list[str]) -> list[str]:
+    chosen = [each for value in values for each in value.split(",")]
+    if not set(chosen) <= {*PRIORITIES, "none"}:
+        names = ", ".join((*PRIORITIES, "none"))
+        raise PydanticCustomError("unknown_priority", "{reason}", {"reason": f"takes {names}"})
+    return list(dict.fromkeys(chosen))
+
+
+SEARCH_SCHEMA = {"type": "string", "minLength": 1, "maxLength": SEARCH_MAX, "pattern": TITLE_SCHEMA["pattern"]}
+
+BooleanText = Annotated[Literal["true", "false"] | None, WithJsonSchema({"type": "boolean"})]
+Limit = Annotated[int, Field(ge=1, le=500, description="The most tasks to return."), BeforeValidator(_whole_number)]
+FilterTag = Annotated[str, AfterValidator(tag)]
+FilterTags = Annotated[
+    list[FilterTag],
+    Field(max_length=MAX_FILTER_TAGS),
+    WithJsonSchema({"type": "array", "items": TAG_SCHEMA, "maxItems": MAX_FILTER_TAGS}),
+]
+FilterDate = Annotated[
+    Annotated[str, IsDate] | None,
+    WithJsonSchema({name: DUE_DATE_SCHEMA[name] for name in ("type", "format", "pattern")}),
+]
+
+
+class CompletedQuery(BaseModel):
+    """Only completed, or only active, tasks."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    completed: BooleanText = Field(None, description="Only completed, or only active, tasks.")
+
+
+class FilterQuery(CompletedQuery):
+    """Which tasks."""
+
+    search: Annotated[
+        Annotated[str, AfterValidator(_words)] | None,
+        WithJsonSchema(
+            {"type": "string", "minLength": 1, "maxLength": SEARCH_MAX, "pattern": r"^[^\u0000]*\S[^\u0000]*$"}
+        ),
+    ] = Field(None, description="All these words occur in the title, the description or a tag, in upper or lower case.")
+    tag: FilterTags = Field([], description="Tags that are all there.")
+    tag_any: FilterTags = Field([], description="Tags of which one is there.")
+    priority: Annotated[
+        list[str],
+        Field(max_length=20),
+        AfterValidator(_priorities),
+        WithJsonSchema({"type": "array", "items": {"type": "string", "enum": [*PRIORITIES, "none"]}, "maxItems": 5}),
+    ] = Field([], description="Priorities of which one is the task's; `none` for no priority.")
+    due_from: FilterDate = Field(None, description="The first due date.")
+    due_to: FilterDate = Field(None, description="The last due date.")
+    due: Annotated[Literal["none"] | None, WithJsonSchema({"type": "string", "enum": ["none"]})] = Field(
+        None, description="`none`: tasks without a due date."
+    )
+
+    def wanted(self) -> TaskFilter:
+        """Return the filter."""
+        return TaskFilter(
+            completed=None if self.completed is None else self.completed == "true",
+            words=tuple(dict.fromkeys((self.search or "").split())),
+            tags=tuple(dict.fromkeys(self.tag)),
+            any_tags=tuple(dict.fromkeys(self.tag_any)),
+            priorities=tuple(self.priority),
+            due_from=self.due_from,
+            due_to=self.due_to,
+            no_due_date=self.due is not None,
+        )
+
+
+class ListQuery(FilterQuery):
+    """Which tasks, in which order, and which page of them."""
+
+    sort: Annotated[
+        Annotated[str, AfterValidator(_sort)] | None,
+        WithJsonSchema({"type": "string", "pattern": "^[a-z_]+(,[a-z_]+){0,2}$", "examples": ["due_date,priority"]}),
+    ] = Field(None, description=f"One to three keys, separated by commas, of {', '.join(SORT_KEYS)}.")
+    order: Annotated[
+        Annotated[str, AfterValidator(_order)] | None,
+        WithJsonSchema({"type": "string", "pattern": "^(asc|desc)(,(asc|desc)){0,2}$", "examples": ["asc,desc"]}),
+    ] = Field(None, description="A direction for each key of `sort`; alone, that of `created_at`.")
+    limit: Limit = 100
+    skip: Annotated[int, Field(ge=0, le=MAX_SKIP), BeforeValidator(_whole_number)] = Field(
+        0, description="Tasks to pass over; not together with `cursor`."
+    )
+    cursor: Annotated[
+        str | None, WithJsonSchema({"type": "string", "maxLength": MAX_CURSOR, "pattern": "^[A-Za-z0-9_-]+$"})
+    ] = Field(None, max_length=MAX_CURSOR, description="Where the page before ended: its `X-Next-Cursor`.")
+    count: BooleanText = Field(None, description="Add `X-Total-Count`: how many tasks there are under the filters.")
+    deleted: BooleanText = Field(None, description="List the trash instead, the latest deletion first.")
+
+    @property
+    def of_trash(self) -> bool:
+        """Whether the trash is asked for."""
+        return self.deleted == "true"
+
+    def keys(self) -> tuple[Order, ...]:
+        """Return the order. Raises `Problem` where it has another number of directions than of keys."""
+        if self.of_trash:
+            return LATEST_DELETION_FIRST
+        if self.sort is None and self.order is None:
+            return NEWEST_FIRST
+        keys = (self.sort or "created_at").split(",")
+        if self.order is None:
+            return tuple(Order(key, key in NATURALLY_DESCENDING) for key in keys)  # type: ignore[arg-type] # _sort has seen to it
+        directions = self.order.split(",")
+        if len(directions) != len(keys):
+            raise _refused("order", "unknown_order", "must have a direction for each sort key")
+        return tuple(Order(key, direction == "desc") for key, direction in zip(keys, directions, strict=True))  # type: ignore[arg-type] # as above
+
+    def place(self, order: tuple[Order, ...]) -> Place | None:
+        """Return where the page before ended. Raises `Problem` for a cursor that is not of this list."""
+        if self.of_trash:
+            self._check_trash()
+        if self.cursor is None:
+            return None
+        if self.skip:
+            raise _refused("cursor", "conflict", "excludes skip")
+        try:
+            return decode_cursor(self.cursor, order, self.canonical())
+        except ValueError:
+            raise _refused("cursor", "invalid_cursor", "is not a cursor of this list") from None
+
+    def _check_trash(self) -> None:
+        allowed = {"search", "limit", "skip", "cursor", "count", "deleted"}
+        for name in sorted(self.model_fields_set - allowed):
+            raise _refused(name, "conflict", "does not go with deleted")
+
+    def canonical(self) -> str:
+        """Return the filters and the order in one form, whatever form they were sent in."""
+        wanted = self.wanted()
+        values = {name: getattr(wanted, name) for name in wanted.__slots__}
+        order = [[each.key, each.descending] for each in self.keys()]
+        return json.dumps([values, order, self.of_trash], separators=(",", ":"))
+
+    def next_page(self, request: Request, place: Place) -> tuple[str, str]:
+        """Return the next page's address, with all that this one's says, and its cursor."""
+        cursor = encode_cursor(place, self.canonical())
+        kept = [(name, value) for name, value in request.query_params.multi_items() if name not in _OF_THE_PAGE]
+        query = urlencode([*kept, ("limit", self.limit), ("cursor", cursor)])
+        return f"{request.scope.get('root_path', '')}/api/tasks?{query}", cursor
+
+
+_OF_THE_PAGE = {"limit", "skip", "cursor"}
+
+
+def _refused(name: str, code: str, detail: str) -> Problem:
+    return Problem("validation_error", [FieldError("query", f"/{name}", code, detail)])

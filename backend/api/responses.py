@@ -1,0 +1,66 @@
+"""How a service's results become a response's bytes: straight from the row, through pydantic's serializers."""
+
+from collections.abc import Mapping
+from typing import Any
+from uuid import UUID
+
+from pydantic import TypeAdapter
+from starlette.responses import Response
+
+from backend.models.task import DeletedTask, TaskPublic
+
+MAX_CONTENT = 1024 * 1024
+"""Bytes that a page of tasks may have."""
+
+_task = TypeAdapter(TaskPublic)
+_tasks = TypeAdapter(list[TaskPublic])
+_deleted_tasks = TypeAdapter(list[DeletedTask])
+_any = TypeAdapter(Any)
+
+
+class JSONBytes(Response):
+    """JSON that is written already."""
+
+    media_type = "application/json"
+
+
+def task_response(task: TaskPublic, successor: UUID | None = None, *, created: bool = False) -> Response:
+    """Respond with a task, its entity tag, the address of a new one, and the next one of a recurring one."""
+    headers = {"ETag": f'"{task["etag"]}"'}
+    if created:
+        headers["Location"] = f"/api/tasks/{task['id']}"
+    if successor is not None:
+        headers["X-Successor"] = str(successor)
+    return JSONBytes(_task.dump_json(task), 201 if created else 200, headers)
+
+
+def tasks_content(tasks: list[TaskPublic], *, deleted: bool) -> tuple[bytes, int]:
+    """Return a page's content, and how many of the tasks it holds: as many as go into `MAX_CONTENT`, at least one."""
+    adapter: TypeAdapter[Any] = _deleted_tasks if deleted else _tasks
+    content = adapter.dump_json(tasks)
+    if len(content) <= MAX_CONTENT:
+        return content, len(tasks)
+    parts: list[bytes] = []
+    size = 0
+    for task in tasks:
+        parts.append(adapter.dump_json([task])[1:-1])
+        size += len(parts[-1]) + 1
+        if size > MAX_CONTENT and len(parts) > 1:
+            parts.pop()
+            break
+    return b"[" + b",".join(parts) + b"]", len(parts)
+
+
+def json_response(value: Any, etag: str | None = None) -> Response:
+    """Respond with a value, and the weak entity tag of what it was made of."""
+    return JSONBytes(_any.dump_json(value), headers={"ETag": f'W/"{etag}"'} if etag is not None else None)
+
+
+def not_modified(etag: str, *, weak: bool = True) -> Response:
+    """Respond that the client has it already."""
+    return Response(status_code=304, headers={"ETag": f'W/"{etag}"' if weak else f'"{etag}"'})
+
+
+def page_response(content: bytes, headers: Mapping[str, str]) -> Response:
+    """Respond with a page."""
+    return JSONBytes(content, headers=dict(headers))

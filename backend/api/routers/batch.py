@@ -1,0 +1,173 @@
+"""`/api/tasks/batch`: several operations in one request, all or nothing, or each for itself."""
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic_core import PydanticCustomError
+from starlette.requests import Request
+from starlette.responses import Response
+from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
+
+from backend.api.deps import CanonicalUUID, CanonicalUUID7, tasks_of
+from backend.api.openapi import TASK_EXAMPLE, documented
+from backend.api.problems import FieldError, Problem, problem_document, problem_of
+from backend.api.requests import StrictRoute
+from backend.api.responses import json_response
+from backend.models.task import AddressedTask, TaskPublic, TaskPut, TaskUpdate, drop_defaults
+from backend.services.batch import Operation, OperationFailed, Outcome
+from backend.services.tasks import TaskService
+
+MAX_OPERATIONS = 100
+
+
+class _Operation(BaseModel):
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
+
+    if_match: StrictStr | None = Field(None, description="The task's `etag`, as it must be.")
+
+    def operation(self, tasks: TaskService) -> Operation:
+        """Return what the service does."""
+        raise NotImplementedError
+
+    def _match(self, tasks: TaskService) -> Any:
+        return None if self.if_match is None else tasks.revisions([self.if_match.strip('"')])
+
+
+def _check_id(task: AddressedTask, task_id: UUID) -> None:
+    if not task.names(task_id):
+        raise PydanticCustomError("id_mismatch", "task.id must be the operation's id")
+
+
+class PutOperation(_Operation):
+    """Create the task, or change the fields that are sent."""
+
+    op: Literal["put"]
+    id: CanonicalUUID7
+    task: TaskPut
+    if_none_match: Literal["*"] | None = Field(None, description="`*`: create only.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PutOperation":
+        if self.if_none_match is not None and self.if_match is not None:
+            raise PydanticCustomError("conflict", "if_match excludes if_none_match")
+        _check_id(self.task, self.id)
+        return self
+
+    def operation(self, tasks: TaskService) -> Operation:
+        """Return what the service does."""
+        create_only = self.if_none_match is not None
+        return Operation("put", self.id, self.task.changes(), self._match(tasks), create_only=create_only)
+
+
+class PatchOperation(_Operation):
+    """Change the fields that are sent."""
+
+    op: Literal["patch"]
+    id: CanonicalUUID
+    task: TaskUpdate
+
+    @model_validator(mode="after")
+    def _fits(self) -> "PatchOperation":
+        _check_id(self.task, self.id)
+        return self
+
+    def operation(self, tasks: TaskService) -> Operation:
+        """Return what the service does."""
+        return Operation("patch", self.id, self.task.changes(), self._match(tasks))
+
+
+class PlainOperation(_Operation):
+    """Delete, toggle, or restore the task."""
+
+    op: Literal["delete", "toggle", "restore"]
+    id: CanonicalUUID
+
+    def operation(self, tasks: TaskService) -> Operation:
+        """Return what the service does."""
+        return Operation(self.op, self.id, match=self._match(tasks))
+
+
+AnyOperation = Annotated[PutOperation | PatchOperation | PlainOperation, Field(discriminator="op")]
+
+
+class Batch(BaseModel):
+    """Operations, in order."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
+
+    operations: Annotated[list[AnyOperation], Field(min_length=1, max_length=MAX_OPERATIONS)]
+    atomic: StrictBool = Field(True, description="All or nothing; otherwise each operation stands alone.")
+    dry_run: StrictBool = Field(False, description="Do all of it, and undo it. With `atomic` only.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> "Batch":
+        if self.dry_run and not self.atomic:
+            raise PydanticCustomError("conflict", "dry_run needs atomic")
+        return self
+
+
+class Result(TypedDict):
+    """What came of an operation."""
+
+    id: UUID
+    status: Annotated[int, Field(description="As the operation alone would have it.")]
+    task: TaskPublic | None
+    problem: Annotated[dict[str, Any] | None, Field(description="Why it failed, where it did.")]
+
+
+class Results(TypedDict):
+    """What came of each operation, in their order."""
+
+    results: list[Result]
+
+
+router = APIRouter(
+    prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute, generate_unique_id_function=lambda route: route.name
+)
+
+CODES = ("task_not_found", "precondition_failed", "task_deleted", "too_many_tasks")
+
+
+@router.post(
+    "/batch",
+    response_model=Results,
+    **documented({"results": [{"id": TASK_EXAMPLE["id"], "status": 200, "task": TASK_EXAMPLE}]}, *CODES),
+)
+async def run_batch(request: Request, batch: Batch) -> Response:
+    """Run up to 100 operations in order: all or nothing, or, with `atomic: false`, each for itself."""
+    tasks = tasks_of(request)
+    operations = [each.operation(tasks) for each in batch.operations]
+    try:
+        outcomes = await tasks.batch(operations, atomic=batch.atomic, dry_run=batch.dry_run)
+    except OperationFailed as failed:
+        raise _located(failed) from failed.error
+    pairs = enumerate(zip(operations, outcomes, strict=True))
+    return json_response({"results": [_result(request, number, *pair) for number, pair in pairs]})
+
+
+def _located(failed: OperationFailed) -> Problem:
+    """Return the problem of a batch whose operation failed, pointing at that operation."""
+    problem = problem_of(failed.error)
+    prefix = f"/operations/{failed.number}"
+    inner = problem.errors or [FieldError("body", "", problem.type.code, problem.type.detail)]
+    problem.errors = [
+        FieldError(each.source, f"{prefix}/task{each.pointer}" if each.pointer else prefix, each.code, each.detail)
+        for each in inner
+    ]
+    return problem
+
+
+def _result(request: Request, number: int, operation: Operation, outcome: Outcome) -> dict[str, Any]:
+    if outcome.error is not None:
+        problem = _located(OperationFailed(number, outcome.error))
+        document = problem_document(problem, request.scope, request.scope["request_id"])
+        return {"id": operation.task_id, "status": problem.type.status, "problem": document}
+    status = 204 if outcome.task is None else 201 if outcome.created else 200
+    result: dict[str, Any] = {"id": operation.task_id, "status": status}
+    if outcome.task is not None:
+        result["task"] = outcome.task
+    if outcome.successor is not None:
+        result["successor"] = outcome.successor
+    return result

@@ -1,0 +1,126 @@
+"""Recurrence rules: which RRULEs (RFC 5545, section 3.3.10) a task may have, and the date that comes next.
+
+python-dateutil reads the rule; what is here bounds the work that a rule can make.
+"""
+
+import re
+from collections.abc import Mapping
+from datetime import date, datetime, time, timedelta
+
+from dateutil.rrule import rrule, rrulestr
+
+MAX_RECURRENCE = 500
+"""Characters of a rule. The longest that means something has under 400."""
+MAX_INTERVAL = MAX_COUNT = 999
+HORIZON = 100
+"""Years, and 8 times the interval, in which the next date must come. What takes longer comes never."""
+_CYCLE_YEARS = 400
+_CYCLE = timedelta(days=146_097)
+"""The calendar repeats after 400 years, weekdays included."""
+_LONGEST = {month: 29 if month == 2 else 30 if month in {4, 6, 9, 11} else 31 for month in range(1, 13)}
+
+_WEEKDAY = "(?:MO|TU|WE|TH|FR|SA|SU)"
+_NUMBERED = rf"[+-]?(?:[1-9]|[1-4]\d|5[0-3]){_WEEKDAY}"
+_MONTHDAY = r"[+-]?(?:[1-9]|[12]\d|3[01])"
+
+
+def _list(value: str) -> str:
+    return rf"{value}(?:,{value})*"
+
+
+_PARTS = {
+    "FREQ": "DAILY|WEEKLY|MONTHLY|YEARLY",
+    "INTERVAL": r"[1-9]\d{0,2}",
+    "BYDAY": _list(f"(?:{_NUMBERED}|{_WEEKDAY})"),
+    "BYMONTHDAY": _list(_MONTHDAY),
+    "BYMONTH": _list("(?:[1-9]|1[0-2])"),
+    "COUNT": r"[1-9]\d{0,2}",
+    "UNTIL": r"\d{8}",
+}
+
+
+def normal_recurrence(text: str) -> str:
+    """Return the rule in upper case without `RRULE:`. Raises `ValueError` with the reason for one that is not taken."""
+    rule = text.strip().upper().removeprefix("RRULE:")
+    if len(rule) > MAX_RECURRENCE:
+        raise ValueError(f"must have at most {MAX_RECURRENCE} characters")
+    parts = _parts(rule)
+    if "FREQ" not in parts:
+        raise ValueError("must have a FREQ")
+    if "COUNT" in parts and "UNTIL" in parts:
+        raise ValueError("must not have COUNT and UNTIL together")
+    if parts["FREQ"] in {"DAILY", "WEEKLY"} and re.search(r"\d", parts.get("BYDAY", "")):
+        raise ValueError("a number in BYDAY needs FREQ=MONTHLY or FREQ=YEARLY")
+    if parts["FREQ"] == "WEEKLY" and "BYMONTHDAY" in parts:
+        raise ValueError("BYMONTHDAY does not go with FREQ=WEEKLY")
+    try:
+        if "UNTIL" in parts:
+            date.fromisoformat(parts["UNTIL"])
+        _dates(parts, date(2026, 1, 1))
+    except ValueError:
+        raise ValueError("is no rule of RFC 5545") from None
+    return rule
+
+
+def _parts(rule: str) -> dict[str, str]:
+    parts: dict[str, str] = {}
+    for part in rule.split(";"):
+        name, _, value = part.partition("=")
+        if name not in _PARTS or name in parts:
+            raise ValueError(f"takes {', '.join(_PARTS)}, each once")
+        if re.fullmatch(_PARTS[name], value, re.ASCII) is None:
+            raise ValueError(f"has a {name} that is not taken")
+        parts[name] = value
+    return parts
+
+
+def _has_day(parts: Mapping[str, str]) -> bool:
+    """Tell whether one of the months has one of the days: 30 February would be looked for for long."""
+    days = [abs(int(day)) for day in parts.get("BYMONTHDAY", "1").split(",")]
+    months = [int(month) for month in parts["BYMONTH"].split(",")] if "BYMONTH" in parts else _LONGEST
+    return any(day <= _LONGEST[month] for day in days for month in months)
+
+
+def _dates(parts: Mapping[str, str], start: date) -> rrule:
+    """Return all dates of a rule from `start` on, without regard to COUNT and UNTIL."""
+    endless = {name: value for name, value in parts.items() if name not in {"COUNT", "UNTIL"}}
+    if endless["FREQ"] == "DAILY" and endless.get("INTERVAL", "1") == "1" and {"BYDAY", "BYMONTHDAY"} & endless.keys():
+        endless["FREQ"] = "MONTHLY"  # the same days, found thirty times as fast
+    line = ";".join(f"{name}={value}" for name, value in endless.items())
+    dates = rrulestr(line, dtstart=datetime.combine(start, time()))
+    assert isinstance(dates, rrule)  # noqa: S101 # one line makes one rule
+    return dates
+
+
+def next_date(rule: str, due: date, today: date) -> date | None:
+    """Return the rule's first date after `due` that is not past everywhere on earth; None where there is none.
+
+    `today` is the date in UTC: yesterday's is still today somewhere. COUNT is not looked at: `next_rule` counts.
+    """
+    parts = _parts(rule)
+    if not _has_day(parts):
+        return None
+    interval = int(parts.get("INTERVAL", 1))
+    after = max(due, today - timedelta(days=2))
+    start = due
+    if parts["FREQ"] in {"DAILY", "WEEKLY"}:  # from long ago on there would be many dates to pass over
+        period = timedelta(days=interval * (7 if parts["FREQ"] == "WEEKLY" else 1))
+        start += (after - due) // period * period
+    # dateutil looks for a date up to the year 9999, even past UNTIL. So the search is moved towards the end of the
+    # calendar, by as many of its cycles as leave the horizon before it.
+    later = (date.max.year - after.year - HORIZON - 8 * interval) // _CYCLE_YEARS * _CYCLE
+    later = max(later, timedelta())
+    found = _dates(parts, start + later).after(datetime.combine(after + later, time()))
+    if found is None:
+        return None
+    following = found.date() - later
+    return following if "UNTIL" not in parts or following <= date.fromisoformat(parts["UNTIL"]) else None
+
+
+def next_rule(rule: str) -> str | None:
+    """Return the rule of the next task: COUNT is one less. None where it was the last."""
+    parts = _parts(rule)
+    if "COUNT" not in parts:
+        return rule
+    count = int(parts["COUNT"]) - 1
+    return ";".join(f"{name}={count if name == 'COUNT' else value}" for name, value in parts.items()) if count else None

@@ -1,0 +1,324 @@
+"""Operations on several tasks in one transaction: all of them, or none, or each for itself.
+
+What one statement cannot decide is decided here, too: a task that recurs is completed, and its successor made. The
+tasks are read once, under the lock of their owner's row, changed in memory, and written once, so the number of round
+trips does not grow with the number of operations.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from uuid import UUID
+
+from sqlalchemy import bindparam, delete, func, insert, select, update
+from uuid_utils.compat import uuid7
+
+from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
+from backend.models.recurrence import next_date, next_rule
+from backend.models.task import TaskPublic
+from backend.services.executor import Executor, transaction
+from backend.services.rows import (
+    NEW_TASK,
+    PUBLIC,
+    OwnedTasks,
+    forget,
+    new_position,
+    next_revision,
+    now,
+    owned,
+    stored,
+    task_ids,
+    tasks,
+)
+
+Row = dict[str, Any]
+Match = frozenset[int] | None
+"""Revisions of which the task must have one; None where any will do."""
+
+_COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")
+_WRITABLE = tuple(column.name for column in _COLUMNS if column.name not in {"id", "created_at"})
+
+_lock = next_revision.add_columns(
+    select(func.count()).select_from(tasks).where(tasks.c.user_id == bindparam("owner")).scalar_subquery()
+)
+_read = owned(select(*_COLUMNS)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True))).with_for_update()
+_insert_rows = insert(tasks)
+_erase = owned(delete(tasks)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True)))
+_update_rows = (
+    update(tasks)
+    .where(tasks.c.user_id == bindparam("owner"), tasks.c.id == bindparam("task_id"))
+    .values({name: bindparam(f"new_{name}", type_=tasks.c[name].type) for name in _WRITABLE})
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One change of one task. `changes` are the fields that were sent; the last two go with `put`."""
+
+    op: Literal["put", "patch", "delete", "toggle", "restore"]
+    task_id: UUID
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    match: Match = None
+    must_exist: bool = False
+    create_only: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of an operation: the task as it is then, and the next one of a recurring task that was completed."""
+
+    task: TaskPublic | None
+    created: bool = False
+    successor: UUID | None = None
+    error: TodoError | None = None
+
+
+class OperationFailed(Exception):
+    """An operation of an atomic batch that failed, by its number: nothing was written."""
+
+    def __init__(self, number: int, error: TodoError) -> None:
+        super().__init__(number)
+        self.number = number
+        self.error = error
+
+
+class _RollBack(Exception):
+    """Ends a transaction that is not to be committed."""
+
+
+class TaskBatch(OwnedTasks):
+    """Several operations at once."""
+
+    async def batch(
+        self, operations: Sequence[Operation], *, atomic: bool = True, dry_run: bool = False
+    ) -> list[Outcome]:
+        """Run operations in their order, and return what came of each.
+
+        Atomic: all or nothing; raises `OperationFailed` for the first that fails. Otherwise each stands alone, and its
+        outcome has its error. A dry run does all of it, and rolls back.
+        """
+        outcomes: list[Outcome] = []
+        try:
+            async with transaction(self._executor) as within:
+                work = await self._begin(within, [operation.task_id for operation in operations])
+                for number, operation in enumerate(operations):
+                    await asyncio.sleep(0)  # to find a rule's next date can take 20 ms: others go on meanwhile
+                    try:
+                        outcomes.append(work.apply(operation))
+                    except TodoError as error:
+                        if atomic:
+                            raise OperationFailed(number, work.as_stored(operation.task_id, error)) from error
+                        outcomes.append(Outcome(None, error=error))
+                await self._write(within, work)
+                if dry_run or not work.changed:
+                    raise _RollBack  # and the revision is not taken
+        except _RollBack:
+            pass
+        return outcomes
+
+    async def _one(self, operation: Operation) -> Outcome:
+        """Run one operation in a transaction. Raises what it raises."""
+        try:
+            return (await self.batch([operation]))[0]
+        except OperationFailed as failed:
+            raise failed.error from None
+
+    async def _begin(self, within: Executor, ids: Iterable[UUID]) -> "_Work":
+        revision, count = (await self._run(_lock, within=within)).one()
+        rows = (await self._run(_read, within=within, task_ids=task_ids(ids))).all()
+        names = [column.name for column in _COLUMNS]
+        return _Work(
+            rows={row.id: dict(zip(names, row, strict=True)) for row in rows},
+            revision=revision,
+            room=self._limits.max_tasks - count,
+            trash=self._limits.trash_days > 0,
+            public=lambda row: self._task([row[column.name] for column in PUBLIC]),
+        )
+
+    async def _write(self, within: Executor, work: "_Work") -> None:
+        created = [work.rows[task_id] | {"user_id": self._user_id} for task_id in work.created]
+        changed = [
+            {"owner": self._user_id, "task_id": task_id}
+            | {f"new_{name}": work.rows[task_id][name] for name in _WRITABLE}
+            for task_id in work.changed
+            if task_id not in work.created
+        ]
+        if changed:
+            await within.exec(_update_rows, params=changed)
+        if created:
+            await within.exec(_insert_rows, params=created)
+        erased = [task_id for task_id in work.changed if work.rows[task_id]["deleted_at"] is not None]
+        if erased and not work.trash:
+            await self._run(_erase, within=within, task_ids=erased)
+            await self._run(forget, within=within, erased=work.revision)
+
+
+@dataclass(slots=True)
+class _Work:
+    """The tasks of a batch in memory: as they were read, then as they will be written."""
+
+    rows: dict[UUID, Row]
+    revision: int
+    room: int
+    """How many more tasks the user may have."""
+    trash: bool
+    public: Callable[[Row], TaskPublic]
+    stored: dict[UUID, Row] = field(init=False)
+    """As they were read: a change replaces a row, and leaves this one as it was."""
+    changed: dict[UUID, None] = field(default_factory=dict)
+    created: dict[UUID, None] = field(default_factory=dict)
+    moment: datetime = field(default_factory=now)
+
+    def __post_init__(self) -> None:
+        self.stored = dict(self.rows)
+
+    def as_stored(self, task_id: UUID, error: TodoError) -> TodoError:
+        """Return the error of a batch of which nothing is kept: a task is then as it was before the batch."""
+        if isinstance(error, PreconditionFailed) and error.current is not None:
+            return PreconditionFailed(self.public(self.stored[task_id]) if task_id in self.stored else None)
+        return error
+
+    def apply(self, operation: Operation) -> Outcome:
+        """Run an operation. Raises `TodoError` where it fails, and then has changed nothing."""
+        return getattr(self, f"_{operation.op}")(operation)  # type: ignore[no-any-return] # each returns an Outcome
+
+    def _put(self, operation: Operation) -> Outcome:
+        row = self.rows.get(operation.task_id)
+        if row is None:
+            return self._create(operation)
+        if row["deleted_at"] is not None:
+            raise TaskDeleted
+        self._check(row, operation.match)
+        changes = dict(operation.changes)
+        if changes.get("completed") is True and row["completed"] and row["recurrence"] is None:
+            changes.pop("recurrence", None)  # a retry of the completion that has moved the rule on
+        values = stored(changes)
+        if all(row[name] == values[name] for name in changes):
+            return Outcome(self.public(row))
+        if operation.create_only:
+            raise PreconditionFailed(self.public(row))
+        return self._change(row, changes)
+
+    def _create(self, operation: Operation) -> Outcome:
+        if operation.match is not None or operation.must_exist:
+            raise PreconditionFailed(None)
+        if "title" not in operation.changes:
+            raise RuleBroken("title", "required", "is required")
+        row = self._add(operation.task_id, operation.changes)
+        return Outcome(self.public(row), created=True)
+
+    def _patch(self, operation: Operation) -> Outcome:
+        row = self._living(operation)
+        return self._change(row, operation.changes) if operation.changes else Outcome(self.public(row))
+
+    def _toggle(self, operation: Operation) -> Outcome:
+        row = self._living(operation)
+        return self._change(row, {"completed": not row["completed"]})
+
+    def _delete(self, operation: Operation) -> Outcome:
+        row = self._living(operation)
+        self._set(row | {"deleted_at": self.moment})
+        return Outcome(None)
+
+    def _restore(self, operation: Operation) -> Outcome:
+        row = self.rows.get(operation.task_id)
+        if row is None or row["deleted_at"] is None:
+            raise TaskNotFound
+        self._check(row, operation.match)
+        return Outcome(self.public(self._set(row | {"deleted_at": None})))
+
+    def _living(self, operation: Operation) -> Row:
+        row = self.rows.get(operation.task_id)
+        if row is None or row["deleted_at"] is not None:
+            raise TaskNotFound
+        self._check(row, operation.match)
+        return row
+
+    def _check(self, row: Row, match: Match) -> None:
+        if match is not None and row["revision"] not in match:
+            raise PreconditionFailed(self.public(row))
+
+    def _change(self, before: Row, changes: Mapping[str, Any]) -> Outcome:
+        row = before | stored(changes)
+        check_due_date(row)
+        successor = None
+        if row["completed"] and not before["completed"]:
+            row["completed_at"] = self.moment
+            successor = self._succeed(row)
+        elif not row["completed"]:
+            row["completed_at"] = None
+        return Outcome(self.public(self._set(row)), successor=successor)
+
+    def _succeed(self, row: Row) -> UUID | None:
+        """Move the rule of a task that is being completed on to its successor; return the successor's id."""
+        rule = row["recurrence"]
+        row["recurrence"] = None
+        fields = successor_of(row, rule, self.moment) if rule is not None else None
+        if fields is None or self.room <= 0:
+            return None
+        task_id = uuid7()
+        self._add(task_id, fields)
+        return task_id
+
+    def _add(self, task_id: UUID, fields: Mapping[str, Any]) -> Row:
+        if self.room <= 0:
+            raise TooManyTasks
+        row: Row = {"id": task_id, "created_at": self.moment, "deleted_at": None, **new_columns(fields, self.moment)}
+        check_due_date(row)
+        self.room -= 1
+        self.created[task_id] = None
+        return self._set(row)
+
+    def _set(self, row: Row) -> Row:
+        row["revision"], row["updated_at"] = self.revision, self.moment
+        self.rows[row["id"]] = row
+        self.changed[row["id"]] = None
+        return row
+
+
+def new_columns(fields: Mapping[str, Any], moment: datetime) -> Row:
+    """Return the columns of a new task with these fields."""
+    values = stored({**NEW_TASK, **fields})
+    values.setdefault("position", new_position())
+    values["completed_at"] = moment if values["completed"] else None
+    return values
+
+
+def check_due_date(row: Mapping[str, Any]) -> None:
+    """Raise `RuleBroken` where a task has a time or a rule without a date."""
+    for name in ("due_time", "recurrence"):
+        if row[name] is not None and row["due_date"] is None:
+            raise RuleBroken(name, "needs_due_date", "needs a due_date")
+
+
+def successor_of(row: Row, rule: str, moment: datetime) -> Row | None:
+    """Return the fields of the task that follows a completed one by its rule; None where nothing follows."""
+    import json
+    from datetime import date
+
+    following = next_rule(rule)
+    due = date.fromisoformat(row["due_date"])
+    found = next_date(rule, due, moment.date()) if following is not None else None
+    if found is None:
+        return None
+    return {
+        "title": row["title"],
+        "description": row["description"],
+        "priority": row["priority"],
+        "due_date": found.isoformat(),
+        "due_time": row["due_time"],
+        "remind_at": _later(row["remind_at"], found - due),
+        "tags": json.loads(row["tags"]),
+        "recurrence": following,
+    }
+
+
+def _later(wall_clock: str | None, days: timedelta) -> str | None:
+    if wall_clock is None:
+        return None
+    try:
+        return (datetime.fromisoformat(wall_clock) + days).isoformat(timespec="minutes")
+    except OverflowError:  # past the year 9999
+        return None

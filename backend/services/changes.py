@@ -1,0 +1,118 @@
+"""Following: every task whose last change is after a checkpoint, in the order of revisions.
+
+A revision is taken while its owner's row is locked, so revisions are committed in their order: what is greater than a
+reader's is all that it has missed. One statement reads the owner's revision and the tasks, in one snapshot.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Literal, TypedDict
+from uuid import UUID
+
+from sqlalchemy import Select, bindparam, select, true, tuple_
+
+from backend.errors import CheckpointExpired
+from backend.models.task import TaskPublic
+from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owned, owner_now, tasks
+
+LAST_ID = UUID(int=2**128 - 1)
+"""Greater than every task's id: a checkpoint that has seen all of its revision."""
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a follower stands: it has seen everything up to the task `task_id` of `revision`.
+
+    `base` is the owner's revision when the follower began to read everything. What was erased before that it was never
+    sent, so a purge during a long first reading does not send it back to the beginning.
+    """
+
+    revision: int = 0
+    task_id: UUID = LAST_ID
+    base: int = 0
+
+
+class Deleted(TypedDict):
+    """A task that is in the trash."""
+
+    id: UUID
+    deleted: Literal[True]
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """Some changes, the checkpoint behind each of them, and whether more follow."""
+
+    changes: list[TaskPublic | Deleted]
+    checkpoints: list[Checkpoint]
+    last: Checkpoint
+    """Where the follower stands when it has all of them."""
+    more: bool
+    head: int
+    """The owner's revision in the same snapshot."""
+
+
+_change_columns = (tasks.c.deleted_at, *PUBLIC)
+
+
+@cache
+def _select_changes(*, everything: bool) -> Select[*tuple[Any, ...]]:
+    page = living(select(*_change_columns)) if everything else owned(select(*_change_columns))
+    if not everything:
+        page = page.where(
+            tuple_(tasks.c.revision, tasks.c.id)
+            > tuple_(bindparam("after", type_=tasks.c.revision.type), bindparam("after_id", type_=tasks.c.id.type))
+        )
+    page_ = page.where(is_new).order_by(tasks.c.revision, tasks.c.id).limit(bindparam("limit")).subquery("page")
+    columns = [page_.c[name] for name in page_.c.keys()]  # noqa: SIM118 # a collection of columns
+    return (
+        select(owner_now.c.head, owner_now.c.forgotten, *columns)
+        .select_from(owner_now.outerjoin(page_, true()))
+        .order_by(page_.c.revision, page_.c.id)
+    )
+
+
+class TaskChanges(OwnedTasks):
+    """What has changed since."""
+
+    async def changes(self, since: Checkpoint | None, *, limit: int, known: int = -1) -> Changes | None:
+        """Return up to `limit` changes after a checkpoint; without one, everything that lives.
+
+        None where the owner's revision is the `known` one. Raises `CheckpointExpired`.
+        """
+        parameters: dict[str, Any] = {"limit": limit + 1, "known": known}
+        if since is not None:
+            parameters |= {"after": since.revision, "after_id": since.task_id}
+        rows = (await self._run(_select_changes(everything=since is None), **parameters)).all()
+        head, forgotten = rows[0][:2]
+        if since is not None and not _is_good(since, head, forgotten):
+            raise CheckpointExpired("something was erased since, or the database was restored")
+        if head == known:
+            return None
+        base = head if since is None else since.base
+        found = [row for row in rows if row[3] is not None]
+        shown = found[:limit]
+        checkpoints = [Checkpoint(row[2 + 1 + _REVISION], row[3], base) for row in shown]
+        more = len(found) > limit
+        return Changes(
+            [self._change(row) for row in shown],
+            checkpoints,
+            checkpoints[-1] if more else Checkpoint(head, LAST_ID, head),
+            more,
+            head,
+        )
+
+    def _change(self, row: Any) -> TaskPublic | Deleted:
+        return self._task(row[3:]) if row[2] is None else Deleted(id=row[3], deleted=True)
+
+
+_REVISION = PUBLIC.index(tasks.c.revision)
+
+
+def _is_good(since: Checkpoint, head: int, forgotten: int) -> bool:
+    """Tell whether a follower can go on.
+
+    It cannot where something was erased that it may still have, nor where it has seen more than there is: then the
+    database was restored to an earlier time. Who has seen nothing has nothing to forget.
+    """
+    return since.revision == 0 or forgotten <= max(since.revision, since.base) <= head

@@ -1,0 +1,303 @@
+"""Many tasks: filters, order, search, pages, counts and tags.
+
+A statement is made once for each shape of query, which filters and which order, and kept; its values are parameters.
+Pages go on from the values of the last row, so that in the default order page 10,000 costs what page 1 costs.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from typing import Any, cast
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, literal, not_, or_, select, true
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import Text
+
+from backend.models.fields import POSITION_MAX, PRIORITIES, is_storable
+from backend.models.queries import LATEST_DELETION_FIRST, NEWEST_FIRST, Order, Place, TaskFilter
+from backend.models.task import TaskPublic, TaskStats
+from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owner_now, tasks, trashed
+
+MAX_TAG_COUNTS = 500
+MAX_SHAPES = 2000
+"""Statements that are kept. There are more shapes than anybody asks for; the oldest is made anew."""
+
+
+class bytewise(FunctionElement[str]):  # noqa: N801 # used like a function
+    """A text that is compared by its characters' numbers, on every server the same, as SQLite does."""
+
+    type = Text()
+    inherit_cache = True
+
+
+@compiles(bytewise)
+def _as_it_is(element: Any, compiler: Any, **options: Any) -> str:
+    return str(compiler.process(element.clauses, **options))
+
+
+@compiles(bytewise, "postgresql")
+def _in_collation_c(element: Any, compiler: Any, **options: Any) -> str:
+    return f'({compiler.process(element.clauses, **options)} COLLATE "C")'
+
+
+# Rows of the version before have no folded columns until they are written again, but those that are not ASCII, which
+# migration 0003 has filled: the rest lower() folds, the same on every server where the collation is "C".
+_title = func.coalesce(tasks.c.title_folded, func.lower(bytewise(tasks.c.title)))
+_description = func.coalesce(tasks.c.description_folded, func.lower(bytewise(tasks.c.description)), "")
+_tags = func.coalesce(tasks.c.tags_folded, "")
+_tag_list = literal(",") + func.substr(tasks.c.tags, 2, func.length(tasks.c.tags) - 2) + literal(",")
+"""`,"home","garden",`: no tag has a comma, so what stands between commas is a whole tag."""
+
+
+def _has_word(name: str) -> ColumnElement[bool]:
+    return or_(*(text.like(bindparam(name, type_=Text), escape="\\") for text in (_title, _description, _tags)))
+
+
+def _has_tag(name: str) -> ColumnElement[bool]:
+    # Not LIKE, which SQLite compares without regard to case.
+    return func.replace(_tag_list, bindparam(name, type_=Text), "") != _tag_list
+
+
+def _numbered(name: str, count: int) -> list[str]:
+    return [f"{name}_{number}" for number in range(count)]
+
+
+_CLAUSES: Mapping[str, Callable[[int], ColumnElement[bool]]] = {
+    "completed": lambda _: tasks.c.completed == bindparam("completed"),
+    "words": lambda count: and_(*map(_has_word, _numbered("words", count))),
+    "tags": lambda count: and_(*map(_has_tag, _numbered("tags", count))),
+    "any_tags": lambda count: or_(*map(_has_tag, _numbered("any_tags", count))),
+    "priorities": lambda _: func.coalesce(tasks.c.priority, "none").in_(bindparam("priorities", expanding=True)),
+    "due_from": lambda _: tasks.c.due_date >= bindparam("due_from"),
+    "due_to": lambda _: tasks.c.due_date <= bindparam("due_to"),
+    "no_due_date": lambda _: tasks.c.due_date.is_(None),
+}
+"""Each filter's clause, by the number of its values."""
+
+_COUNTED = frozenset({"words", "tags", "any_tags"})
+
+Shape = tuple[tuple[str, int], ...]
+
+
+def _shape(wanted: TaskFilter) -> tuple[Shape, dict[str, Any]]:
+    """Return which filters are set, with the number of their values where that matters, and the parameters."""
+    values = {name: getattr(wanted, name) for name in _CLAUSES}
+    present = {name: value for name, value in values.items() if value not in (None, (), False) or name == "completed"}
+    if present["completed"] is None:
+        del present["completed"]
+    shape = tuple((name, len(value) if name in _COUNTED else 1) for name, value in present.items())
+    parameters: dict[str, Any] = {}
+    for name, value in present.items():
+        if name in _COUNTED:
+            form = _like if name == "words" else _quoted
+            parameters |= {each: form(text) for each, text in zip(_numbered(name, len(value)), value, strict=True)}
+        elif name != "no_due_date":
+            parameters[name] = list(value) if isinstance(value, tuple) else value
+    return shape, parameters
+
+
+def _like(word: str) -> str:
+    for character in "\\%_":
+        word = word.replace(character, "\\" + character)
+    return f"%{word.casefold()}%"
+
+
+def _quoted(tag: str) -> str:
+    return f",{json.dumps(tag, ensure_ascii=False)},"
+
+
+_LAST = datetime(9999, 12, 31, tzinfo=UTC)
+_FIRST = datetime(1900, 1, 1, tzinfo=UTC)  # the year 1 would not do: asyncpg takes its beginning for -infinity
+_due = tasks.c.due_date + func.coalesce(tasks.c.due_time, "")
+_urgency = {name: number for number, name in enumerate(PRIORITIES)}
+
+# What has no value comes last either way: it gets one beyond all others. So every key has a value, and a page can go on
+# from it by plain comparisons.
+_KEYS: Mapping[str, Callable[[bool], ColumnElement[Any]]] = {
+    "created_at": lambda _: tasks.c.created_at,
+    "updated_at": lambda _: tasks.c.updated_at,
+    "due_date": lambda descending: bytewise(func.coalesce(_due, "" if descending else "~")),
+    "priority": lambda descending: case(_urgency, value=tasks.c.priority, else_=-1 if descending else 9),
+    "title": lambda _: bytewise(_title),
+    "position": lambda _: tasks.c.position,
+    "completed_at": lambda descending: func.coalesce(
+        tasks.c.completed_at, literal(_FIRST if descending else _LAST, tasks.c.completed_at.type)
+    ),
+    "completed": lambda _: case((tasks.c.completed, 1), else_=0),
+    "deleted_at": lambda _: tasks.c.deleted_at,
+}
+"""Each key's expression, by its direction."""
+
+_NUMBERS = frozenset({"priority", "position", "completed"})
+_TIMES = frozenset({"created_at", "updated_at", "completed_at", "deleted_at"})
+
+
+def is_time(order: Order) -> bool:
+    """Tell whether a key's values are times."""
+    return order.key in _TIMES
+
+
+def is_value(order: Order, value: object) -> bool:
+    """Tell whether this can be a key's value. A cursor may be forged, and then hold what no database compares."""
+    if order.key in _TIMES:
+        return isinstance(value, datetime) and value.tzinfo is not None
+    if order.key in _NUMBERS:
+        return type(value) is int and abs(value) <= POSITION_MAX
+    return isinstance(value, str) and is_storable(value)
+
+
+def _after(order: tuple[Order, ...]) -> ColumnElement[bool]:
+    """Return the clause for what comes after a place: greater in one key, and equal in those before it."""
+    keys = [(_KEYS[each.key](each.descending), each.descending) for each in order]
+    keys.append((tasks.c.id, order[-1].descending if order else True))
+    clauses = []
+    for number, (expression, descending) in enumerate(keys):
+        equal = [key == bindparam(f"place_{before}", type_=key.type) for before, (key, _) in enumerate(keys[:number])]
+        bound = bindparam(f"place_{number}", type_=expression.type)
+        clauses.append(and_(*equal, expression < bound if descending else expression > bound))
+    return or_(*clauses)
+
+
+@lru_cache(maxsize=MAX_SHAPES)
+def _select_page(
+    shape: Shape, order: tuple[Order, ...], *, after: bool, deleted: bool, counted: bool
+) -> Select[*tuple[Any, ...]]:
+    keys = [_KEYS[each.key](each.descending).label(f"key_{number}") for number, each in enumerate(order)]
+    narrow = trashed if deleted else living
+    conditions = [_CLAUSES[name](count) for name, count in shape]
+    columns = (*PUBLIC, *((tasks.c.deleted_at,) if deleted else ()), *keys)
+    page = narrow(select(*columns)).where(is_new, *conditions, *((_after(order),) if after else ()))
+
+    def ordered(statement: Any, id_column: Any, expressions: Any) -> Any:
+        ids = id_column.desc() if not order or order[-1].descending else id_column.asc()
+        pairs = zip(expressions, order, strict=True)
+        return statement.order_by(*(key.desc() if each.descending else key.asc() for key, each in pairs), ids)
+
+    found = ordered(page, tasks.c.id, keys).limit(bindparam("limit")).offset(bindparam("skip")).subquery("page")
+    total = narrow(select(func.count()).select_from(tasks)).where(is_new, *conditions).scalar_subquery()
+    statement = select(owner_now.c.head, *((total.label("total"),) if counted else ()), *found.c).select_from(
+        owner_now.outerjoin(found, true())
+    )
+    found_keys = [
+        bytewise(found.c[key.name]) if each.key in {"title", "due_date"} else found.c[key.name]
+        for key, each in zip(keys, order, strict=True)
+    ]
+    return cast(Select[*tuple[Any, ...]], ordered(statement, found.c.id, found_keys))
+
+
+@lru_cache(maxsize=MAX_SHAPES)
+def _count(shape: Shape) -> Select[*tuple[Any, ...]]:
+    return living(
+        select(
+            select(owner_now.c.head).scalar_subquery().label("head"),
+            func.count().label("total"),
+            func.count().filter(tasks.c.completed).label("completed"),
+            func.count().filter(not_(tasks.c.completed)).label("active"),
+        ).select_from(tasks)
+    ).where(is_new, *(_CLAUSES[name](count) for name, count in shape))
+
+
+@cache
+def _select_tags(shape: Shape) -> Select[*tuple[Any, ...]]:
+    found = (
+        living(select(tasks.c.tags, func.count().label("count")))
+        .where(is_new, tasks.c.tags != "[]", *(_CLAUSES[name](count) for name, count in shape))
+        .group_by(tasks.c.tags)
+        .subquery("found")
+    )
+    return select(owner_now.c.head, found.c.tags, found.c["count"]).select_from(owner_now.outerjoin(found, true()))
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some tasks in their order, and whether more follow."""
+
+    tasks: list[TaskPublic]
+    rows: list[Any]
+    """What they were made of, with the values of the order's keys at the end."""
+    order: tuple[Order, ...]
+    more: bool
+    head: int
+    """The owner's revision in the same snapshot."""
+    total: int | None = None
+    """How many there are under the filters, where that was asked for."""
+
+    def place(self, number: int) -> Place:
+        """Return the place of one of the tasks: where a page that ends with it goes on."""
+        row = self.rows[: len(self.tasks)][number]
+        return Place(tuple(row[len(row) - len(self.order) :]) if self.order else (), row[0])
+
+
+class TaskLists(OwnedTasks):
+    """Reading many tasks.
+
+    `known` is a revision of the owner: where it is the present one, the client has this state already, and each method
+    returns None without reading a task.
+    """
+
+    async def list(
+        self,
+        wanted: TaskFilter = TaskFilter(),  # noqa: B008 # frozen
+        *,
+        order: tuple[Order, ...] = NEWEST_FIRST,
+        limit: int,
+        skip: int = 0,
+        after: Place | None = None,
+        deleted: bool = False,
+        counted: bool = False,
+        known: int = -1,
+    ) -> Page | None:
+        """Return up to `limit` tasks of those wanted, in order: what comes after a place, past the first `skip`.
+
+        `deleted` lists the trash instead, the latest deletion first.
+        """
+        order = LATEST_DELETION_FIRST if deleted else order
+        shape, parameters = _shape(wanted)
+        if after is not None:
+            places = enumerate((*after.values, after.task_id))
+            parameters |= {f"place_{number}": value for number, value in places}
+        statement = _select_page(shape, order, after=after is not None, deleted=deleted, counted=counted)
+        rows = (await self._run(statement, **parameters, limit=limit + 1, skip=skip, known=known)).all()
+        head = rows[0][0]
+        if head == known:
+            return None
+        first = 2 if counted else 1
+        found = [row[first:] for row in rows if row[first] is not None]
+        tasks_found = [self._task(row) for row in found[:limit]]
+        if deleted:
+            for task, row in zip(tasks_found, found, strict=False):
+                task["deleted_at"] = row[len(PUBLIC)]  # type: ignore[typeddict-unknown-key] # DeletedTask's
+        return Page(tasks_found, found, order, len(found) > limit, head, rows[0][1] if counted else None)
+
+    async def stats(
+        self,
+        wanted: TaskFilter = TaskFilter(),  # noqa: B008 # frozen
+        *,
+        known: int = -1,
+    ) -> tuple[TaskStats, int] | None:
+        """Count the tasks that are wanted; return the numbers, and the owner's revision."""
+        shape, parameters = _shape(wanted)
+        row = (await self._run(_count(shape), **parameters, known=known)).one()
+        if row.head == known:
+            return None
+        return TaskStats(total=row.total, completed=row.completed, active=row.active), row.head
+
+    async def tags(
+        self, *, completed: bool | None = None, known: int = -1
+    ) -> tuple[Sequence[tuple[str, int]], int] | None:
+        """Return the tags that are used most, with the number of their tasks; and the owner's revision."""
+        shape, parameters = _shape(TaskFilter(completed=completed))
+        rows = (await self._run(_select_tags(shape), **parameters, known=known)).all()
+        head = rows[0][0]
+        if head == known:
+            return None
+        counts: Counter[str] = Counter()
+        for _, tags, count in rows:
+            if tags is not None:
+                counts.update(dict.fromkeys(json.loads(tags), count))
+        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+        return ranked[:MAX_TAG_COUNTS], head

@@ -1,0 +1,210 @@
+"""The manual order: a task is put between two others by a number between theirs."""
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import ColumnElement, Select, Update, bindparam, func, select, tuple_, update
+
+from backend.errors import PreconditionFailed, RuleBroken, TaskNotFound
+from backend.models.fields import POSITION_MAX
+from backend.models.queries import Destination
+from backend.models.task import TaskPublic
+from backend.services.batch import Match
+from backend.services.executor import Executor, transaction
+from backend.services.rows import (
+    PUBLIC,
+    OwnedTasks,
+    living,
+    next_revision,
+    now,
+    owned,
+    stamped,
+    tasks,
+    this,
+)
+
+ROOM = 512
+"""The room beside a task that is put at an end, and between tasks that were spread out. It is half of what a new task
+gets for each millisecond, so that one that is made later still stands before all."""
+WINDOW = 100
+"""How many tasks on each side make room where two have no number between them; four times as many if they cannot."""
+ENOUGH = 16
+"""The least room that spreading is worth: with less, the next move to the same place would spread again."""
+
+_Placed = tuple[UUID, int]
+
+_other = tasks.alias("other")
+_neighbour = tasks.alias("neighbour")
+_place = tuple_(_other.c.position, _other.c.id)
+_task_id = bindparam("task_id", type_=tasks.c.id.type)
+
+
+def _positions_of_others(function: Any, *conditions: ColumnElement[bool]) -> Any:
+    return (
+        select(function(_other.c.position))
+        .where(
+            _other.c.user_id == bindparam("owner"),
+            _other.c.deleted_at.is_(None),
+            _other.c.id != bindparam("task_id"),
+            *conditions,
+        )
+        .scalar_subquery()
+    )
+
+
+def _gap(relation: str) -> Select[*tuple[Any, ...]]:
+    """Return the statement for the numbers between which a task goes; without a row where the neighbour is none."""
+    low: Any
+    high: Any
+    if relation in {"first", "last"}:
+        end = func.coalesce(_positions_of_others(func.min if relation == "first" else func.max), 0)
+        low, high = (end - 2 * ROOM, end) if relation == "first" else (end, end + 2 * ROOM)
+        return select(_task_id.label("id"), low.label("low"), high.label("high"))
+    beside = tuple_(_neighbour.c.position, _neighbour.c.id)
+    low = high = _neighbour.c.position
+    if relation == "before":
+        low = func.coalesce(_positions_of_others(func.max, _place < beside), high - 2 * ROOM)
+    else:
+        high = func.coalesce(_positions_of_others(func.min, _place > beside), low + 2 * ROOM)
+    return select(_task_id.label("id"), low.label("low"), high.label("high")).where(
+        _neighbour.c.user_id == bindparam("owner"),
+        _neighbour.c.deleted_at.is_(None),
+        _neighbour.c.id == bindparam("neighbour"),
+        _neighbour.c.id != bindparam("task_id"),
+    )
+
+
+@cache
+def _move(relation: str, *, matched: bool) -> Update:
+    """Return the statement that moves a task where there is room; it finds no row where there is none."""
+    gap = _gap(relation).subquery("gap")
+    position = gap.c.low + (gap.c.high - gap.c.low) // 2
+    statement = (
+        stamped(living(update(tasks)))
+        .values(position=position)
+        .where(tasks.c.id == gap.c.id, gap.c.high - gap.c.low > 1, position.between(-POSITION_MAX, POSITION_MAX))
+    )
+    if matched:
+        statement = statement.where(tasks.c.revision.in_(bindparam("match", expanding=True)))
+    return statement.returning(*PUBLIC)
+
+
+_select_any = this(owned(select(tasks.c.deleted_at, *PUBLIC)))
+_select_position = this(living(select(tasks.c.position)))
+_set_position = this(owned(update(tasks))).values(
+    position=bindparam("new_position"), revision=bindparam("new_revision"), updated_at=bindparam("now")
+)
+
+
+@cache
+def _select_side(*, above: bool, bounded: bool) -> Select[*tuple[Any, ...]]:
+    """Return the statement for the tasks on one side of a place, the nearest first."""
+    place = tuple_(tasks.c.position, tasks.c.id)
+    statement = living(select(tasks.c.id, tasks.c.position)).where(tasks.c.id != bindparam("moved"))
+    if bounded:
+        bound = tuple_(
+            bindparam("place_position", type_=tasks.c.position.type), bindparam("place_id", type_=tasks.c.id.type)
+        )
+        statement = statement.where(place > bound if above else place < bound)
+    keys = (tasks.c.position, tasks.c.id)
+    return statement.order_by(*(keys if above else (key.desc() for key in keys))).limit(bindparam("limit"))
+
+
+class TaskMoves(OwnedTasks):
+    """Moving tasks in the manual order."""
+
+    async def move(self, task_id: UUID, destination: Destination, *, match: Match = None) -> TaskPublic:
+        """Put a task beside another, or at an end; return it.
+
+        Where no number is left between the two, their neighbours are spread out in the same transaction. Raises
+        `TaskNotFound`, `PreconditionFailed`, `RuleBroken` for a neighbour that is not another task of the user.
+        """
+        parameters: dict[str, Any] = {"task_id": task_id, "now": now()}
+        if destination.neighbour is not None:
+            parameters["neighbour"] = destination.neighbour
+        if match is not None:
+            parameters["match"] = list(match)
+        statement = _move(destination.relation, matched=match is not None)
+        row = (await self._run(statement, **parameters)).one_or_none()
+        if row is not None:
+            return self._task(row)
+        async with transaction(self._executor) as within:
+            # Other writers of this user wait from here on: what is read now stays as it is.
+            revision = (await self._run(next_revision, within=within)).scalar_one()
+            await self._check_move(within, task_id, match)
+            positions = await self._make_room(within, task_id, destination)
+            await within.exec(
+                _set_position,
+                params=[
+                    {
+                        "owner": self._user_id,
+                        "task_id": moved,
+                        "new_position": position,
+                        "new_revision": revision,
+                        "now": parameters["now"],
+                    }
+                    for moved, position in positions
+                ],
+            )
+            return self._task((await self._run(_select_any, within=within, task_id=task_id)).one()[1:])
+
+    async def _check_move(self, within: Executor, task_id: UUID, match: Match) -> None:
+        row = (await self._run(_select_any, within=within, task_id=task_id)).one_or_none()
+        if row is None or row[0] is not None:
+            raise TaskNotFound
+        task = self._task(row[1:])
+        if match is not None and int(task["etag"].partition("-")[0]) not in match:
+            raise PreconditionFailed(task)
+
+    async def _make_room(self, within: Executor, task_id: UUID, destination: Destination) -> list[_Placed]:
+        """Return the positions to set: the moved task's, and those of the neighbours that make room for it."""
+        relation, neighbour = destination.relation, destination.neighbour
+        place: dict[str, Any] = {}
+        if neighbour is not None:
+            found = await self._run(_select_position, within=within, task_id=neighbour)
+            position = found.scalar_one_or_none()
+            if position is None or neighbour == task_id:
+                raise RuleBroken(relation, "unknown_task", "is not another task of yours")
+            place = {"place_position": position, "place_id": neighbour}
+        window = 0
+        while True:
+            below = await self._side(within, task_id, window, place, above=False, include=relation == "after")
+            above = await self._side(within, task_id, window, place, above=True, include=relation == "before")
+            if relation == "first":
+                below = []
+            elif relation == "last":
+                above = []
+            low = below.pop()[1] if len(below) > window else None
+            high = above.pop()[1] if len(above) > window else None
+            moved = [*(each for each, _ in reversed(below)), task_id, *(each for each, _ in above)]
+            positions = _spread(len(moved), low, high, least=ENOUGH if window else 1)
+            if positions is not None:
+                return list(zip(moved, positions, strict=True))
+            window = max(WINDOW, window * 4)
+
+    async def _side(
+        self, within: Executor, task_id: UUID, window: int, place: dict[str, Any], *, above: bool, include: bool
+    ) -> list[_Placed]:
+        """Return the tasks on one side of the place, the nearest first: one more than the window takes."""
+        nearest = [(place["place_id"], place["place_position"])] if include else []
+        statement = _select_side(above=above, bounded=bool(place))
+        limit = window + 1 - len(nearest)
+        rows = await self._run(statement, within=within, moved=task_id, limit=limit, **place)
+        return nearest + [(row[0], row[1]) for row in rows]
+
+
+def _spread(count: int, low: int | None, high: int | None, *, least: int) -> Sequence[int] | None:
+    """Return `count` numbers between two, evenly; None where they would not be `least` apart, or out of range.
+
+    None for a bound means that there is none.
+    """
+    length = ROOM * (count + 1)
+    if low is None:
+        low = high - length if high is not None else -length // 2
+    if high is None:
+        high = low + length
+    step = (high - low) // (count + 1)
+    numbers = range(low + step, low + step * count + 1, step) if step >= least else ()
+    return numbers if numbers and numbers[0] >= -POSITION_MAX and numbers[-1] <= POSITION_MAX else None

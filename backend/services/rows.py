@@ -1,0 +1,200 @@
+"""Tasks as they are stored: whose they are, how a write is stamped, and what a row is to its owner.
+
+Every select, update and delete on tasks starts with `owned`, so nothing can see or change what is somebody else's.
+Every write takes the owner's next revision, with which the task's entity tag and the followers' order are made
+(specs/decisions/0016-revisions.md).
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from hashlib import blake2s
+from typing import Any, TypeVar, cast
+from uuid import UUID
+
+from sqlalchemy import BigInteger, Delete, Result, Select, Update, bindparam, case, func, select, update
+from sqlmodel import SQLModel
+
+from backend.models.task import Owner, Task, TaskPublic
+from backend.services.executor import Executor
+
+tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
+owners = SQLModel.metadata.tables[str(Owner.__tablename__)]
+
+PUBLIC = tuple(tasks.c["revision" if name == "etag" else name] for name in TaskPublic.__annotations__)
+"""The columns that make a task; its entity tag is made of its revision."""
+NAMES = tuple(TaskPublic.__annotations__)
+
+NEW_TASK: Mapping[str, Any] = {
+    "description": None,
+    "completed": False,
+    "priority": None,
+    "due_date": None,
+    "due_time": None,
+    "remind_at": None,
+    "tags": [],
+    "recurrence": None,
+}
+"""What a new task has where nobody has said otherwise."""
+
+Rows = Result[*tuple[Any, ...]]
+"""What a statement gives: rows that have all been fetched."""
+
+Statement = TypeVar("Statement", Select[*tuple[Any, ...]], Update, Delete)
+
+
+def owned(statement: Statement) -> Statement:
+    """Narrow a statement to all of the user's tasks, those in the trash too. `OwnedTasks.run` fills in the owner."""
+    return statement.where(tasks.c.user_id == bindparam("owner"))
+
+
+def living(statement: Statement) -> Statement:
+    """Narrow a statement to the user's tasks that are not in the trash."""
+    return owned(statement).where(tasks.c.deleted_at.is_(None))
+
+
+def trashed(statement: Statement) -> Statement:
+    """Narrow a statement to the user's tasks in the trash."""
+    return owned(statement).where(tasks.c.deleted_at.is_not(None))
+
+
+def this(statement: Statement) -> Statement:
+    """Narrow a statement to one task."""
+    return statement.where(tasks.c.id == bindparam("task_id"))
+
+
+owner_now = (
+    select(
+        func.coalesce(func.max(owners.c.revision), 0).label("head"),
+        func.coalesce(func.max(owners.c.forgotten), 0).label("forgotten"),
+    )
+    .where(owners.c.user_id == bindparam("owner"))
+    .subquery("owner_now")
+)
+"""The owner's revision, 0 for one who has never written: read in the statement that reads the tasks, it is the tag of
+exactly what was read."""
+
+is_new = select(owner_now.c.head).scalar_subquery() != bindparam("known", type_=BigInteger)
+"""Whether the client does not know this state yet. Where it does, no task is read."""
+
+next_revision = select(func.next_revision(bindparam("owner"), type_=BigInteger))
+"""Takes the owner's next revision, and makes other writers of this owner wait for the end of the transaction."""
+
+
+forget = (
+    update(owners)
+    .where(owners.c.user_id == bindparam("owner"))
+    .values(forgotten=case((owners.c.forgotten < bindparam("erased"), bindparam("erased")), else_=owners.c.forgotten))
+)
+"""Notes that something of this revision was erased: a follower that is older must start anew."""
+
+
+def stamped(statement: Update) -> Update:
+    """Have an update take a revision and the time.
+
+    As a subselect it is run once for the statement, when the first row is found: where nothing is changed none is
+    taken. A bare call would run for every row.
+    """
+    return statement.values(revision=next_revision.scalar_subquery(), updated_at=bindparam("now"))
+
+
+@lru_cache(maxsize=4096)
+def owner_tag(user_id: str) -> str:
+    """Return what tells one user's entity tags from another's.
+
+    A browser sends what it stored for one user with the next one's token, `Vary` notwithstanding, and shows it after a
+    304.
+    """
+    return blake2s(user_id.encode(), digest_size=6).hexdigest()
+
+
+LEAST_ROOM = 64
+_last_position = 0
+
+
+def new_position() -> int:
+    """Return a position before all that this process gave earlier: 1,024 for each millisecond, counted down."""
+    global _last_position  # noqa: PLW0603 # one clock for the process
+    _last_position = min(_last_position - LEAST_ROOM, -int(time.time() * 1000 * 1024))
+    return _last_position
+
+
+def stored(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the columns that fields are stored in: with them what search and order by title compare."""
+    values = dict(changes)
+    if "title" in values:
+        values["title_folded"] = values["title"].casefold()
+    if "description" in values:
+        values["description_folded"] = (values["description"] or "").casefold()
+    if "tags" in values:
+        values["tags_folded"] = "\n".join(values["tags"]).casefold()
+        values["tags"] = json.dumps(values["tags"], ensure_ascii=False, separators=(",", ":"))
+    return values
+
+
+def now() -> datetime:
+    """Return the time."""
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds one user's tasks: how many there may be, the trash included, and how long the trash is kept."""
+
+    max_tasks: int = 10_000
+    trash_days: int = 30
+
+
+class OwnedTasks:
+    """One user's tasks. Built for each request; nothing that it does can see or change anybody else's.
+
+    Besides what its docstring names, each method raises `errors.DatabaseError`.
+    """
+
+    def __init__(self, executor: Executor, user_id: str, limits: Limits = Limits()) -> None:  # frozen
+        self._executor = executor
+        self._user_id = user_id
+        self._tag = owner_tag(user_id)
+        self._limits = limits
+
+    async def _run(self, statement: Any, *, within: Executor | None = None, **parameters: Any) -> Rows:
+        """Run a statement for the owner, in a transaction where `within` is one."""
+        result: Rows = await (within or self._executor).exec(statement, params={"owner": self._user_id} | parameters)
+        return result
+
+    def _task(self, row: Iterable[Any]) -> TaskPublic:
+        """Return a row of `PUBLIC` as its owner sees it."""
+        task = dict(zip(NAMES, row, strict=False))  # a list's rows have more behind
+        if task["tags"] == "[]":
+            task["tags"] = []
+        else:
+            task["tags"] = json.loads(task["tags"])
+        task["etag"] = f"{task['etag']}-{self._tag}"
+        return cast(TaskPublic, task)
+
+    def etag(self, revision: int) -> str:
+        """Return the entity tag, without quotes, of what has this revision."""
+        return f"{revision}-{self._tag}"
+
+    def revisions(self, etags: Iterable[str]) -> frozenset[int]:
+        """Return the revisions that entity tags stand for; another user's stand for none."""
+        tag = self._tag
+        pairs = (etag.partition("-") for etag in etags)
+        return frozenset(int(number) for number, _, owner in pairs if owner == tag and _is_revision(number))
+
+
+def _is_revision(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) < 19 and text == str(int(text))
+
+
+def changed_rows(result: Rows) -> int:
+    """Return how many rows a write has changed."""
+    return cast(int, cast(Any, result).rowcount)
+
+
+def task_ids(values: Iterable[UUID]) -> list[UUID]:
+    """Return ids as a parameter of `IN`, each once."""
+    return list(dict.fromkeys(values))

@@ -1,0 +1,75 @@
+"""Transfer: all tasks of one user to another, as when a guest signs up.
+
+Rows are inserted for the taker and deleted for the giver. One that changed its owner in place would be followed by
+statements that wait for it with an older snapshot, and these would wait for each other.
+"""
+
+from typing import Any
+
+from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
+from uuid_utils.compat import uuid7
+
+from backend.errors import SameUser, TooManyTasks
+from backend.services.executor import transaction
+from backend.services.rows import OwnedTasks, changed_rows, living, next_revision, now, owned, owners, tasks
+
+_MOVED = tuple(column.name for column in tasks.c if column.name not in {"user_id", "revision", "updated_at"})
+_taken = tasks.alias("taken")
+
+_count_living = living(select(func.count()).select_from(tasks))
+_count_all = owned(select(func.count()).select_from(tasks))
+_select_shared_ids = living(select(tasks.c.id)).where(
+    tasks.c.id.in_(select(_taken.c.id).where(_taken.c.user_id == bindparam("taker")))
+)
+_give_new_id = owned(update(tasks)).where(tasks.c.id == bindparam("task_id")).values(id=bindparam("new_id"))
+_insert = insert(tasks).from_select(
+    ["user_id", "revision", "updated_at", *_MOVED],
+    living(
+        select(
+            bindparam("taker", type_=tasks.c.user_id.type),
+            bindparam("revision", type_=tasks.c.revision.type),
+            bindparam("now", type_=tasks.c.updated_at.type),
+            *(tasks.c[name] for name in _MOVED),
+        )
+    ),
+)
+_delete = living(delete(tasks))
+_forget_all = update(owners).where(owners.c.user_id == bindparam("owner")).values(forgotten=literal_column("revision"))
+
+
+class _Nothing(Exception):
+    """Ends a transaction in which there was nothing to move: no revision is taken."""
+
+
+class TaskTransfer(OwnedTasks):
+    """Giving tasks away."""
+
+    async def transfer_to(self, user_id: str) -> int:
+        """Give all tasks but those in the trash to another user; return how many they were.
+
+        Whoever calls this answers for having verified both users. Raises `SameUser`, `TooManyTasks`.
+        """
+        if user_id == self._user_id:
+            raise SameUser
+        try:
+            async with transaction(self._executor) as within:
+                # Both owners are locked, in the order of their ids, or two transfers could wait for each other.
+                revisions = {
+                    owner: (await self._run(next_revision, within=within, owner=owner)).scalar_one()
+                    for owner in sorted((self._user_id, user_id))
+                }
+                moved: int = (await self._run(_count_living, within=within)).scalar_one()
+                if moved == 0:
+                    raise _Nothing
+                there: int = (await self._run(_count_all, within=within, owner=user_id)).scalar_one()
+                if moved + there > self._limits.max_tasks:
+                    raise TooManyTasks
+                for task_id in (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all():
+                    await self._run(_give_new_id, within=within, task_id=task_id, new_id=uuid7())
+                parameters: dict[str, Any] = {"taker": user_id, "revision": revisions[user_id], "now": now()}
+                await self._run(_insert, within=within, **parameters)
+                moved = changed_rows(await self._run(_delete, within=within))
+                await self._run(_forget_all, within=within)
+        except _Nothing:
+            return 0
+        return moved

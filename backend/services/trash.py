@@ -1,0 +1,132 @@
+"""The trash: where deleted tasks are kept for `TRASH_DAYS`, and what it takes to erase them for good.
+
+What is erased cannot be told to followers any more, so `forgotten` in the owner's row says up to which revision there
+is a gap: an older checkpoint has expired.
+"""
+
+from datetime import datetime, timedelta
+from functools import cache
+from typing import Any, NoReturn
+from uuid import UUID
+
+from sqlalchemy import Select, Update, bindparam, delete, exists, select, update
+from sqlalchemy.sql.dml import ReturningDelete
+
+from backend.errors import PreconditionFailed, TaskNotFound
+from backend.services.batch import Match
+from backend.services.executor import transaction
+from backend.services.rows import (
+    PUBLIC,
+    OwnedTasks,
+    changed_rows,
+    forget,
+    living,
+    next_revision,
+    now,
+    owned,
+    owners,
+    stamped,
+    tasks,
+    this,
+    trashed,
+)
+
+ERASED_AT_ONCE = 100
+"""How many expired tasks a user's own deletion erases with it."""
+
+_other = tasks.alias("other")
+_has_expired = exists().where(_other.c.user_id == bindparam("owner"), _other.c.deleted_at < bindparam("expired"))
+_trash_completed = stamped(living(update(tasks))).where(tasks.c.completed).values(deleted_at=bindparam("now"))
+_erase_completed = living(delete(tasks)).where(tasks.c.completed).returning(tasks.c.revision)
+_erase_all = owned(delete(tasks))
+_erase_owner = delete(owners).where(owners.c.user_id == bindparam("owner"))
+_expired_ids = trashed(select(tasks.c.id)).where(tasks.c.deleted_at < bindparam("expired")).limit(bindparam("limit"))
+_erase_expired = trashed(delete(tasks)).where(tasks.c.id.in_(_expired_ids)).returning(tasks.c.revision)
+
+
+@cache
+def _trash_one(*, matched: bool) -> Update:
+    statement = stamped(this(living(update(tasks)))).values(deleted_at=bindparam("now"))
+    if matched:
+        statement = statement.where(tasks.c.revision.in_(bindparam("match", expanding=True)))
+    return statement.returning(_has_expired)
+
+
+@cache
+def _erase_one(*, from_trash: bool, matched: bool) -> ReturningDelete[*tuple[Any, ...]]:
+    statement = this((trashed if from_trash else living)(delete(tasks)))
+    if matched:
+        statement = statement.where(tasks.c.revision.in_(bindparam("match", expanding=True)))
+    return statement.returning(tasks.c.revision)
+
+
+@cache
+def _select_one(*, trash: bool) -> Select[*tuple[Any, ...]]:
+    return this((trashed if trash else living)(select(*PUBLIC)))
+
+
+class _Nothing(Exception):
+    """Ends a transaction in which there was nothing to erase: no revision is taken."""
+
+
+class TaskTrash(OwnedTasks):
+    """Deleting, and erasing."""
+
+    async def delete(self, task_id: UUID, *, match: Match = None, permanent: bool = False) -> None:
+        """Move a task to the trash, or, if `permanent`, erase one that is there.
+
+        Where nothing is kept in the trash, a task is erased at once. Raises `TaskNotFound`, `PreconditionFailed`.
+        """
+        parameters: dict[str, Any] = {"task_id": task_id} | ({"match": list(match)} if match is not None else {})
+        if permanent or self._limits.trash_days == 0:
+            statement = _erase_one(from_trash=permanent, matched=match is not None)
+            if await self._erase(statement, from_trash=permanent, **parameters) == 0:
+                await self._explain(task_id, match, permanent=permanent)
+            return
+        parameters |= {"now": now(), "expired": self._expired_before()}
+        has_expired = (await self._run(_trash_one(matched=match is not None), **parameters)).scalar_one_or_none()
+        if has_expired is None:
+            await self._explain(task_id, match, permanent=False)
+        if has_expired:
+            await self.erase_expired(limit=ERASED_AT_ONCE)
+
+    async def delete_completed(self) -> int:
+        """Move all completed tasks to the trash; return how many they were."""
+        if self._limits.trash_days == 0:
+            return await self._erase(_erase_completed, from_trash=False)
+        return changed_rows(await self._run(_trash_completed, now=now()))
+
+    async def delete_all(self) -> int:
+        """Erase all that there is of the user; return how many tasks they were, those in the trash too."""
+        async with transaction(self._executor) as within:
+            # The owner's row first, as in every write: whoever is writing now is waited for.
+            await self._run(_erase_owner, within=within)
+            return changed_rows(await self._run(_erase_all, within=within))
+
+    async def erase_expired(self, *, limit: int = 1000) -> int:
+        """Erase up to `limit` tasks whose time in the trash is over; return how many they were."""
+        return await self._erase(_erase_expired, from_trash=True, expired=self._expired_before(), limit=limit)
+
+    async def _erase(self, statement: ReturningDelete[*tuple[Any, ...]], *, from_trash: bool, **parameters: Any) -> int:
+        try:
+            async with transaction(self._executor) as within:
+                revision = (await self._run(next_revision, within=within)).scalar_one()
+                revisions = (await self._run(statement, within=within, **parameters)).scalars().all()
+                if not revisions:
+                    raise _Nothing
+                # Who saw a task go into the trash misses nothing. That a living one is gone nobody was told.
+                erased = max(revisions) if from_trash else revision
+                await self._run(forget, within=within, erased=erased)
+        except _Nothing:
+            return 0
+        return len(revisions)
+
+    async def _explain(self, task_id: UUID, match: Match, *, permanent: bool) -> NoReturn:
+        """Say why a task was not deleted."""
+        row = None if match is None else (await self._run(_select_one(trash=permanent), task_id=task_id)).one_or_none()
+        if row is None:
+            raise TaskNotFound
+        raise PreconditionFailed(self._task(row))
+
+    def _expired_before(self) -> datetime:
+        return now() - timedelta(days=self._limits.trash_days)

@@ -1,0 +1,337 @@
+"""Following, the trash and the transfer: a replica that applies the changes equals the list, whatever happens."""
+
+import asyncio
+import itertools
+import random
+from contextlib import suppress
+from typing import Any
+from uuid import UUID
+
+import pytest
+from uuid_utils.compat import uuid7
+
+from backend.db.session import Database
+from backend.errors import CheckpointExpired, PreconditionFailed, TaskNotFound, TodoError, TooManyTasks
+from backend.models.queries import Destination
+from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
+from backend.services.batch import Operation
+from backend.services.changes import Checkpoint
+from backend.services.rows import Limits
+from backend.services.tasks import TaskService
+from tests.services.conftest import ServiceOf, all_of, make, new, page_of
+
+
+class Replica:
+    """A copy that follows, as a client keeps one."""
+
+    def __init__(self, service: TaskService) -> None:
+        self.service = service
+        self.since: Checkpoint | None = None
+        self.tasks: dict[UUID, TaskPublic] = {}
+        self.restarts = 0
+
+    async def follow(self, limit: int = 500) -> None:
+        """Apply pages until no more follow."""
+        while True:
+            try:
+                page = await self.service.changes(self.since, limit=limit)
+            except CheckpointExpired:
+                self.since, self.tasks = None, {}
+                self.restarts += 1
+                continue
+            assert page is not None
+            assert len(page.changes) == len(page.checkpoints) <= limit
+            for change in page.changes:
+                if "deleted" in change:
+                    self.tasks.pop(change["id"], None)
+                else:
+                    self.tasks[change["id"]] = change
+            self.since = page.last
+            if not page.more:
+                return
+
+    async def assert_equal(self) -> None:
+        await self.follow(limit=3)
+        listed = {task["id"]: task for task in await all_of(self.service)}
+        assert self.tasks == listed
+
+
+async def expire(database: Database, service: TaskService) -> None:
+    """Erase all that is in the trash, as when its time is over."""
+    await TaskService(database.executor, service._user_id, Limits(trash_days=-1)).erase_expired()
+
+
+async def test_changes_come_in_order_each_task_once_as_it_is_now(alice: TaskService) -> None:
+    a, b, c = [await make(alice, title) for title in "abc"]
+    first = await alice.changes(None, limit=10)
+    assert first is not None
+    assert (first.changes, first.more) == ([a, b, c], False)
+    a = (await alice.update(a["id"], TaskUpdate(title="x"))).task
+    a = (await alice.update(a["id"], TaskUpdate(title="y"))).task
+    await alice.delete(b["id"])
+    changes = await alice.changes(first.last, limit=10)
+    assert changes is not None
+    assert changes.changes == [a, {"id": b["id"], "deleted": True}]
+    idle = await alice.changes(changes.last, limit=10)
+    assert idle is not None
+    assert (idle.changes, idle.more, idle.last) == ([], False, changes.last)
+    assert await alice.changes(changes.last, limit=10, known=idle.head) is None
+    await alice.restore(b["id"])
+    changes = await alice.changes(changes.last, limit=10)
+    assert changes is not None
+    assert changes.changes == [await alice.get(b["id"])]
+
+
+async def test_a_page_can_end_inside_one_write(alice: TaskService) -> None:
+    await alice.batch([new({"title": str(number)}) for number in range(7)])
+    replica = Replica(alice)
+    await replica.follow(limit=2)
+    assert replica.tasks == {task["id"]: task for task in await all_of(alice)}
+    await alice.complete(list(replica.tasks))
+    await replica.assert_equal()
+    assert replica.restarts == 0
+
+
+async def test_a_user_without_tasks_can_be_followed(alice: TaskService, bob: TaskService) -> None:
+    replica = Replica(alice)
+    await replica.follow()
+    assert (replica.since, replica.tasks) == (Checkpoint(0), {})
+    await make(alice)
+    await replica.assert_equal()
+    assert replica.restarts == 0
+    assert await all_of(bob) == []
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_replicas_equal_the_list_whatever_is_written(
+    service_of: ServiceOf, database: Database, seed: int
+) -> None:
+    """Writers at once, among them transfers there and back, beside followers of which some come seldom."""
+    names = ("alice", "bob")
+    chance = random.Random(seed)
+    for name in names:
+        await service_of(name).batch([new({"title": str(number)}) for number in range(6)])
+    replicas = [Replica(service_of(name)) for name in names for _ in range(3)]
+    ids = {name: [task["id"] for task in await all_of(service_of(name))] for name in names}
+    everything = [*ids["alice"], *ids["bob"]]
+
+    async def write(number: int) -> None:
+        pick = random.Random(seed * 1000 + number)
+        name = pick.choice(names)
+        service = service_of(name)
+        some = pick.choice(everything)
+        others = pick.sample(everything, 3)
+        actions = (
+            lambda: service.create(TaskCreate(title="new")),
+            lambda: service.put(pick.choice([some, uuid7()]), TaskPut(title="put", priority="high")),
+            lambda: service.update(some, TaskUpdate(title=str(number))),
+            lambda: service.toggle(some),
+            lambda: service.delete(some),
+            lambda: service.delete(some, permanent=True),
+            lambda: service.restore(some),
+            lambda: service.complete(others),
+            service.delete_completed,
+            lambda: service.batch([Operation("toggle", others[0]), Operation("delete", others[1])], atomic=False),
+            lambda: service.move(some, Destination("before", others[0])),
+            lambda: service.transfer_to(service_of("bob" if name == "alice" else "alice")._user_id),
+            lambda: expire(database, service),
+        )
+        action: Any = pick.choice(actions)
+        with suppress(TodoError):  # much is deleted or moved by then
+            await action()
+
+    for start in range(0, 60, 6):
+        await asyncio.gather(*(write(number) for number in range(start, start + 6)), *_some(replicas, chance))
+    for replica in replicas:
+        await replica.assert_equal()
+
+
+def _some(replicas: list[Replica], chance: random.Random) -> list[Any]:
+    return [replica.follow(limit=4) for replica in replicas if chance.random() < 0.3]
+
+
+async def test_who_missed_what_was_erased_starts_anew_and_nobody_else(alice: TaskService, database: Database) -> None:
+    task = await make(alice, "gone")
+    behind, ahead = Replica(alice), Replica(alice)
+    await behind.follow()
+    await alice.delete(task["id"])
+    await ahead.follow()
+    await expire(database, alice)
+    await make(alice, "after")
+    for replica, restarts in ((ahead, 0), (behind, 1), (Replica(alice), 0)):
+        await replica.assert_equal()
+        assert replica.restarts == restarts
+
+
+async def test_what_is_erased_during_a_first_reading_ends_it_not(alice: TaskService, database: Database) -> None:
+    for number in range(4):
+        await make(alice, str(number))
+    deleted = await make(alice)
+    await alice.delete(deleted["id"])
+    page = await alice.changes(None, limit=2)
+    assert page is not None
+    assert page.more
+    await expire(database, alice)
+    rest = await alice.changes(page.last, limit=10)
+    assert rest is not None
+    assert [change["title"] for change in rest.changes if "deleted" not in change] == ["2", "3"]
+
+
+async def test_a_follower_of_a_later_state_starts_anew(alice: TaskService) -> None:
+    """As after a restore of the database to an earlier time."""
+    await make(alice)
+    head = (await page_of(alice)).head
+    for since in (Checkpoint(head + 1, base=head + 1), Checkpoint(head - 10**9, base=head + 1)):
+        with pytest.raises(CheckpointExpired):
+            await alice.changes(since, limit=1)
+
+
+async def test_all_of_a_user_can_be_erased(alice: TaskService, bob: TaskService) -> None:
+    kept = await make(bob)
+    for title in "ab":
+        task = await make(alice, title)
+    await alice.delete(task["id"])
+    replica, fresh = Replica(alice), Replica(alice)
+    await replica.follow()
+    fresh.since = Checkpoint(0)
+    head = (await page_of(alice)).head
+    assert await alice.delete_all() == 2
+    assert (await page_of(alice)).head == 0
+    assert await all_of(alice, deleted=True) == []
+    with pytest.raises(CheckpointExpired):
+        await alice.changes(replica.since, limit=1)
+    await make(alice, "new")
+    assert (await page_of(alice)).head > head
+    for each, restarts in ((replica, 1), (fresh, 0)):
+        await each.assert_equal()
+        assert each.restarts == restarts
+    assert await all_of(bob) == [kept]
+
+
+# ----------------------------------------------------------------------------------------------------------- the trash
+
+
+async def test_what_is_deleted_is_in_the_trash_and_can_be_restored(alice: TaskService, bob: TaskService) -> None:
+    task = await make(alice, "x", tags=["a"])
+    await alice.delete(task["id"])
+    for attempt in (
+        alice.get(task["id"]),
+        alice.update(task["id"], TaskUpdate(title="y")),
+        alice.update(task["id"], TaskUpdate()),
+        alice.toggle(task["id"]),
+        alice.delete(task["id"]),
+        bob.restore(task["id"]),
+        bob.delete(task["id"], permanent=True),
+    ):
+        with pytest.raises(TaskNotFound):
+            await attempt
+    assert await alice.complete([task["id"]]) == 0
+    restored = await alice.restore(task["id"])
+    assert restored == {**task, "etag": restored["etag"], "updated_at": restored["updated_at"]}
+    with pytest.raises(TaskNotFound):
+        await alice.restore(task["id"])
+    with pytest.raises(TaskNotFound):
+        await alice.delete(task["id"], permanent=True)
+    assert await alice.get(task["id"]) == restored
+
+
+async def test_a_restore_can_need_a_state(alice: TaskService) -> None:
+    task = await make(alice)
+    await alice.delete(task["id"])
+    [deleted] = await all_of(alice, deleted=True)
+    with pytest.raises(PreconditionFailed):
+        await alice.restore(task["id"], match=alice.revisions([task["etag"]]))
+    await alice.restore(task["id"], match=alice.revisions([deleted["etag"]]))
+
+
+async def test_what_has_expired_is_erased_by_the_users_own_deletions(alice: TaskService, database: Database) -> None:
+    tasks = [await make(alice, title) for title in "abc"]
+    await alice.delete(tasks[0]["id"])
+    impatient = TaskService(
+        database.executor, alice._user_id, Limits(trash_days=-1)
+    )  # tomorrow's deletions have expired
+    await impatient.delete(tasks[1]["id"])
+    assert await all_of(alice, deleted=True) == []
+    assert [task["title"] for task in await all_of(alice)] == ["c"]
+
+
+@pytest.mark.parametrize("way", ["delete", "clear", "batch"])
+async def test_where_nothing_is_kept_in_the_trash_it_is_erased_at_once(
+    alice: TaskService, database: Database, way: str
+) -> None:
+    keeps_nothing = TaskService(database.executor, alice._user_id, Limits(trash_days=0))
+    task = await make(alice, completed=True)
+    replica = Replica(alice)
+    await replica.follow()
+    if way == "delete":
+        await keeps_nothing.delete(task["id"])
+    elif way == "clear":
+        assert await keeps_nothing.delete_completed() == 1
+    else:
+        await keeps_nothing.batch([Operation("delete", task["id"])])
+    assert await all_of(alice, deleted=True) == []
+    await replica.assert_equal()
+    assert replica.restarts == 1
+
+
+# -------------------------------------------------------------------------------------------------------- the transfer
+
+
+async def test_a_transfer_moves_all_but_the_trash(alice: TaskService, bob: TaskService) -> None:
+    own = await make(bob, "own")
+    moved = await make(alice, "moved", tags=["a"], priority="high", due_date="2030-01-30", completed=True)
+    deleted = await make(alice, "deleted")
+    await alice.delete(deleted["id"])
+    giver, taker = Replica(alice), Replica(bob)
+    await giver.follow()
+    await taker.follow()
+    assert await alice.transfer_to(bob._user_id) == 1
+    assert await all_of(alice) == []
+    assert [task["id"] for task in await all_of(alice, deleted=True)] == [deleted["id"]]
+    listed = {task["title"]: task for task in await all_of(bob)}
+    assert listed["own"] == own
+    changed = {name: listed["moved"][name] for name in ("etag", "updated_at")}
+    assert listed["moved"] == {**moved, **changed}
+    await giver.assert_equal()
+    await taker.assert_equal()
+    assert (giver.restarts, taker.restarts) == (1, 0)
+    head = (await page_of(alice)).head
+    assert await alice.transfer_to(bob._user_id) == 0
+    assert (await page_of(alice)).head == head
+
+
+async def test_an_id_that_both_have_becomes_a_new_one(alice: TaskService, bob: TaskService) -> None:
+    shared, in_trash = uuid7(), uuid7()
+    for service, title in ((alice, "hers"), (bob, "his")):
+        for task_id in (shared, in_trash):
+            await service.put(task_id, TaskPut(title=title))
+    await bob.delete(in_trash)
+    assert await alice.transfer_to(bob._user_id) == 2
+    listed = await all_of(bob)
+    assert sorted(task["title"] for task in listed) == ["hers", "hers", "his"]
+    assert [task["title"] for task in listed if task["id"] in {shared, in_trash}] == ["his"]
+    assert (await bob.restore(in_trash))["title"] == "his"
+
+
+async def test_where_both_have_too_many_nothing_moves(alice: TaskService, bob: TaskService, database: Database) -> None:
+    for service in (alice, alice, bob):
+        await make(service)
+    limited = TaskService(database.executor, alice._user_id, Limits(max_tasks=2))
+    heads = [(await page_of(service)).head for service in (alice, bob)]
+    with pytest.raises(TooManyTasks):
+        await limited.transfer_to(bob._user_id)
+    assert [(await page_of(service)).head for service in (alice, bob)] == heads
+    assert [len(await all_of(service)) for service in (alice, bob)] == [2, 1]
+
+
+async def test_transfers_in_a_ring_at_once_lose_nothing(service_of: ServiceOf) -> None:
+    ring = ("alice", "bob", "carol", "alice")
+    for name in ring[:3]:
+        await service_of(name).batch([new({"title": f"{name} {number}"}) for number in range(5)])
+    for _ in range(3):
+        await asyncio.gather(
+            *(service_of(a).transfer_to(service_of(b)._user_id) for a, b in itertools.pairwise(ring)),
+            *(service_of(name).create(TaskCreate(title="new")) for name in ring[:3]),
+        )
+    titles = [task["title"] for name in ring[:3] for task in await all_of(service_of(name))]
+    assert sorted(titles) == sorted([f"{name} {number}" for name in ring[:3] for number in range(5)] + ["new"] * 9)
