@@ -5,12 +5,10 @@ end: `/health/db` is 503, every request is served, and every answer closes its c
 """
 
 import asyncio
-import ctypes
 import multiprocessing
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -28,12 +26,7 @@ from uvicorn.supervisors.statreload import StatReload
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
 LAST_ARRIVALS = 0.1
-"""Seconds at the end in which connections that wait to be accepted are taken."""
-
-_SO_ATTACH_FILTER = 26  # Linux's; the socket module has no name for it
-_NO_SYN = struct.pack(  # "load the TCP flags; has one of them the bit of SYN? then drop the packet; else keep it whole"
-    "=" + 4 * "HBBI", *(0x30, 0, 0, 13), *(0x45, 0, 1, 0x02), *(0x06, 0, 0, 0), *(0x06, 0, 0, 0xFFFFFFFF)
-)
+"""Seconds at the end for which a worker still accepts: by then its supervisor has closed its own listeners."""
 
 
 class Config(uvicorn.Config):
@@ -51,9 +44,13 @@ class Server(uvicorn.Server):
     _drained_at: float | None = None
     _told_again = False
 
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self._parent = os.getppid()
+
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain on SIGTERM. Another signal ends the drain; without a drain it is uvicorn's to handle."""
-        is_worker = multiprocessing.parent_process() is not None
+        is_worker = _is_worker()
         if sig == signal.SIGINT and is_worker and self.should_exit and not self._told_again:
             self._told_again = True  # by the supervisor, what it knew; only another one means that it must not wait
             return
@@ -67,23 +64,52 @@ class Server(uvicorn.Server):
         super().handle_exit(sig, frame)
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell whether to end, ten times a second."""
+        """Tell whether to end, ten times a second. A worker ends with its supervisor, however that has ended."""
         if self._drained_at is not None and time.monotonic() >= self._drained_at and not self.should_exit:
             super().handle_exit(signal.SIGTERM, None)
+        if _is_worker() and os.getppid() != self._parent:
+            self.should_exit = True
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: take what is on its way, finish what is under way."""
         self.lifespan.state["draining"] = True
-        if multiprocessing.parent_process() is None:  # or it would be the end of the other workers, too
-            for server in self.servers:
-                for listener in server.sockets:
-                    let_nobody_in(listener)
+        if _is_worker():
+            await asyncio.sleep(LAST_ARRIVALS)
+        loop = asyncio.get_running_loop()
+        for waiting in self._close_listeners(sockets or []):
+            with suppress(OSError):  # its client has gone
+                await loop.connect_accepted_socket(self._make_protocol, waiting)
         end = time.monotonic() + LAST_CALLS
-        await asyncio.sleep(LAST_ARRIVALS)
         while self.server_state.connections and time.monotonic() < end:  # noqa: ASYNC110 # uvicorn sets no event
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
+
+    def _close_listeners(self, listeners: list[socket.socket]) -> list[socket.socket]:
+        """Take every connection that waits to be accepted, and close the listeners in the same step.
+
+        What the kernel has let in and nobody has accepted it would reset. From now on it refuses, or lets others in.
+        """
+        waiting = []
+        for listener in listeners:
+            with suppress(OSError):  # nobody waits any more
+                while True:
+                    waiting.append(listener.accept()[0])
+        for server in self.servers:
+            server.close()
+        for listener in listeners:
+            listener.close()
+        return waiting
+
+    def _make_protocol(self) -> asyncio.Protocol:
+        made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn does
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
+        return made
+
+
+def _is_worker() -> bool:
+    return multiprocessing.parent_process() is not None
 
 
 class Worker(multiprocess.Process):
@@ -128,16 +154,15 @@ class Supervisor(multiprocess.Multiprocess):
         self.should_exit.set()
 
     def terminate_all(self) -> None:
-        """Have the workers drain, where they should; then let nobody in, and have them end."""
+        """Have the workers drain, where they should; then close our copy of the listeners, and have them end."""
         if self.config.drain and self._ending == [signal.SIGTERM]:
             self._drain()
         for listener in self.sockets:
-            let_nobody_in(listener)
-            listener.close()
+            listener.close()  # first: what only we still listened for, nobody would accept
         super().terminate_all()
 
     def _drain(self) -> None:
-        # Nobody is let in a moment before the workers' own drains are over.
+        # Our copy is closed a moment before the workers' own drains are over.
         end = time.monotonic() + self.config.drain - LAST_ARRIVALS
         for worker in self.processes:
             worker.drain()
@@ -145,17 +170,6 @@ class Supervisor(multiprocess.Multiprocess):
             if not any(worker.process.is_alive() for worker in self.processes):
                 return
             time.sleep(0.05)
-
-
-def let_nobody_in(listener: Any) -> None:
-    """Keep new connections out, and leave those that are in and wait to be accepted. On Linux; elsewhere do nothing.
-
-    The kernel drops each SYN from now on. Its sender repeats it, and is refused, or let in by the next process here.
-    """
-    if sys.platform == "linux":
-        code = ctypes.create_string_buffer(_NO_SYN)
-        with socket.socket(fileno=os.dup(listener.fileno())) as copy, suppress(OSError):
-            copy.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("@HP", 4, ctypes.addressof(code)))
 
 
 class Reloader(StatReload):
@@ -183,6 +197,8 @@ def run(config: Config, sockets: list[socket.socket]) -> None:
         if config.workers > 1:
             Supervisor(config, sockets=sockets).run()
             return
+        if hasattr(signal, "SIGHUP"):
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)  # with workers it replaces them one by one; here it is nothing
         config.load_app()
         server = Server(config)
         server.run(sockets)
