@@ -1,34 +1,20 @@
-// A frontend without a framework: signs its user up with Better Auth, and keeps the user's tasks with the API.
+// A frontend without a framework: signs its users up with Better Auth, and keeps their tasks with the API.
 import { createAuthClient } from "better-auth/client";
 import { jwtClient } from "better-auth/client/plugins";
+import { TasksClient, TasksError } from "../../backend/static/tasks.js";
 
-const API = process.env.API_URL; // filled in by the bundler
+const authClient = createAuthClient({
+  plugins: [jwtClient()],
+  fetchOptions: { onResponse: ({ request }) => void (/token|get-session/.test(`${request.url}`) || leave()) },
+});
+const getToken = async () => {
+  const { data, error } = await authClient.token();
+  if (error && error.status !== 401) throw new Error(`Better Auth: ${error.status}`); // no answer is not "signed out"
+  return data?.token ?? null;
+};
+const tasks = new TasksClient(process.env.API_URL, getToken); // filled in by the bundler
 const PAGE = 5;
-
-const authClient = createAuthClient({ plugins: [jwtClient()] });
-let token;
-
-// Call the API. The token is good for a few minutes: after a 401 a new one may help, once.
-async function api(path, { method = "GET", body } = {}) {
-  const send = () =>
-    fetch(new URL(path, API), {
-      method,
-      headers: {
-        Authorization: `Bearer ${token}`,
-        ...(body !== undefined && { "Content-Type": "application/json" }),
-      },
-      body: JSON.stringify(body),
-    });
-  token ??= (await authClient.token()).data?.token;
-  let response = await send();
-  if (response.status === 401) {
-    token = (await authClient.token()).data?.token;
-    response = await send();
-  }
-  const answer = response.status === 204 ? null : await response.json();
-  if (!response.ok) throw Object.assign(new Error(answer.detail), answer);
-  return { answer, next: response.headers.get("Link")?.match(/<([^>]*)>; rel="next"/)?.[1] };
-}
+let user; // who is signed in: an id, null for nobody, undefined where that is not known
 
 const [error, main, list, more] = ["#error", "main", "#tasks", "#more"].map((name) => document.querySelector(name));
 
@@ -38,8 +24,9 @@ async function attempt(action) {
   try {
     await action();
   } catch (problem) {
-    const where = problem.errors?.map(({ pointer, detail }) => `${pointer} ${detail}`).join(", ");
-    error.textContent = `${where ?? problem.message} (${problem.code}, ${problem.request_id})`;
+    if (problem.name === "AbortError") return; // asked for by a user who has left
+    const where = problem instanceof TasksError && problem.errors.map(({ pointer, detail }) => `${pointer} ${detail}`).join(", ");
+    error.textContent = `${where || problem.message} (${problem.code}, ${problem.requestId})`;
   }
 }
 
@@ -53,12 +40,10 @@ function show(task) {
     box.checked = completed;
     item.classList.toggle("completed", completed);
   };
-  box.addEventListener("change", () =>
-    attempt(async () => update((await api(`/api/tasks/${task.id}/toggle`, { method: "POST" })).answer)),
-  );
+  box.addEventListener("change", () => attempt(async () => update(await tasks.toggle(task.id))));
   remove.addEventListener("click", () =>
     attempt(async () => {
-      await api(`/api/tasks/${task.id}`, { method: "DELETE" });
+      await tasks.delete(task.id);
       item.remove();
     }),
   );
@@ -67,37 +52,50 @@ function show(task) {
   return item;
 }
 
-async function load(path) {
-  const { answer, next } = await api(path);
-  list.append(...answer.map(show));
-  more.hidden = !next;
-  more.onclick = () => attempt(() => load(next));
+async function load(cursor) {
+  const page = await tasks.list({ limit: PAGE, ...(cursor && { cursor }) });
+  list.append(...page.tasks.map(show));
+  more.hidden = page.next === null;
+  more.onclick = () => attempt(() => load(page.next));
 }
+
+// Somebody has signed in or out: nothing of whoever was here before may stay.
+function leave() {
+  tasks.forget();
+  list.replaceChildren();
+  main.hidden = more.hidden = true;
+  user = undefined;
+}
+
+// Better Auth tells who is signed in: at the start, and after every change, in another tab too.
+authClient.useSession.listen(({ data, isPending }) => {
+  const id = data?.user.id ?? null;
+  if (isPending || id === user) return;
+  leave();
+  tasks.expect(id);
+  user = id;
+  document.querySelector("#sign-up").hidden = id !== null;
+  if (id === null) return;
+  attempt(async () => {
+    await load();
+    main.hidden = false;
+  });
+});
 
 document.querySelector("#sign-up").addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(async () => {
     const { error } = await authClient.signUp.email(Object.fromEntries(new FormData(event.target)));
     if (error) throw error;
-    event.target.hidden = true;
-    main.hidden = false;
-    await load(`/api/tasks?limit=${PAGE}`);
   });
 });
+
+document.querySelector("#sign-out").addEventListener("click", () => attempt(() => authClient.signOut()));
 
 document.querySelector("#add").addEventListener("submit", (event) => {
   event.preventDefault();
   attempt(async () => {
-    const { answer } = await api("/api/tasks", { method: "POST", body: { title: event.target.title.value } });
-    list.prepend(show(answer));
+    list.prepend(show(await tasks.create({ title: event.target.title.value })));
     event.target.reset();
   });
 });
-
-// Whoever has signed up before is still signed in.
-const { data: session } = await authClient.getSession();
-if (session) {
-  document.querySelector("#sign-up").hidden = true;
-  main.hidden = false;
-  await attempt(() => load(`/api/tasks?limit=${PAGE}`));
-}

@@ -1,13 +1,15 @@
 """The page of this directory in a real browser: Better Auth at the page's origin, the API at another."""
 
+import asyncio
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Page, Response, expect
+from playwright.async_api import BrowserContext, Error, Page, Response, Route, expect
 
 from backend.services.tasks import TaskService
 from tests.e2e.conftest import BetterAuth, running_better_auth, serving_app, url_of
@@ -102,7 +104,7 @@ async def test_a_user_signs_up_and_keeps_tasks(page: Page, api: str, tmp_path: P
     await page.reload()  # the session outlives the page, and the tasks are at the API
     await expect(tasks).to_have_count(5)
     await expect(tasks.first).to_have_class("completed")
-    await page.click("#more")  # to where the Link header points
+    await page.click("#more")
     await expect(tasks).to_have_count(6)
     await expect(page.locator("#more")).to_be_hidden()
     await tasks.first.locator("input").uncheck()
@@ -112,13 +114,83 @@ async def test_a_user_signs_up_and_keeps_tasks(page: Page, api: str, tmp_path: P
     screenshot = tmp_path / "tasks.png"
     await page.screenshot(path=screenshot)
     assert screenshot.stat().st_size > 5_000
-    assert {method for method, _, _ in methods} >= {"GET", "POST", "DELETE"}
+    assert {method for method, _, _ in methods} >= {"GET", "PUT", "POST", "DELETE"}
     assert {status for _, _, status in methods} == {200, 201, 204}
 
 
 def _note(methods: list[tuple[str, str, int]], response: Response, api: str) -> None:
     if response.url.startswith(api):
         methods.append((response.request.method, response.url, response.status))
+
+
+WATCH = """() => {
+    window.shown = [];
+    new MutationObserver(() => window.shown.push(document.querySelector("#tasks").innerText))
+        .observe(document.querySelector("#tasks"), { childList: true, subtree: true, characterData: true });
+}"""
+
+
+async def sign_out(page: Page) -> None:
+    await page.click("#sign-out")
+    await page.wait_for_selector("#sign-up:not([hidden])")
+    await sign_up(page)
+
+
+async def sign_up_over(page: Page) -> None:
+    """Sign somebody else up without signing out: the form is there, but hidden."""
+    await page.evaluate(
+        """email => {
+        const form = document.querySelector("#sign-up");
+        const fields = { name: "Bob", email, password: "correct horse" };
+        for (const [name, value] of Object.entries(fields)) form.querySelector(`[name=${name}]`).value = value;
+        form.requestSubmit();
+    }""",
+        f"{uuid.uuid4().hex}@example.com",
+    )
+    await expect(page.locator("#tasks")).to_have_text("")
+
+
+async def sign_out_in_another_tab(page: Page) -> None:
+    other = await page.context.new_page()
+    await other.goto(page.url)
+    await other.wait_for_selector("main:not([hidden])")
+    await sign_out(other)
+    await expect(page.locator("#tasks")).to_have_text("")
+    assert not any(await page.evaluate("window.shown"))
+    await page.reload()
+    await page.evaluate(WATCH)
+
+
+@pytest.mark.parametrize("change", [sign_out, sign_up_over, sign_out_in_another_tab])
+@pytest.mark.parametrize("late", [False, True], ids=["", "with a response under way"])
+async def test_the_next_user_of_the_page_sees_nothing_of_the_one_before(
+    page: Page, api: str, change: Callable[[Page], Awaitable[None]], late: bool
+):
+    for number in range(7):
+        await add(page, f"Ada's {number}")
+        await expect(page.locator("#tasks li")).to_have_count(number + 1)
+    await page.reload()
+    await expect(page.locator("#tasks li")).to_have_count(5)
+    arrived, changed = asyncio.Event(), asyncio.Event()
+
+    async def hold(route: Route) -> None:
+        arrived.set()
+        await changed.wait()
+        with suppress(Error):  # the page has given it up
+            await route.continue_()
+
+    if late:
+        await page.route(f"{api}/api/tasks?*cursor=*", hold)
+        await page.click("#more")
+        await arrived.wait()
+    await page.evaluate(WATCH)
+    await change(page)
+    changed.set()
+    await add(page, "Bob's")
+    await expect(page.locator("#tasks li")).to_have_count(1)
+    await add(page, "Bob's other")
+    await expect(page.locator("#tasks li")).to_have_count(2)
+    assert not any("Ada" in text for text in await page.evaluate("window.shown"))
 
 
 async def test_what_goes_wrong_is_shown(page: Page, api: str):
@@ -143,11 +215,11 @@ async def test_a_token_that_expired_is_replaced_without_the_user_noticing(
         refused.append(route.request.method)
         await route.continue_(headers=headers)
 
-    await page.route(f"{api}/api/tasks", refuse_once)
+    await page.route(f"{api}/api/tasks/*", refuse_once)
     await add(page, "Buy milk")
     await expect(page.locator("#tasks li")).to_have_count(1)
     await expect(page.locator("#error")).to_have_text("")
-    assert refused.count("POST") == 2
+    assert refused == ["PUT", "PUT"]
 
 
 async def test_a_page_can_read_the_headers_that_it_needs(page: Page, api: str):

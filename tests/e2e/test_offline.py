@@ -5,13 +5,8 @@ import subprocess
 import uuid
 from pathlib import Path
 
-import pytest
-
-from backend.main import app
 from tests.e2e.conftest import HERE, token_of
 from tests.processes import Server
-
-pytestmark = pytest.mark.skipif("/api/tasks/batch" not in app.openapi()["paths"], reason="the service has no batch yet")
 
 
 def test_two_clients_edit_offline_and_come_back(node: str, server: Server, tmp_path: Path):

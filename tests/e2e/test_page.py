@@ -6,11 +6,8 @@ import uuid
 import pytest
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
-from backend.main import app
 from tests.e2e.conftest import HERE, token_of
 from tests.processes import Server
-
-pytestmark = pytest.mark.skipif("/api/tasks/batch" not in app.openapi()["paths"], reason="the service has no batch yet")
 
 
 @pytest.fixture

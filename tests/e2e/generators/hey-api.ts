@@ -28,7 +28,7 @@ const allTasks = infiniteQueryOptions({
 const queries = new QueryClient();
 await check({
   create: async (body) => outcome(await createTask({ body })),
-  active: async (limit) => outcome(await listTasks({ query: { completed: false, limit } })),
+  active: async (tag) => outcome(await listTasks({ query: { completed: false, tag } })),
   pages: async () => (await queries.fetchInfiniteQuery({ ...allTasks, pages: 10 })).pages.map(({ tasks }) => tasks),
   get: async (id) => outcome(await getTask({ path: { id } })),
   update: async (id, body, ifMatch) =>

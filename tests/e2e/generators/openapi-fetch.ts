@@ -12,7 +12,7 @@ function outcome<T>({ data, error, response }: Result<T>) {
 
 await check({
   create: async (body) => outcome(await api.POST("/api/tasks", { body })),
-  active: async (limit) => outcome(await api.GET("/api/tasks", { params: { query: { completed: false, limit } } })),
+  active: async (tag) => outcome(await api.GET("/api/tasks", { params: { query: { completed: false, tag } } })),
   async pages() {
     const pages: Task[][] = [];
     let cursor: string | undefined;

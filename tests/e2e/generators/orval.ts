@@ -21,7 +21,7 @@ const allTasks = infiniteQueryOptions({
 const queries = new QueryClient();
 await check({
   create: async (body) => outcome(await createTask(body)),
-  active: async (limit) => outcome(await listTasks({ completed: false, limit })),
+  active: async (tag) => outcome(await listTasks({ completed: false, tag })),
   pages: async () => (await queries.fetchInfiniteQuery({ ...allTasks, pages: 10 })).pages.map((page) => outcome(page).data ?? []),
   get: async (id) => outcome(await getTask(id)),
   update: async (id, body, ifMatch) => outcome(await updateTask(id, body, ifMatch ? { headers: { "If-Match": ifMatch } } : {})),

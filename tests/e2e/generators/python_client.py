@@ -1,7 +1,6 @@
 """openapi-python-client's client of this API, in use. The class that it generates per body tells absent from null."""
 
 import os
-from pathlib import Path
 from uuid import UUID
 
 from tasks_api.api.tasks import create_task, get_task, list_tasks, toggle_task, update_task
@@ -12,7 +11,8 @@ client = AuthenticatedClient(base_url=os.environ["API_URL"], token=os.environ["T
 
 
 def create(title: str, description: str | None = None) -> TaskPublic:
-    created = create_task.sync(client=client, body=TaskCreate(title=title, description=description))
+    body = TaskCreate(title=title, description=description, tags=["home", "shop"])
+    created = create_task.sync(client=client, body=body)
     assert isinstance(created, TaskPublic), created
     return created
 
@@ -27,7 +27,7 @@ toggled = toggle_task.sync(tasks[0].id, client=client)
 assert isinstance(toggled, TaskPublic)
 assert toggled.completed
 
-active = list_tasks.sync(client=client, completed=False)
+active = list_tasks.sync(client=client, completed=False, tag=["home", "shop"])
 assert isinstance(active, list)
 assert [task.title for task in active] == ["Task 5", "Task 4", "Task 3", "Task 2"]
 
@@ -39,8 +39,7 @@ while isinstance(response.parsed, list):
     if cursor is None:
         break
     response = list_tasks.sync_detailed(client=client, limit=2, cursor=cursor)
-if "X-Next-Cursor" in Path("openapi.json").read_text():
-    assert pages == [["Task 5", "Task 4"], ["Task 3", "Task 2"], ["Task 1"]]
+assert pages == [["Task 5", "Task 4"], ["Task 3", "Task 2"], ["Task 1"]]
 
 cleared = update_task.sync(tasks[1].id, client=client, body=TaskUpdate(description=None))
 assert isinstance(cleared, TaskPublic)
@@ -50,11 +49,5 @@ absent = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
 assert code_of(get_task.sync(absent, client=client)) == "task_not_found"
 assert code_of(create_task.sync(client=client, body=TaskCreate(title=" "))) == "validation_error"
 
-etag = get_task.sync_detailed(tasks[1].id, client=client).headers.get("ETag")
-if etag is not None:
-    late = client.with_headers({"If-Match": etag})
-    create_task.sync(client=client, body=TaskCreate(title="Another"))  # which moves no other task's tag
-    assert isinstance(update_task.sync(tasks[1].id, client=late, body=TaskUpdate(title="In time")), TaskPublic)
-    assert (
-        code_of(update_task.sync(tasks[1].id, client=late, body=TaskUpdate(title="Too late"))) == "precondition_failed"
-    )
+late = client.with_headers({"If-Match": f'"{tasks[1].etag}"'})
+assert code_of(update_task.sync(tasks[1].id, client=late, body=TaskUpdate(title="Too late"))) == "precondition_failed"
