@@ -229,6 +229,8 @@ def make_openapi(app: FastAPI) -> dict[str, Any]:
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
         schemas["Problem"] = problem
+        for name in ("HTTPValidationError", "ValidationError"):
+            schemas.pop(name, None)  # FastAPI's own, which nothing refers to
         # The list first: the routes themselves are in the order of their use.
         document["paths"] = dict(sorted(document["paths"].items()))
         document["components"]["responses"] = _share_problems(document)

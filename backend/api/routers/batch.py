@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
-from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
+from typing_extensions import NotRequired, TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.deps import CanonicalUUID, CanonicalUUID7, tasks_of
 from backend.api.openapi import TASK_EXAMPLE, documented
@@ -113,11 +113,11 @@ class Result(TypedDict):
 
     id: UUID
     status: Annotated[int, Field(description="As the operation alone would have it.")]
-    task: TaskPublic | None
-    problem: Annotated[dict[str, Any] | None, Field(description="Why it failed, where it did.")]
+    task: NotRequired[TaskPublic | None]
+    problem: NotRequired[Annotated[dict[str, Any] | None, Field(description="Why it failed, where it did.")]]
 
 
-class Results(TypedDict):
+class BatchResults(TypedDict):  # not Results: openapi-python-client would have two things of one name
     """What came of each operation, in their order."""
 
     results: list[Result]
@@ -132,7 +132,7 @@ CODES = ("task_not_found", "precondition_failed", "task_deleted", "too_many_task
 
 @router.post(
     "/batch",
-    response_model=Results,
+    response_model=BatchResults,
     **documented({"results": [{"id": TASK_EXAMPLE["id"], "status": 200, "task": TASK_EXAMPLE}]}, *CODES),
 )
 async def run_batch(request: Request, batch: Batch) -> Response:
