@@ -1,6 +1,11 @@
 """`/api/tasks/batch`: several operations in one request, all or nothing, or each for itself."""
 
-from typing import Annotated, Any, Literal
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NotRequired,  # pydantic cannot read typing.TypedDict before Python 3.12
+)
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -8,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
-from typing_extensions import NotRequired, TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
+from typing_extensions import TypedDict
 
 from backend.api.deps import CanonicalUUID, CanonicalUUID7, tasks_of
 from backend.api.openapi import TASK_EXAMPLE, documented
