@@ -3,6 +3,7 @@
 This module imports nothing of ours and nothing heavy, so that a wrong setting is reported at once.
 """
 
+import re
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any, Literal, NoReturn, Self
@@ -43,12 +44,28 @@ def _http_url(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    # Browsers send an origin in lower case and without a path (RFC 6454); "*" would be one, too, and is refused here.
-    url = _http_url(value)
-    if urlsplit(url).path or "*" in url:
-        raise ValueError("each must be an origin such as https://app.example.com, without a path or wildcard")
-    default_port = {"http": ":80", "https": ":443"}[urlsplit(url).scheme]
-    return url.lower().removesuffix(default_port)
+    # Browsers send an origin in lower case and without a path (RFC 6454), and a host as punycode.
+    if re.fullmatch(r"(?:capacitor|tauri|app|ionic)://[a-z0-9.-]+", value.lower()):
+        return value.lower()
+    is_pattern = value.startswith("https://*.")
+    url = _http_url(value.replace("*.", "", 1) if is_pattern else value)
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    if parts.path or "*" in url or (is_pattern and "." not in host):
+        raise ValueError("each must be an origin such as https://app.example.com, or https://*.example.com")
+    default_port = {"http": ":80", "https": ":443"}[parts.scheme]
+    try:
+        url = url.replace(host, host.encode("idna").decode()) if not host.isascii() else url
+    except UnicodeError:
+        raise ValueError("has a host that is none") from None
+    url = url.lower().removesuffix(default_port)
+    return url.replace("https://", "https://*.", 1) if is_pattern else url
+
+
+def _header_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(re.fullmatch(r"[A-Za-z0-9-]{1,64}", name) for name in names):
+        raise ValueError("each must be the name of a header")
+    return names
 
 
 def _long_enough(value: SecretStr) -> SecretStr:
@@ -110,6 +127,7 @@ class Settings(BaseSettings):
     api_audience: CommaSeparated = ()
 
     allowed_origins: Origins = ("http://localhost:3000",)
+    allowed_headers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_header_names)] = ()
     max_concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] = 100
     max_concurrent_requests_per_user: Annotated[int, Field(ge=1, le=100_000)] | None = None
     rate_limit: RateLimitText = None

@@ -25,7 +25,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from backend.api.middleware import Guard, Places
+from backend.api.guard import Guard
+from backend.api.limits import ConcurrencyLimit
 from backend.api.openapi import DESCRIPTION, make_openapi
 from backend.api.routers import batch, docs, health, page, tasks
 from backend.db.session import Database, create_db_and_tables
@@ -43,7 +44,7 @@ logger = logging.getLogger(__name__)
 def create_app(settings: Settings) -> FastAPI:
     """Make the application. It connects to nothing before it is asked, so it starts while the database sleeps."""
     configure_logging(settings)
-    verifier, places = TokenVerifier(settings), Places(settings.max_concurrent_requests)
+    verifier, places = TokenVerifier(settings), ConcurrencyLimit(settings.max_concurrent_requests)
     metrics = _make_metrics()
 
     @asynccontextmanager

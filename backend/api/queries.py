@@ -205,7 +205,12 @@ class ListQuery(FilterQuery):
         cursor = encode_cursor(place, self.canonical())
         kept = [(name, value) for name, value in request.query_params.multi_items() if name not in _OF_THE_PAGE]
         query = urlencode([*kept, ("limit", self.limit), ("cursor", cursor)])
-        return f"{request.scope.get('root_path', '')}/api/tasks?{query}", cursor
+        return f"{address(request)}?{query}", cursor
+
+
+def address(request: Request) -> str:
+    """Return the path of the list, with the prefix that the service is mounted at."""
+    return f"{request.scope.get('root_path', '')}/api/tasks"
 
 
 _OF_THE_PAGE = {"limit", "skip", "cursor"}

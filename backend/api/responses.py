@@ -24,14 +24,14 @@ class JSONBytes(Response):
     media_type = "application/json"
 
 
-def task_response(task: TaskPublic, successor: UUID | None = None, *, created: bool = False) -> Response:
-    """Respond with a task, its entity tag, the address of a new one, and the next one of a recurring one."""
+def task_response(task: TaskPublic, successor: UUID | None = None, *, new_at: str | None = None) -> Response:
+    """Respond with a task, its entity tag, the next one of a recurring one, and the address of one that is new."""
     headers = {"ETag": f'"{task["etag"]}"'}
-    if created:
-        headers["Location"] = f"/api/tasks/{task['id']}"
+    if new_at is not None:
+        headers["Location"] = f"{new_at}/{task['id']}"
     if successor is not None:
         headers["X-Successor"] = str(successor)
-    return JSONBytes(_task.dump_json(task), 201 if created else 200, headers)
+    return JSONBytes(_task.dump_json(task), 200 if new_at is None else 201, headers)
 
 
 def tasks_content(tasks: list[TaskPublic], *, deleted: bool) -> tuple[bytes, int]:

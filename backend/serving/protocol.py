@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from backend.api.middleware import request_id_of
+from backend.api.guard import request_id_of
 from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
 
 MAX_HEAD = 32 * 1024

@@ -24,6 +24,7 @@ _TITLES = {
     413: "Content Too Large",
     415: "Unsupported Media Type",
     422: "Unprocessable Content",
+    429: "Too Many Requests",
     500: "Internal Server Error",
     503: "Service Unavailable",
 }
@@ -46,7 +47,7 @@ def assert_problem(
     assert document["detail"]
     assert unquote(document["instance"]) == response.request.url.path
     assert document["request_id"] == response.headers["X-Request-ID"]
-    assert ("Retry-After" in response.headers) == (status == 503)
+    assert ("Retry-After" in response.headers) == (status in {429, 503})
     assert ("WWW-Authenticate" in response.headers) == (status == 401)
     assert ("Allow" in response.headers) == (status == 405)
     assert_common_headers(response)
@@ -64,7 +65,7 @@ def assert_common_headers(response: httpx.Response) -> None:
     assert response.headers["X-Request-ID"]
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     if response.request.url.path.startswith("/api"):
-        assert response.headers["Cache-Control"] == "private, no-cache"
+        assert response.headers["Cache-Control"] == ("private, no-cache" if response.is_success else "no-store")
         assert response.headers["Vary"] == "Authorization, Origin"
 
 

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
+from backend.config import Settings
 from tests.api.shared import ABSENT, on_one_engine
 from tests.applications import client_of, running
 from tests.settings import make_settings
@@ -78,7 +79,7 @@ async def test_a_preflight_of_a_listed_origin_is_allowed_without_a_token(
     assert listed(response.headers["Access-Control-Allow-Methods"]) >= {"get", "head", "post", "put", "patch", "delete"}
     assert listed(response.headers["Access-Control-Allow-Headers"]) == ALLOWED
     assert int(response.headers["Access-Control-Max-Age"]) > 0
-    assert "Access-Control-Allow-Credentials" not in response.headers
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
     assert "Origin" in response.headers["Vary"]
 
 
@@ -133,7 +134,7 @@ async def test_every_answer_to_a_listed_origin_can_be_read(
     assert response.status_code == status
     assert response.headers.get_list("Access-Control-Allow-Origin") == [ORIGIN]
     assert listed(response.headers["Access-Control-Expose-Headers"]) == EXPOSED
-    assert "Access-Control-Allow-Credentials" not in response.headers
+    assert response.headers["Access-Control-Allow-Credentials"] == "true"
 
 
 async def test_each_of_several_origins_is_named_alone(app: FastAPI) -> None:
@@ -144,3 +145,23 @@ async def test_each_of_several_origins_is_named_alone(app: FastAPI) -> None:
             response = await anonymous.get("/health", headers={"Origin": origin})
             assert response.headers.get_list("Access-Control-Allow-Origin") == [origin]
         assert cors_headers(await anonymous.get("/health", headers={"Origin": ORIGIN})) == set()
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed"),
+    [
+        ("https://a.example.com", True),
+        ("https://preview-12.example.com", True),
+        ("https://a.b.example.com", False),
+        ("https://example.com", False),
+        ("http://a.example.com", False),
+        ("https://a.example.com.evil.test", False),
+        ("https://a.example.com:8443", False),
+    ],
+)
+async def test_a_pattern_allows_one_label_and_no_credentials(settings: Settings, origin: str, allowed: bool) -> None:
+    changed = settings.model_copy(update={"allowed_origins": ("https://*.example.com",)})
+    async with running(changed) as app, client_of(app, settings) as client:
+        response = await client.get("/health", headers={"Origin": origin})
+    assert (response.headers.get("Access-Control-Allow-Origin") == origin) is allowed
+    assert "Access-Control-Allow-Credentials" not in response.headers

@@ -11,7 +11,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Message
 
-from backend.api import middleware
+from backend.api import body
 from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.db.session import Database
@@ -105,10 +105,59 @@ async def test_the_probes_need_no_place(busy: Busy) -> None:
         assert (await busy.client.get("/health/db")).status_code == 200
 
 
-async def test_401_comes_before_503(busy: Busy) -> None:
+async def test_a_refusal_for_overload_does_not_look_at_the_token(busy: Busy) -> None:
     async with busy.full():
         response = await busy.client.get("/api/tasks", headers={"Authorization": ""})
-    assert_problem(response, 401, "token_missing")
+    assert_problem(response, 503, "overloaded")
+
+
+async def test_one_users_flood_leaves_places_for_others(settings: Settings, busy: Busy) -> None:
+    changed = settings.model_copy(update={"max_concurrent_requests": 4, "max_concurrent_requests_per_user": 1})
+    async with running(changed) as app, client_of(app, settings, "zoe") as zoe, client_of(app, settings, "yan") as yan:
+        first = asyncio.create_task(zoe.get("/api/tasks/stats"))
+        await busy.entered.acquire()
+        waiting = [asyncio.create_task(zoe.get("/api/tasks/stats")) for _ in range(11)]
+        refused = await next(asyncio.as_completed(waiting))
+        assert_problem(refused, 429, "too_many_requests")
+        assert (await yan.get("/api/tasks?limit=1")).status_code == 200
+        busy.gate.set()
+        assert (await first).status_code == 200
+        await asyncio.gather(*waiting)
+
+
+async def test_a_rate_is_told_and_kept(settings: Settings, user_id: Any) -> None:
+    changed = settings.model_copy(update={"rate_limit": (2, 60)})
+    async with running(changed) as app, client_of(app, settings, user_id("zoe")) as zoe:
+        responses = [await zoe.get("/api/tasks?limit=1") for _ in range(3)]
+    assert [response.status_code for response in responses] == [200, 200, 429]
+    assert responses[0].headers["RateLimit"] == '"user";r=1;t=30'
+    assert_problem(responses[2], 429, "too_many_requests")
+
+
+@pytest.mark.parametrize("path", ["/health%2fdb", "/health/d%62"])
+async def test_a_probe_that_is_written_in_another_way_is_none(busy: Busy, path: str) -> None:
+    async with busy.full():
+        assert_problem(await busy.client.get(path), 503, "overloaded")
+
+
+async def test_a_query_that_is_too_long_is_not_parsed(alice: httpx.AsyncClient) -> None:
+    response = await alice.get("/api/tasks?" + "a&" * 5000)
+    assert_problem(response, 422, "validation_error", ("query", "", "too_long"))
+    assert (await alice.get("/health?" + "a&" * 5000)).status_code == 200
+
+
+async def test_under_a_prefix_tokens_are_asked_for_and_addresses_have_it(
+    app: FastAPI, alice: httpx.AsyncClient
+) -> None:
+    transport = httpx.ASGITransport(app, root_path="/todo", raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.get("/todo/api/tasks")).status_code == 401
+        created = await client.post("/todo/api/tasks", json={"title": "x"}, headers=alice.headers)
+        assert created.headers["Location"] == f"/todo/api/tasks/{created.json()['id']}"
+        await client.post("/todo/api/tasks", json={"title": "y"}, headers=alice.headers)
+        page = await client.get("/todo/api/tasks?limit=1", headers=alice.headers)
+        assert page.links["next"]["url"].startswith("/todo/api/tasks?")
+        assert (await client.get("/todo/health")).status_code == 200
 
 
 @pytest.mark.parametrize("ending", ["an error", "a bug", "a refusal", "an abort"])
@@ -156,8 +205,8 @@ async def test_a_body_under_way_takes_no_place(busy: Busy) -> None:
 async def test_a_body_that_does_not_come_in_time_is_408(
     alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert middleware.BODY_TIMEOUT == 10
-    monkeypatch.setattr(middleware, "BODY_TIMEOUT", 0.01)
+    assert body.BODY_TIMEOUT == 10
+    monkeypatch.setattr(body, "BODY_TIMEOUT", 0.01)
 
     async def stalled() -> AsyncIterator[bytes]:
         yield b'{"title":'
@@ -170,7 +219,7 @@ async def test_a_body_that_does_not_come_in_time_is_408(
 
 
 async def test_a_body_that_trickles_is_408(alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(middleware, "BODY_TIMEOUT", 0.01)
+    monkeypatch.setattr(body, "BODY_TIMEOUT", 0.01)
 
     async def trickling() -> AsyncIterator[bytes]:
         while True:

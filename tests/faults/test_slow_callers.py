@@ -20,9 +20,9 @@ BOUND = SECONDS * 1.5 + 15
 PAUSE = SECONDS / 5
 LOWERED = f"""
 import sys
-from backend.api import middleware
+from backend.api import body
 from backend.serving import protocol
-middleware.BODY_TIMEOUT = protocol.HEAD_TIMEOUT = protocol.WRITE_TIMEOUT = {SECONDS}
+body.BODY_TIMEOUT = protocol.HEAD_TIMEOUT = protocol.WRITE_TIMEOUT = {SECONDS}
 from backend.cli import main
 sys.argv[0] = "todo-backend"
 main()

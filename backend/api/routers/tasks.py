@@ -15,7 +15,7 @@ from backend.api.deps import Caller, CanonicalUUID, CurrentDatabase, CurrentVeri
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.preconditions import if_match, known, must_exist, must_not_exist
 from backend.api.problems import FieldError, Problem
-from backend.api.queries import BooleanText, CompletedQuery, FilterQuery, Limit, ListQuery
+from backend.api.queries import BooleanText, CompletedQuery, FilterQuery, Limit, ListQuery, address
 from backend.api.requests import StrictRoute
 from backend.api.responses import json_response, not_modified, page_response, task_response, tasks_content
 from backend.errors import SameUser, TokenInvalid
@@ -151,7 +151,7 @@ async def put_task(request: Request, task_id: NewTaskId, task: TaskPut) -> Respo
         must_exist=must_exist(request),
         create_only=must_not_exist(request),
     )
-    return task_response(written.task, written.successor, created=written.created)
+    return task_response(written.task, written.successor, new_at=address(request) if written.created else None)
 
 
 @router.delete("/{id:task_id}", status_code=204, **documented(None))
@@ -212,7 +212,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
 )
 async def create_task(request: Request, task: TaskCreate) -> Response:
     """Create a task."""
-    return task_response(await tasks_of(request).create(task), created=True)
+    return task_response(await tasks_of(request).create(task), new_at=address(request))
 
 
 @router.delete("", response_model=Deleted, **documented({"deleted": 3}))

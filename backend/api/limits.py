@@ -1,9 +1,10 @@
-"""What one user may ask of this process: so many requests at once, and, where RATE_LIMIT is set, so many in a time.
+"""How many requests may be under way: in all, and of one user; and, where RATE_LIMIT is set, how many in a time.
 
-Both count per process. A user who floods then takes at most a share of the places, and waits for nobody but itself.
+All count per process. A user who floods takes at most a share of the places, and waits for nobody but itself.
 """
 
 import asyncio
+import contextlib
 import math
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -24,6 +25,43 @@ def _refusal(seconds: float, policy: str) -> Problem:
     # Never 0: a client that obeys would ask again at once.
     wait = str(max(1, math.ceil(seconds)))
     return Problem("too_many_requests", headers={"Retry-After": wait, "RateLimit": f'"{policy}";r=0;t={wait}'})
+
+
+class ConcurrencyLimit:
+    """The places among the requests under way. Past the last of them a request is refused at once."""
+
+    def __init__(self, limit: int) -> None:
+        self._free = self._limit = limit
+        self._emptied = asyncio.Event()
+
+    @property
+    def taken(self) -> int:
+        """How many places are taken."""
+        return self._limit - self._free
+
+    @property
+    def is_reached(self) -> bool:
+        """Whether no place is free."""
+        return self._free == 0
+
+    def acquire(self) -> None:
+        """Take a place. Raises `Problem` where none is free."""
+        if self._free == 0:
+            raise Problem("overloaded")
+        self._free -= 1
+
+    def release(self) -> None:
+        """Give a place back."""
+        self._free += 1
+        if self._free == self._limit:
+            self._emptied.set()
+
+    async def emptied(self, within: float) -> None:
+        """Wait until no place is taken, `within` seconds at most."""
+        self._emptied.clear()
+        if self._free < self._limit:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._emptied.wait(), within)
 
 
 @dataclass(slots=True)
