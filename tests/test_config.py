@@ -69,11 +69,19 @@ WRONG: dict[str, tuple[str, ...]] = {
         "c4n4ry",
         "null",
         "https://c4n4ry.example.com/path",
-        "https://ok.example.com,https://*.c4n4ry.example.com/",
+        "https://ok.example.com,https://c4n4ry.*.example.com",
+        "http://*.c4n4ry.example.com",
+        "https://*.c4n4ry",
         "https://user:c4n4ry@example.com",
         "https://ok.example.com, *",
     ),
     "MAX_CONCURRENT_REQUESTS": (*NOT_A_NUMBER, "0", "-1", "100001"),
+    "MAX_CONCURRENT_REQUESTS_PER_USER": (*NOT_A_NUMBER, "0", "-1", "100001"),
+    "MAX_TASKS_PER_USER": (*NOT_A_NUMBER, "0", "-1", "1000001"),
+    "TRASH_DAYS": (*NOT_A_NUMBER, "-1", "3651"),
+    "RATE_LIMIT": ("c4n4ry", "300", "0/minute", "-1/minute", "300/c4n4ry", "/minute", "1.5/minute"),
+    "ALLOWED_HEADERS": ("c4n4ry header", "X-Ok, c4n4ry:"),
+    "HEALTH_DB_TTL": (*NOT_A_NUMBER, "-1", "3601", "nan", "inf"),
     "KEEP_ALIVE": (*NOT_A_NUMBER, "0", "-1", "3601", "nan", "inf"),
     "LOG_LEVEL": ("c4n4ry", "10"),
     "LOG_FORMAT": ("c4n4ry",),
@@ -122,6 +130,13 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "better_auth_jwks_url": None,
         "api_audience": (),
         "allowed_origins": ("http://localhost:3000",),
+        "allowed_headers": (),
+        "health_db_ttl": 10,
+        "health_db_token": None,
+        "max_concurrent_requests_per_user": None,
+        "rate_limit": None,
+        "max_tasks_per_user": 10_000,
+        "trash_days": 30,
         "max_concurrent_requests": 100,
         "keep_alive": 75,
         "log_level": "INFO",
@@ -134,7 +149,12 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 
 def test_the_table_of_wrong_values_has_every_setting_that_can_be_wrong() -> None:
-    free = {"API_AUDIENCE", "LOG_USER_KEY", "DATABASE_URL_TEST"}  # any text; and only the test suite reads the last
+    free = {
+        "API_AUDIENCE",
+        "LOG_USER_KEY",
+        "HEALTH_DB_TOKEN",
+        "DATABASE_URL_TEST",
+    }  # any text; and only the test suite reads the last
     assert {name.upper() for name in Settings.model_fields} - free == set(WRONG)
 
 

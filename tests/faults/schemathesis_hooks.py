@@ -47,9 +47,9 @@ def before_call(_context: schemathesis.HookContext, case: schemathesis.Case[Any]
 
 def _make_real(task: dict[str, Any]) -> None:
     task.pop("id", None)
-    if task.get("remind_at"):
+    if isinstance(task.get("remind_at"), str):
         task["remind_at"] = "2026-12-01T09:30"
-    if task.get("recurrence"):
+    if isinstance(task.get("recurrence"), str):
         task["recurrence"] = "FREQ=WEEKLY;BYDAY=MO"
-    if any(task.get(name) for name in ("due_date", "due_time", "recurrence")):
+    if any(isinstance(task.get(name), str) for name in ("due_date", "due_time", "recurrence")):
         task["due_date"] = "2026-12-01"

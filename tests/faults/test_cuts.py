@@ -71,7 +71,7 @@ async def test_a_transfer_whose_commit_is_cut_says_that_nobody_knows_and_can_be_
     )
     count = "SELECT count(*) FROM tasks WHERE user_id = $1"
     async with proxy_to(port=neon.pgbouncer.port) as proxy:
-        setattr(proxy, cut, b"COMMIT;")  # BEGIN says "READ COMMITTED"
+        setattr(proxy, cut, b"COMMIT\0")
         settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": url_at(proxy.port)}
         result = await asyncio.to_thread(backend, "transfer", guest, user, cwd=tmp_path, **settings)
     assert result.returncode == 1

@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.db.session import Database
+from backend.models.fields import TITLE_SCHEMA
 from tests.applications import client_of, running
 from tests.settings import make_settings
 
@@ -83,7 +84,9 @@ class Known:
         """Check what is shown now, and keep it."""
         if self.written:
             assert datetime.fromisoformat(task["updated_at"]) > datetime.fromisoformat(self.task["updated_at"])
-            self.task["updated_at"] = task["updated_at"]
+            assert task["etag"] != self.task["etag"]
+            assert (task["completed_at"] is not None) == task["completed"]
+            self.task |= {name: task[name] for name in ("updated_at", "etag", "completed_at")}
             self.written = False
         assert task == self.task
 
@@ -105,6 +108,13 @@ class Refused:
     code: str
 
 
+NEW: dict[str, Any] = {
+    **dict.fromkeys(("description", "priority", "due_date", "due_time", "remind_at", "recurrence")),
+    "completed": False,
+    "tags": [],
+}
+"""What a new task has where nothing is said."""
+
 NOT_FOUND = Refused(404, "task_not_found")
 INVALID = Refused(422, "validation_error")
 
@@ -122,7 +132,7 @@ page_limits = st.sampled_from([1, 2, None])
 def is_valid(body: dict[str, Any]) -> bool:
     """Tell whether the fields are ones that a task can have."""
     title, description = body.get("title", "a title"), body.get("description")
-    if title is None or "\0" in title or not 1 <= len(title.strip()) <= 200:
+    if title is None or re.search(TITLE_SCHEMA["pattern"], title.strip()) is None or len(title.strip()) > 200:
         return False
     return body.get("completed", False) is not None and "\0" not in (description or "")
 
@@ -203,8 +213,8 @@ class TwoUsers(RuleBasedStateMachine):
     def make(self, user: str, body: dict[str, Any]) -> None:
         answer = self.ask(user, "POST", "/api/tasks", body, expected=201)
         task: dict[str, Any] = answer.json()
-        made_by_the_server = {name: task[name] for name in ("id", "created_at", "updated_at")}
-        assert task == {"description": None, "completed": False} | trimmed(body) | made_by_the_server
+        names = ("id", "position", "completed_at", "etag", "created_at", "updated_at")
+        assert task == NEW | trimmed(body) | {name: task[name] for name in names}
         assert task["created_at"] == task["updated_at"]
         assert task["id"] > self.newest
         assert answer.headers["Location"] == f"/api/tasks/{task['id']}"

@@ -58,6 +58,9 @@ def write_configuration(folder: Path) -> Path:
     configuration = folder / "schemathesis.toml"
     configuration.write_text(
         'hooks = "tests.faults.schemathesis_hooks"\n'
+        # A task that another request has put into the trash meanwhile, or changed: no schema can tell.
+        "[checks.positive_data_acceptance]\n"
+        "expected-statuses = ['2xx', '3xx', 401, 403, 404, 409, 410, 412, 429, '5xx']\n"
         f"[auth.wfc]\npath = {json.dumps(str(folder / 'users.json'))}\npeers = ['alice', 'bob']\n"
     )
     return configuration
