@@ -79,7 +79,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "MAX_CONCURRENT_REQUESTS_PER_USER": (*NOT_A_NUMBER, "0", "-1", "100001"),
     "MAX_TASKS_PER_USER": (*NOT_A_NUMBER, "0", "-1", "1000001"),
     "TRASH_DAYS": (*NOT_A_NUMBER, "-1", "3651"),
-    "RATE_LIMIT": ("c4n4ry", "300", "0/minute", "-1/minute", "300/c4n4ry", "/minute", "1.5/minute"),
+    "RATE_LIMIT": ("c4n4ry", "300", "0/hour", "-1/hour", "300/c4n4ry", "/hour", "1.5/hour"),
     "ALLOWED_HEADERS": ("c4n4ry header", "X-Ok, c4n4ry:"),
     "HEALTH_DB_TTL": (*NOT_A_NUMBER, "-1", "3601", "nan", "inf"),
     "KEEP_ALIVE": (*NOT_A_NUMBER, "0", "-1", "3601", "nan", "inf"),

@@ -37,7 +37,12 @@ CanonicalUUID = Annotated[
 ]
 TaskId = Annotated[CanonicalUUID, Path(alias="id", description="The task's id.")]
 
-CanonicalUUID7 = Annotated[CanonicalUUID, AfterValidator(_uuid7)]
+_UUID7_PATTERN = "^[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-7[0-9A-Fa-f]{3}-[89ABab][0-9A-Fa-f]{3}-[0-9A-Fa-f]{12}$"
+CanonicalUUID7 = Annotated[
+    CanonicalUUID,
+    AfterValidator(_uuid7),
+    WithJsonSchema({"type": "string", "format": "uuid", "pattern": _UUID7_PATTERN}),
+]
 NewTaskId = Annotated[CanonicalUUID7, Path(alias="id", description="The task's id: a UUID of version 7 of your own.")]
 
 

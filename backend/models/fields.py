@@ -222,4 +222,15 @@ Tag = Annotated[StrictStr, AfterValidator(tag)]
 Tags = Annotated[list[Tag], Field(max_length=500), AfterValidator(_unique), WithJsonSchema(TAGS_SCHEMA)]
 """Up to 20 after equal ones were dropped; the outer limit bounds the work."""
 Recurrence = Annotated[Annotated[str, AfterValidator(_recurrence)] | None, nullable(RECURRENCE_SCHEMA)]
-Position = Annotated[Annotated[StrictInt, Field(ge=-POSITION_MAX, le=POSITION_MAX)], WithJsonSchema(POSITION_SCHEMA)]
+
+
+def _whole(value: Any) -> Any:
+    # To JSON Schema, and to JavaScript, 1.0 is an integer.
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+Position = Annotated[
+    Annotated[StrictInt, Field(ge=-POSITION_MAX, le=POSITION_MAX)],
+    BeforeValidator(_whole),
+    WithJsonSchema(POSITION_SCHEMA),
+]

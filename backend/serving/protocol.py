@@ -57,7 +57,8 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._too_large:
             self.send_400_response("")
             return
-        self._head_size += len(data)
+        if self._head_timer is not None:  # what belongs to a body is none of the head's
+            self._head_size += len(data)
         super().data_received(data)
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads the answer; uvicorn gives none

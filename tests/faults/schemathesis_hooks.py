@@ -42,6 +42,8 @@ def before_call(_context: schemathesis.HookContext, case: schemathesis.Case[Any]
     if case.operation.label == "POST /api/tasks/batch":
         body.clear()
         body["operations"] = [{"op": "put", "id": TASK_ID, "task": {"title": "x"}}]
+    if case.operation.label.startswith("PUT"):
+        body.setdefault("title", "A task that may be new")
     _make_real(body)
 
 

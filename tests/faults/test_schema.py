@@ -61,6 +61,9 @@ def write_configuration(folder: Path) -> Path:
         # A task that another request has put into the trash meanwhile, or changed: no schema can tell.
         "[checks.positive_data_acceptance]\n"
         "expected-statuses = ['2xx', '3xx', 401, 403, 404, 409, 410, 412, 429, '5xx']\n"
+        # What was just created is not in the trash.
+        "[[operations]]\ninclude-name = 'POST /api/tasks/{id}/restore'\n"
+        "checks.ensure_resource_availability.enabled = false\n"
         f"[auth.wfc]\npath = {json.dumps(str(folder / 'users.json'))}\npeers = ['alice', 'bob']\n"
     )
     return configuration

@@ -143,3 +143,17 @@ def test_a_refusal_below_http_is_a_problem_with_the_callers_request_id(server: S
     assert b"X-Request-ID: mine" in head
     assert json.loads(body)["code"] == "head_too_large"
     assert json.loads(body)["request_id"] == "mine"
+
+
+def test_a_body_does_not_count_as_the_next_requests_head(server: Server) -> None:
+    body = TITLE.encode() + b" " * 50_000
+    token = mint(make_settings("sqlite+aiosqlite://"), "bent", 3600)
+    head = f"POST /api/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: application/json\r\n"
+    request = head.encode() + f"Content-Length: {len(body)}\r\n\r\n".encode() + body
+    with server.connect() as connection:
+        for start in range(0, len(request), 10_000):
+            connection.sendall(request[start : start + 10_000])
+        received = connection.recv(65_536)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        received += read_to_end(connection)
+    assert [line[9:12] for line in received.split(b"\r\n") if line.startswith(b"HTTP/1.1 ")] == [b"201", b"200"]
