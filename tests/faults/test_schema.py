@@ -22,7 +22,7 @@ from tests.settings import SECRET, make_settings
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
 ROOT = Path(__file__).parents[2]
 SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
-OPERATIONS = 12
+OPERATIONS = 19
 EXAMPLES = 30
 """Of each operation, in the phase that makes them up at random."""
 CASES = 500 * ROUNDS
