@@ -7,7 +7,8 @@ import secrets
 import socket
 import sys
 import traceback
-from collections.abc import Coroutine
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +24,7 @@ from backend.log import configure_logging
 
 if TYPE_CHECKING:
     from backend.check import Report
+    from backend.db.session import Database
 
 GRACEFUL_SHUTDOWN = 8
 """Seconds that requests under way have at the end, after one for those on their way; then they are cut off, so that the
@@ -295,14 +297,97 @@ def _check_user(user_id: str) -> None:
 
 
 async def _transfer(settings: Settings, giver: str, taker: str) -> int:
-    from backend.db.session import Database
+    from backend.services.rows import Limits
     from backend.services.tasks import TaskService
+
+    async with _database(settings) as database:
+        limits = Limits(settings.max_tasks_per_user, settings.trash_days)
+        return await TaskService(database.executor, giver, limits).transfer_to(taker)
+
+
+@asynccontextmanager
+async def _database(settings: Settings) -> AsyncIterator["Database"]:
+    from backend.db.session import Database
 
     database = Database(settings)
     try:
-        return await TaskService(database.executor, giver).transfer_to(taker)
+        yield database
     finally:
         await database.close()
+
+
+def _run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:
+    try:
+        return asyncio.run(work)
+    except OutcomeUnknown as error:
+        _fail(f"nobody knows whether it was done; run it again: {error}", error)
+    except DatabaseError as error:
+        _fail(f"{nothing_done}: {error}", error)
+
+
+@app.command()
+def purge() -> None:
+    """Erase the tasks that have been in the trash for TRASH_DAYS."""
+    settings = _settings()
+
+    async def work() -> int:
+        from backend.services.maintenance import purge as purge_all
+        from backend.services.rows import Limits
+
+        async with _database(settings) as database:
+            return await purge_all(database.executor, Limits(settings.max_tasks_per_user, settings.trash_days))
+
+    print(f"erased {_run(work(), 'nothing more was erased')} tasks")
+
+
+@app.command()
+def resync() -> None:
+    """Have every follower start anew: after a restore to an earlier time, or a rolling upgrade."""
+    settings = _settings()
+
+    async def work() -> int:
+        from backend.services.maintenance import resync as resync_all
+
+        async with _database(settings) as database:
+            return await resync_all(database.executor)
+
+    print(f"the followers of {_run(work(), 'nothing was changed')} users start anew")
+
+
+User = Annotated[str, typer.Argument(metavar="USER", help="The user's id: the token's `sub`.")]
+
+
+@app.command()
+def export(user: User) -> None:
+    """Print all of a user's tasks, those in the trash too, as JSON lines."""
+    settings = _settings()
+    _check_user(user)
+
+    async def work() -> None:
+        from pydantic_core import to_json
+
+        from backend.services.maintenance import export as export_all
+
+        async with _database(settings) as database:
+            async for task in export_all(database.executor, user):
+                sys.stdout.write(to_json(task).decode() + "\n")
+
+    _run(work(), "not all was printed")
+
+
+@app.command()
+def erase(user: User) -> None:
+    """Erase all that there is of a user, for good."""
+    settings = _settings()
+    _check_user(user)
+
+    async def work() -> int:
+        from backend.services.tasks import TaskService
+
+        async with _database(settings) as database:
+            return await TaskService(database.executor, user).delete_all()
+
+    print(f"erased {_run(work(), 'nothing was erased')} tasks")
 
 
 @app.command()

@@ -1,0 +1,63 @@
+"""What an operator does to all users, or to one: empty the trash, start followers anew, export a user's tasks."""
+
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+
+from sqlalchemy import BigInteger, bindparam, case, insert, literal, select, update
+
+from backend.models.task import TaskPublic
+from backend.services.executor import Executor, transaction
+from backend.services.rows import Limits, changed_rows, now, owners, tasks
+from backend.services.tasks import TaskService
+
+PAGE = 500
+
+_users_with_expired = select(tasks.c.user_id).where(tasks.c.deleted_at < bindparam("expired")).distinct()
+_clock = bindparam("clock", type_=BigInteger)
+_later = case((owners.c.revision >= _clock, owners.c.revision + 1), else_=_clock)
+_start_anew = update(owners).values(revision=_later, forgotten=_later)
+_unknown_owners = insert(owners).from_select(
+    ["user_id", "revision", "forgotten"],
+    select(tasks.c.user_id, _clock, _clock)
+    .where(~select(literal(1)).where(owners.c.user_id == tasks.c.user_id).exists())
+    .distinct(),
+)
+
+
+async def purge(executor: Executor, limits: Limits) -> int:
+    """Erase every task whose time in the trash is over; return how many they were."""
+    erased = 0
+    expired = now() - timedelta(days=limits.trash_days)
+    for user_id in (await executor.exec(_users_with_expired, params={"expired": expired})).scalars().all():
+        service = TaskService(executor, user_id, limits)
+        while count := await service.erase_expired():
+            erased += count
+    return erased
+
+
+async def resync(executor: Executor) -> int:
+    """Have every checkpoint expire, and every entity tag of a list change; return of how many users.
+
+    For a database that was restored to an earlier time, and for what processes of an older version wrote.
+    """
+    clock = {"clock": int(now().timestamp() * 1_000_000)}
+    async with transaction(executor) as within:
+        known = changed_rows(await within.exec(_start_anew, params=clock))
+        return known + changed_rows(await within.exec(_unknown_owners, params=clock))
+
+
+async def export(executor: Executor, user_id: str) -> AsyncIterator[TaskPublic]:
+    """Yield all of a user's tasks, newest first, then those in the trash with `deleted_at`."""
+    service = TaskService(executor, user_id)
+    for deleted in (False, True):
+        after: Any = None
+        more = True
+        while more:
+            page = await service.list(limit=PAGE, after=after, deleted=deleted)
+            assert page is not None  # noqa: S101 # nothing is known
+            for task in page.tasks:
+                yield task
+            more = page.more
+            if more:
+                after = page.place(len(page.tasks) - 1)

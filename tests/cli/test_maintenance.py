@@ -1,0 +1,52 @@
+"""What an operator does with users' data: purge, resync, export, erase."""
+
+import json
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+from backend.db.session import Database, create_db_and_tables
+from backend.models.task import TaskCreate
+from backend.services.changes import Checkpoint
+from backend.services.tasks import TaskService
+from tests.processes import backend
+from tests.settings import make_settings, settings_of
+
+
+async def test_the_commands_of_an_operator(tmp_path: Path) -> None:
+    variables = settings_of(tmp_path)
+    database = Database(make_settings(variables["DATABASE_URL"]))
+    await create_db_and_tables(database)
+    alice, bob = TaskService(database.executor, "alice"), TaskService(database.executor, "bob")
+    kept, trashed, expired = [await alice.create(TaskCreate(title=title)) for title in ("kept", "trashed", "expired")]
+    other = await bob.create(TaskCreate(title="other"))
+    for task in (trashed, expired):
+        await alice.delete(task["id"])
+    with closing(sqlite3.connect(tmp_path / "todo.db")) as connection, connection:
+        connection.execute("UPDATE tasks SET deleted_at = '2020-01-01 00:00:00' WHERE title = 'expired'")
+        connection.execute("DELETE FROM owners WHERE user_id = 'bob'")  # as a process of the first version leaves it
+    followed = await alice.changes(None, limit=10)
+    assert followed is not None
+
+    assert backend("purge", cwd=tmp_path, **variables).stdout == "erased 1 tasks\n"
+    assert backend("purge", cwd=tmp_path, **variables).stdout == "erased 0 tasks\n"
+
+    lines = backend("export", "alice", cwd=tmp_path, **variables).stdout.splitlines()
+    assert [(json.loads(line)["title"], "deleted_at" in json.loads(line)) for line in lines] == [
+        ("kept", False),
+        ("trashed", True),
+    ]
+    assert json.loads(lines[0])["id"] == str(kept["id"])
+    assert backend("export", "nobody", cwd=tmp_path, **variables).stdout == ""
+
+    before = await bob.changes(Checkpoint(), limit=10)
+    assert backend("resync", cwd=tmp_path, **variables).stdout == "the followers of 2 users start anew\n"
+    after = await bob.changes(Checkpoint(), limit=10)
+    assert before is not None
+    assert after is not None
+    assert after.head > before.head
+
+    assert backend("erase", "alice", cwd=tmp_path, **variables).stdout == "erased 2 tasks\n"
+    assert backend("export", "alice", cwd=tmp_path, **variables).stdout == ""
+    assert await bob.get(other["id"]) == other
+    await database.close()
