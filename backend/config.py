@@ -71,6 +71,8 @@ def _header_names(names: tuple[str, ...]) -> tuple[str, ...]:
 def _long_enough(value: SecretStr) -> SecretStr:
     if len(value.get_secret_value().encode()) < MINIMUM_SECRET_BYTES:
         raise ValueError(f"must have at least {MINIMUM_SECRET_BYTES} bytes")
+    if len(set(value.get_secret_value())) == 1:
+        raise ValueError("must not be one character again and again")
     return value
 
 
@@ -122,7 +124,9 @@ class Settings(BaseSettings):
     health_db_token: SecretStr | None = None
 
     better_auth_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
+    better_auth_previous_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
     better_auth_url: HttpUrl | None = None
+    better_auth_issuer: CommaSeparated = ()
     better_auth_jwks_url: HttpUrl | None = None
     api_audience: CommaSeparated = ()
 
@@ -147,6 +151,10 @@ class Settings(BaseSettings):
     def _has_a_way_to_verify_tokens(self) -> Self:
         if self.better_auth_secret is None and self.better_auth_url is None:
             raise ValueError("BETTER_AUTH_SECRET or BETTER_AUTH_URL: one of them is required")
+        if self.better_auth_previous_secret is not None and self.better_auth_secret is None:
+            raise ValueError("BETTER_AUTH_PREVIOUS_SECRET: needs BETTER_AUTH_SECRET, which replaces it")
+        if self.better_auth_issuer and self.better_auth_url is None:
+            raise ValueError("BETTER_AUTH_ISSUER: needs BETTER_AUTH_URL, whose keys it goes with")
         if self.better_auth_jwks_url is not None and self.better_auth_url is None:
             raise ValueError("BETTER_AUTH_JWKS_URL: needs BETTER_AUTH_URL, which names the tokens' issuer")
         return self

@@ -63,6 +63,7 @@ WRONG: dict[str, tuple[str, ...]] = {
         "https://auth.example.com:99999",
         "https://[c4n4ry",
     ),
+    "BETTER_AUTH_PREVIOUS_SECRET": ("c4n4ry", "x" * 40),
     "BETTER_AUTH_JWKS_URL": ("c4n4ry", "file:///c4n4ry", "https://auth.example.com:c4n4ry"),
     "ALLOWED_ORIGINS": (
         "*",
@@ -126,6 +127,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "database_pool_pre_ping": False,
         "database_connect_timeout": 10,
         "database_command_timeout": 10,
+        "better_auth_previous_secret": None,
+        "better_auth_issuer": (),
         "better_auth_url": None,
         "better_auth_jwks_url": None,
         "api_audience": (),
@@ -151,6 +154,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 def test_the_table_of_wrong_values_has_every_setting_that_can_be_wrong() -> None:
     free = {
         "API_AUDIENCE",
+        "BETTER_AUTH_ISSUER",
         "LOG_USER_KEY",
         "HEALTH_DB_TOKEN",
         "DATABASE_URL_TEST",

@@ -7,6 +7,7 @@ import logging
 import ssl
 import time
 from collections.abc import Callable
+from importlib.metadata import version
 from typing import Any
 
 from jose.backends.base import Key
@@ -22,6 +23,13 @@ REFETCH_INTERVAL = 30.0
 REFRESH_AFTER = 600.0
 """Seconds after which the keys are fetched again in the background, so that a withdrawn key is forgotten."""
 
+_HEADERS = {
+    # Uncompressed, so that the limit limits what is read into memory.
+    "Accept-Encoding": "identity",
+    # Some firewalls refuse the one of Python's libraries.
+    "User-Agent": f"todo-backend/{version('todo-backend')}",
+}
+
 logger = logging.getLogger(__name__)
 
 
@@ -35,6 +43,7 @@ class JWKS:
         self._fetched_at = 0.0
         self._refetched_at = float("-inf")
         self._reachable = True
+        self._failure = ""
         self._fetch: asyncio.Task[None] | None = None
         self.date: str | None = None
         """The issuer's clock at the last fetch: its `Date` header, if it sends one."""
@@ -74,7 +83,7 @@ class JWKS:
         """
         await asyncio.shield(self._start_fetch())
         if not self._reachable:
-            raise IssuerUnavailable("the issuer's keys cannot be fetched")
+            raise IssuerUnavailable(f"the keys cannot be fetched from {self._url}: {self._failure}")
 
     def _fetching(self) -> bool:
         return self._fetch is not None and not self._fetch.done()
@@ -93,7 +102,8 @@ class JWKS:
             self._reachable = True
         except Exception as error:  # noqa: BLE001 # whatever the issuer sends or does, what is known stays known
             self._reachable = False
-            logger.warning("the issuer's keys cannot be fetched: %s", type(error).__name__)
+            self._failure = _describe(error)
+            logger.warning("the issuer's keys cannot be fetched from %s: %s", self._url, self._failure)
 
     async def _download(self) -> bytes:
         import httpx  # not needed where tokens are signed with a shared secret
@@ -101,17 +111,29 @@ class JWKS:
         body = bytearray()
         async with (
             httpx.AsyncClient(verify=_authorities(), timeout=FETCH_TIMEOUT, follow_redirects=False) as client,
-            # Uncompressed, so that the limit below limits what is read into memory.
-            client.stream("GET", self._url, headers={"Accept-Encoding": "identity"}) as response,
+            client.stream("GET", self._url, headers=_HEADERS) as response,
         ):
+            if response.has_redirect_location:
+                raise ValueError(f"it redirects to {response.headers['Location'][:200]}")
             if response.status_code != httpx.codes.OK:
-                raise ValueError("not 200")
+                raise ValueError(f"status {response.status_code}")
             self.date = response.headers.get("Date")
             async for chunk in response.aiter_raw():
                 body += chunk
                 if len(body) > MAX_BYTES:
-                    raise ValueError("too large")
+                    raise ValueError(f"more than {MAX_BYTES} bytes")
         return bytes(body)
+
+
+def _describe(error: Exception) -> str:
+    """Say what kind of failure a fetch had."""
+    if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
+        return f"no answer within {FETCH_TIMEOUT:.0f} s"
+    if isinstance(error, json.JSONDecodeError | KeyError | TypeError | UnicodeDecodeError):
+        return "what it sends is no JSON key set"
+    if isinstance(error, ValueError) or type(error).__name__ == "ConnectError":  # ours, or the system's
+        return str(error)
+    return type(error).__name__  # its text may hold what the other side has sent
 
 
 @functools.cache

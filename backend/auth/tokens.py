@@ -19,6 +19,8 @@ from urllib.parse import urlsplit
 
 from jose import jws, jwt
 from jose.backends.base import Key
+from jose.exceptions import JWSError
+from pydantic import SecretStr
 
 from backend.auth.identity import Identity
 from backend.auth.jwks import JWKS
@@ -36,7 +38,14 @@ MAX_KEPT = 4096
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
 _FORBIDDEN_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
-_TYPES = ("JWT", "at+jwt")
+_FORBIDDEN_CLAIMS = {
+    "cnf": "bound to a key that is not shown (RFC 7800)",
+    "events": "a security event, no token of access (RFC 8417)",
+}
+_TYPES = frozenset({"jwt", "at+jwt"})
+_SYNONYMS = {"Ed25519": "EdDSA"}
+"""RFC 9864 gives the algorithm the name of its curve."""
+_YEAR_2200 = 7_258_118_400
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 logger = logging.getLogger(__name__)
@@ -62,16 +71,18 @@ class TokenVerifier:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._secret: Key | None = None
-        if settings.better_auth_secret is not None:
-            try:
-                self._secret = secret_key(settings.better_auth_secret.get_secret_value())
-            except ValueError as error:
-                raise ConfigurationError("BETTER_AUTH_SECRET", str(error)) from None
+        self._secrets = tuple(
+            _secret_key(secret, variable)
+            for variable, secret in (
+                ("BETTER_AUTH_SECRET", settings.better_auth_secret),
+                ("BETTER_AUTH_PREVIOUS_SECRET", settings.better_auth_previous_secret),
+            )
+            if secret is not None
+        )
         self.jwks: JWKS | None = None
         if settings.better_auth_url is not None:
-            self.jwks = JWKS(settings.better_auth_jwks_url or f"{settings.better_auth_url}/api/auth/jwks")
-        self._issuer = issuer(settings)
+            self.jwks = JWKS(settings.better_auth_jwks_url or _jwks_url(settings.better_auth_url))
+        self._issuers = issuers(settings)
         self._audiences = audiences(settings)
         self._kept: dict[bytes, _Verified] = {}
 
@@ -94,7 +105,7 @@ class TokenVerifier:
     async def _recall(self, token: str) -> _Verified:
         digest = sha256(token.encode()).digest()
         verified = self._kept.get(digest)
-        if verified is None or verified.key is not await self._key(verified.algorithm, verified.key_id):
+        if verified is None or verified.key not in await self._keys(verified.algorithm, verified.key_id):
             verified = await self._verify(token)
             if len(self._kept) >= MAX_KEPT:
                 del self._kept[next(iter(self._kept))]
@@ -108,31 +119,38 @@ class TokenVerifier:
         header, payload = _decode_json(parts[1]), _decode_json(parts[2])
         _decode_base64url(parts[3])
         algorithm, key_id = _check_header(header)
-        key = await self._key(algorithm, key_id)
-        jws.verify(token, key, [algorithm])
+        keys = await self._keys(algorithm, key_id)
+        key = next((each for each in keys if _is_signed(token, each, header["alg"])), None)
+        if key is None:
+            raise TokenInvalid("the signature is not one of the key's")
         identity, expires = self._check_claims(payload)
         return _Verified(identity, expires, algorithm, key_id, key)
 
-    async def _key(self, algorithm: str, key_id: str | None) -> Key:
-        if algorithm == "HS256" and self._secret is not None:
-            return self._secret
+    async def _keys(self, algorithm: str, key_id: str | None) -> tuple[Key, ...]:
+        if algorithm == "HS256" and self._secrets:
+            return self._secrets
         if algorithm in PUBLIC_KEY_ALGORITHMS and self.jwks is not None:
             if key_id is None:
                 raise TokenInvalid("no key id")
-            return await self.jwks.key(key_id, algorithm)
+            return (await self.jwks.key(key_id, algorithm),)
         raise TokenInvalid("algorithm not allowed")
 
     def _check_claims(self, claims: dict[str, Any]) -> tuple[Identity, float]:
         subject = claims.get("sub")
         if not usable_subject(subject):
             raise TokenInvalid("sub is missing or unusable")
-        if self._issuer is not None and claims.get("iss") != self._issuer:
-            raise TokenInvalid("wrong issuer")
+        for name, reason in _FORBIDDEN_CLAIMS.items():
+            if name in claims:
+                raise TokenInvalid(f"{name}: {reason}")
+        if self._issuers and claims.get("iss") not in self._issuers:
+            raise TokenInvalid(f"wrong issuer, expected {' or '.join(sorted(self._issuers))}")
         if self._audiences and not _addressed_to(claims.get("aud"), self._audiences):
-            raise TokenInvalid("wrong audience")
+            raise TokenInvalid(f"wrong audience, expected {' or '.join(sorted(self._audiences))}")
         expires = _time(claims, "exp")
         if expires is None:
             raise TokenInvalid("no exp")
+        if expires > _YEAR_2200:
+            raise TokenInvalid("exp is past the year 2200: seconds are expected, not milliseconds")
         for name in ("nbf", "iat"):
             moment = _time(claims, name)
             if moment is not None and moment > self._clock() + LEEWAY:
@@ -145,14 +163,40 @@ def usable_subject(subject: Any) -> TypeGuard[str]:
     return isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_LENGTH and not _UNSTORABLE.search(subject)
 
 
+def _secret_key(secret: SecretStr, variable: str) -> Key:
+    try:
+        return secret_key(secret.get_secret_value())
+    except ValueError as error:
+        raise ConfigurationError(variable, str(error)) from None
+
+
+def _is_signed(token: str, key: Key, algorithm: str) -> bool:
+    try:
+        jws.verify(token, key, [algorithm])
+    except JWSError:
+        return False
+    return True
+
+
+def _jwks_url(url: str) -> str:
+    """Return where Better Auth publishes its keys: it reads a base URL without a path as one with `/api/auth`."""
+    return f"{url}/jwks" if urlsplit(url).path else f"{url}/api/auth/jwks"
+
+
 def issuer(settings: Settings) -> str | None:
-    """Return the `iss` that tokens must have: Better Auth writes the origin of its base URL."""
+    """Return the origin of Better Auth's base URL, which is what it writes as `iss` unless it is told otherwise."""
     if settings.better_auth_url is None:
         return None
     url = urlsplit(settings.better_auth_url)
     host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
     default = {"http": 80, "https": 443}[url.scheme]
     return f"{url.scheme}://{host}" + ("" if url.port in {None, default} else f":{url.port}")
+
+
+def issuers(settings: Settings) -> frozenset[str]:
+    """Return the values of which a token's `iss` must be one; empty where any will do."""
+    origin = issuer(settings)
+    return frozenset(settings.better_auth_issuer or ((origin,) if origin is not None else ()))
 
 
 def audiences(settings: Settings) -> frozenset[str]:
@@ -172,8 +216,8 @@ def mint(settings: Settings, user_id: str, lifetime: int, clock: Callable[[], fl
         raise ConfigurationError("BETTER_AUTH_SECRET", "is needed to sign a token")
     now = int(clock())
     claims: dict[str, Any] = {"sub": user_id, "iat": now, "exp": now + lifetime}
-    if (origin := issuer(settings)) is not None:
-        claims["iss"] = origin
+    if known := issuers(settings):
+        claims["iss"] = min(known)
     if accepted := audiences(settings):
         claims["aud"] = min(accepted)
     token: str = jwt.encode(claims, settings.better_auth_secret.get_secret_value(), algorithm="HS256")
@@ -211,12 +255,14 @@ def _check_header(header: dict[str, Any]) -> tuple[str, str | None]:
     """Return the algorithm and the key id."""
     if not _FORBIDDEN_HEADERS.isdisjoint(header):
         raise TokenInvalid("a header parameter is refused")
-    if "typ" in header and header["typ"] not in _TYPES:
-        raise TokenInvalid("wrong type")
+    if "typ" in header:
+        kind = header["typ"]
+        if not isinstance(kind, str) or kind.lower().removeprefix("application/") not in _TYPES:
+            raise TokenInvalid("wrong type")
     algorithm, key_id = header.get("alg"), header.get("kid")
     if not isinstance(algorithm, str) or not (isinstance(key_id, str) or "kid" not in header):
         raise TokenInvalid("algorithm or key id is missing or no string")
-    return algorithm, key_id
+    return _SYNONYMS.get(algorithm, algorithm), key_id
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:

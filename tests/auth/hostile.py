@@ -73,7 +73,7 @@ def attacks(canary: str) -> dict[str, Attack]:
 
 def _algorithms(by: Signer, canary: str) -> Named:
     texts = ["", "none", "None", "NONE", "nOnE", "none ", " none", "none\0", "null", "hs256", "HS256 ", "HS-256"]
-    texts += ["HS384", "HS512", "RS384", "RS512", "PS384", "PS512", "ES384", "ES256K", "Ed448", "Ed25519", "eddsa"]
+    texts += ["HS384", "HS512", "RS384", "RS512", "PS384", "PS512", "ES384", "ES256K", "Ed448", "ed25519", "eddsa"]
     texts += [
         "dir",
         "A256KW",
@@ -172,7 +172,17 @@ def _key_ids(by: Signer, canary: str) -> Named:
 
 
 def _types(by: Signer, canary: str) -> Named:
-    texts = ["", "jwt", "Jwt", "JWT ", "JWS", "JWE", "JOSE", "JOSE+JSON", "AT+JWT", "application/jwt", "id_token+jwt"]
+    texts = [
+        "",
+        "JWT ",
+        "JWS",
+        "JWE",
+        "JOSE",
+        "JOSE+JSON",
+        "application/",
+        "application/application/jwt",
+        "id_token+jwt",
+    ]
     texts += ["dpop+jwt", "logout+jwt", "secevent+jwt", "better-auth.session-cache+jwt", "JWT\0", "JWT,at+jwt"]
     values: list[Any] = [*texts, None, True, 1, [], ["JWT"], {}]
     for value in values:

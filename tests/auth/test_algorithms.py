@@ -92,7 +92,8 @@ class Counting(Key):  # type: ignore[misc] # python-jose has no types
 async def counting(verifier: TokenVerifier, algorithm: str) -> Counting:
     """Replace the verifier's key of an algorithm with one that counts."""
     if algorithm == "HS256":
-        key = verifier._secret = Counting(verifier._secret)
+        key = Counting(verifier._secrets[0])
+        verifier._secrets = (key,)
         return key
     assert verifier.jwks is not None
     if not verifier.jwks.keys:

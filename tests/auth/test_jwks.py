@@ -10,7 +10,7 @@ import pytest
 
 from backend.auth import jwks as module
 from backend.auth.jwks import FETCH_TIMEOUT, JWKS, MAX_BYTES, REFETCH_INTERVAL, REFRESH_AFTER
-from backend.auth.tokens import TokenVerifier
+from backend.auth.tokens import TokenVerifier, mint
 from backend.errors import IssuerUnavailable, TokenInvalid
 from backend.main import create_app
 from tests.auth.issuer import (
@@ -595,7 +595,50 @@ async def test_a_trailing_slash_on_the_issuers_url_is_ignored(issuer: Issuer, cl
 async def test_the_issuer_may_live_under_a_path_while_its_tokens_name_its_origin(issuer: Issuer, clock: Clock):
     verifier = TokenVerifier(make_settings("sqlite+aiosqlite://", better_auth_url=f"{issuer.origin}/app"))
     assert await accepts(verifier, token(issuer, OLD))
-    assert issuer.paths == [f"/app{JWKS_PATH}"]
+    assert issuer.paths == ["/app/jwks"]
+
+
+async def test_tokens_may_name_an_issuer_that_the_settings_name(issuer: Issuer, clock: Clock):
+    settings = make_settings(
+        "sqlite+aiosqlite://", better_auth_url=issuer.origin, better_auth_issuer=("https://a.test/", "https://b.test/x")
+    )
+    verifier = TokenVerifier(settings)
+    for name, good in (
+        ("https://a.test/", True),
+        ("https://b.test/x", True),
+        ("https://a.test", False),
+        (issuer.origin, False),
+    ):
+        made = OLD.token(OLD.header(), claims(iss=name, aud=issuer.origin))
+        assert await accepts(verifier, made) is good
+
+
+@pytest.mark.parametrize(
+    ("header", "extra", "good"),
+    [
+        ({"alg": "Ed25519"}, {}, True),
+        ({"typ": "jwt"}, {}, True),
+        ({"typ": "application/AT+JWT"}, {}, True),
+        ({}, {"cnf": {"jkt": "x"}}, False),
+        ({}, {"events": {}}, False),
+        ({}, {"exp": 1_900_000_000_000}, False),
+    ],
+)
+async def test_what_a_token_is_and_is_not(
+    issuer: Issuer, clock: Clock, header: dict[str, Any], extra: dict[str, Any], good: bool
+):
+    verifier = TokenVerifier(make_settings("sqlite+aiosqlite://", better_auth_url=issuer.origin))
+    made = OLD.token(OLD.header(**header), claims(iss=issuer.origin, aud=issuer.origin) | extra)
+    assert await accepts(verifier, made) is good
+
+
+async def test_the_secret_before_is_accepted_and_makes_nothing():
+    old = make_settings("sqlite+aiosqlite://", better_auth_secret="the-secret-before-it-was-replaced-here")
+    new = make_settings("sqlite+aiosqlite://", better_auth_previous_secret="the-secret-before-it-was-replaced-here")
+    verifier = TokenVerifier(new)
+    for settings in (old, new, old):
+        assert await accepts(verifier, mint(settings, "user-1", 600))
+    assert not await accepts(TokenVerifier(old), mint(new, "user-1", 600))
 
 
 async def test_keys_may_come_from_elsewhere_as_with_neon_auth(issuer: Issuer):

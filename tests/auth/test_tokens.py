@@ -141,7 +141,6 @@ HOSTILE: dict[str, str] = {
     "another type": sign(HEADER | {"typ": "better-auth.session-cache+jwt"}),
     "a type that is null": sign(HEADER | {"typ": None}),
     "a type that is a list": sign(HEADER | {"typ": ["JWT"]}),
-    "a type in lower case": sign(HEADER | {"typ": "jwt"}),
     "a key id that is a number": sign(HEADER | {"kid": 1}),
     "a key id that is an object": sign(HEADER | {"kid": {}}),
     "a header that is a list": sign([HEADER]),

@@ -43,9 +43,9 @@ def test_the_example_can_be_used_as_it_is_once_there_is_a_secret(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / ".env"
-    file.write_text(EXAMPLE.read_text() + f"\nBETTER_AUTH_SECRET={'s' * 40}\n")
+    file.write_text(EXAMPLE.read_text() + f"\nBETTER_AUTH_SECRET={'s-' * 20}\n")
     monkeypatch.delenv("BETTER_AUTH_SECRET")
     settings = Settings(_env_file=file)
-    defaults = Settings(_env_file=None, better_auth_secret="s" * 40)
+    defaults = Settings(_env_file=None, better_auth_secret="s-" * 20)
     for name in Settings.model_fields:
         assert getattr(settings, name) == getattr(defaults, name), f".env.example sets {name.upper()} to no default"
