@@ -64,6 +64,12 @@ def test_a_value_that_a_problem_repeats_is_seen(part: dict[str, object]) -> None
     assert take_leaks()
 
 
+def test_what_we_say_ourselves_is_no_leak() -> None:
+    with service(422, json.dumps({"type": "about:blank", "instance": "/api/tasks", "detail": "no"})) as client:
+        client.post("/api/tasks", json={"title": "about:blank"})
+    assert take_leaks() == []
+
+
 def test_a_task_that_is_answered_is_no_leak() -> None:
     with service(200, json.dumps({"title": TITLE})) as client:
         client.post("/api/tasks", json={"title": TITLE})

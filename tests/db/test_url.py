@@ -1,6 +1,5 @@
 """Database URLs: what each means, what is refused, and that no refusal repeats a part of one."""
 
-import inspect
 import ssl
 from pathlib import Path
 from typing import Any
@@ -8,11 +7,10 @@ from urllib.parse import quote
 
 import certifi
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backend.config import ConfigurationError
-from backend.db import url as url_module
 from backend.db.url import (
     POSTGRES_SCHEMES,
     PostgresURL,
@@ -364,7 +362,8 @@ def test_what_was_percent_encoded_into_parameters_comes_out_equal(
     assert url.server_settings == {"application_name": application}
 
 
-OWN_TEXT = inspect.getsource(url_module) + "DATABASE_URL: "
+CANARY = "c4n4ry"
+PIECES = ("c4n4", "4n4r", "n4ry")
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 delimiters = st.sampled_from(["", ":", "@", "/", "//", "?", "#", "[", "]", "=", "&", ",", "%", "%00", "%2C", " "])
 schemes = st.sampled_from(["postgresql://", "postgres:", "postgresql+asyncpg://", "sqlite+aiosqlite:///", "x://", ""])
@@ -372,11 +371,11 @@ parameters = st.sampled_from(["", "sslmode=", "connect_timeout=", "port=", "host
 
 
 @given(scheme=schemes, parts=st.lists(st.tuples(texts, delimiters, parameters), max_size=6))
+@example(scheme="sqlite+aiosqlite:///", parts=[("", "?", ""), ("", "", "")])
 def test_no_refusal_repeats_four_characters_of_a_url(scheme: str, parts: list[tuple[str, str, str]]) -> None:
-    text = scheme + "".join(part for three in parts for part in three)
+    text = scheme + "".join(f"{text}{CANARY}{delimiter}{parameter}" for text, delimiter, parameter in parts)
     try:
         parse_database_url(text)
     except ConfigurationError as error:
         message = str(error)
-        shared = {text[at : at + 4] for at in range(len(text) - 3) if text[at : at + 4] in message}
-        assert all(piece in OWN_TEXT for piece in shared), shared
+        assert not any(piece in message for piece in PIECES), message
