@@ -200,7 +200,8 @@ _BOUNDS = {
 _OPERATIONS = {"put", "patch", "delete", "toggle", "restore"}
 
 
-def _field_error(error: Mapping[str, Any]) -> FieldError:
+def field_error(error: Mapping[str, Any]) -> FieldError:
+    """Return pydantic's error in our words. Its place begins with the source: `body`, `query` and so on."""
     source, *path = error["loc"]
     path = [part for number, part in enumerate(path) if not (number == 2 and part in _OPERATIONS)]  # a union's tag
     rule = error["type"]
@@ -235,7 +236,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
-        return Problem("validation_error", [_field_error(each) for each in error.errors()[:MAX_ERRORS]])
+        return Problem("validation_error", [field_error(each) for each in error.errors()[:MAX_ERRORS]])
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
         return Problem(_BY_STATUS[error.status_code], headers=error.headers)
     if isinstance(error, errors.TodoError):

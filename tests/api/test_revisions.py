@@ -259,7 +259,7 @@ async def test_what_was_erased_expires_older_checkpoints_only(alice: httpx.Async
 # Batch
 
 
-async def batch(client: httpx.AsyncClient, *operations: dict[str, Any], **options: Any) -> httpx.Response:
+async def batch(client: httpx.AsyncClient, *operations: Any, **options: Any) -> httpx.Response:
     return await client.post("/api/tasks/batch", json={"operations": list(operations), **options})
 
 
@@ -327,9 +327,15 @@ async def test_each_operation_stands_alone_where_that_is_said(alice: httpx.Async
         alice,
         {"op": "patch", "id": ABSENT, "task": {"title": "x"}},
         {"op": "toggle", "id": old["id"]},
+        {"op": "patch", "id": old["id"], "task": {"title": " "}},
+        {"op": "fly"},
+        7,
         atomic=False,
     )
-    first, second = response.json()["results"]
+    first, second, third, fourth, fifth = response.json()["results"]
+    assert (third["id"], third["status"]) == (old["id"], 422)
+    assert third["problem"]["errors"][0]["pointer"] == "/operations/2/task/title"
+    assert [(each["id"], each["status"]) for each in (fourth, fifth)] == [(None, 422)] * 2
     assert (first["status"], first["problem"]["code"]) == (404, "task_not_found")
     assert (second["status"], second["task"]["completed"]) == (200, True)
     assert await tasks_of(alice) == [second["task"]]

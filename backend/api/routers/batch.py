@@ -1,5 +1,6 @@
 """`/api/tasks/batch`: several operations in one request, all or nothing, or each for itself."""
 
+from dataclasses import dataclass
 from typing import (
     Annotated,
     Any,
@@ -9,7 +10,18 @@ from typing import (
 from uuid import UUID
 
 from fastapi import APIRouter
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
@@ -17,7 +29,7 @@ from typing_extensions import TypedDict
 
 from backend.api.deps import CanonicalUUID, CanonicalUUID7, tasks_of
 from backend.api.openapi import TASK_EXAMPLE, documented
-from backend.api.problems import FieldError, Problem, problem_document, problem_of
+from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_error, problem_document, problem_of
 from backend.api.requests import StrictRoute
 from backend.api.responses import json_response
 from backend.models.task import AddressedTask, TaskPublic, TaskPut, TaskUpdate, drop_defaults
@@ -94,7 +106,27 @@ class PlainOperation(_Operation):
         return Operation(self.op, self.id, match=self._match(tasks))
 
 
-AnyOperation = Annotated[PutOperation | PatchOperation | PlainOperation, Field(discriminator="op")]
+@dataclass(frozen=True, slots=True)
+class BrokenOperation:
+    """An operation of a batch that is not atomic, which breaks a rule by itself."""
+
+    id: Any
+    errors: list[Any]
+
+
+def _stands_alone(value: Any, validate: ValidatorFunctionWrapHandler, info: ValidationInfo) -> Any:
+    try:
+        return validate(value)
+    except ValidationError as error:
+        if info.data.get("atomic") is not False:
+            raise
+        sent = value.get("id") if isinstance(value, dict) else None
+        return BrokenOperation(sent if isinstance(sent, str) else None, error.errors(include_url=False))
+
+
+AnyOperation = Annotated[
+    Annotated[PutOperation | PatchOperation | PlainOperation, Field(discriminator="op")], WrapValidator(_stands_alone)
+]
 
 
 class Batch(BaseModel):
@@ -102,8 +134,9 @@ class Batch(BaseModel):
 
     model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
 
-    operations: Annotated[list[AnyOperation], Field(min_length=1, max_length=MAX_OPERATIONS)]
+    # Before the operations, whose rules it decides about.
     atomic: StrictBool = Field(True, description="All or nothing; otherwise each operation stands alone.")
+    operations: Annotated[list[AnyOperation], Field(min_length=1, max_length=MAX_OPERATIONS)]
     dry_run: StrictBool = Field(False, description="Do all of it, and undo it. With `atomic` only.")
 
     @model_validator(mode="after")
@@ -116,7 +149,7 @@ class Batch(BaseModel):
 class Result(TypedDict):
     """What came of an operation."""
 
-    id: UUID
+    id: Annotated[UUID | None, Field(description="Null where the operation had none.")]
     status: Annotated[int, Field(description="As the operation alone would have it.")]
     task: NotRequired[TaskPublic | None]
     problem: NotRequired[Annotated[dict[str, Any] | None, Field(description="Why it failed, where it did.")]]
@@ -143,13 +176,25 @@ CODES = ("task_not_found", "precondition_failed", "task_deleted", "too_many_task
 async def run_batch(request: Request, batch: Batch) -> Response:
     """Run up to 100 operations in order: all or nothing, or, with `atomic: false`, each for itself."""
     tasks = tasks_of(request)
-    operations = [each.operation(tasks) for each in batch.operations]
+    whole = {number: each for number, each in enumerate(batch.operations) if not isinstance(each, BrokenOperation)}
+    operations = [each.operation(tasks) for each in whole.values()]
     try:
-        outcomes = await tasks.batch(operations, atomic=batch.atomic, dry_run=batch.dry_run)
+        outcomes = await tasks.batch(operations, atomic=batch.atomic, dry_run=batch.dry_run) if operations else []
     except OperationFailed as failed:
         raise _located(failed) from failed.error
-    pairs = enumerate(zip(operations, outcomes, strict=True))
-    return json_response({"results": [_result(request, number, *pair) for number, pair in pairs]})
+    done = dict(zip(whole, zip(operations, outcomes, strict=True), strict=True))
+    results = [
+        _broken(request, number, each) if isinstance(each, BrokenOperation) else _result(request, number, *done[number])
+        for number, each in enumerate(batch.operations)
+    ]
+    return json_response({"results": results})
+
+
+def _broken(request: Request, number: int, operation: BrokenOperation) -> dict[str, Any]:
+    errors = [field_error({**each, "loc": ("body", "operations", number, *each["loc"])}) for each in operation.errors]
+    problem = Problem("validation_error", errors[:MAX_ERRORS])
+    document = problem_document(problem, request.scope, request.scope["request_id"])
+    return {"id": operation.id, "status": problem.type.status, "problem": document}
 
 
 def _located(failed: OperationFailed) -> Problem:
