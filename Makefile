@@ -27,7 +27,7 @@ check: .venv/dev ## Format, lint, types, and known vulnerabilities of what is in
 	@$(BIN)/python -m tests.audit
 
 faults: .venv/dev ## Kill, cut, hang and abort everything many times under load, and send made-up requests
-	FAULT_ROUNDS=50 $(BIN)/python -m pytest -rP tests/faults
+	FAULT_ROUNDS=50 $(BIN)/python -m pytest -rP tests/faults tests/db/test_neon.py
 
 bench: .venv/dev ## Measure what a request costs, beside the usual recipe; needs wrk, PostgreSQL, PgBouncer
 	$(BIN)/python -m tests.performance.bench

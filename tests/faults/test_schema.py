@@ -19,7 +19,7 @@ from backend.db.session import Database
 from tests.processes import SCRIPT, environment, serving
 from tests.settings import SECRET, make_settings
 
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 ROOT = Path(__file__).parents[2]
 SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
 OPERATIONS = 19
