@@ -7,10 +7,6 @@ from backend.db.url import database_url, direct_database_url
 # Before the imports below, which take a second: a wrong setting is reported at once.
 settings = load_settings(database_url, direct_database_url, TokenVerifier)
 
-import gc
-
-gc.disable()  # until the end of this module
-
 import asyncio
 import functools
 import logging
@@ -112,7 +108,3 @@ async def _migrate(database: Database) -> None:
 
 
 app = create_app(settings)
-# What is in memory by now stays. To look through it for garbage would take a fifth of the start, and later on again and
-# again some 50 ms in the middle of a request.
-gc.freeze()
-gc.enable()
