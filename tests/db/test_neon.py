@@ -92,7 +92,7 @@ def requests(task_id: str) -> list[tuple[str, str, Any]]:
         ("PATCH", f"/api/tasks/{task_id}", {"title": "y"}),
         ("PATCH", f"/api/tasks/{task_id}", {}),
         ("POST", f"/api/tasks/{task_id}/toggle", None),
-        ("POST", "/api/tasks/bulk-complete", {"task_ids": [task_id]}),
+        ("POST", "/api/tasks/bulk-complete", {"task_ids": [task_id], "completed": False}),
         ("GET", "/api/tasks/stats", None),
         ("DELETE", f"/api/tasks/{task_id}", None),
         ("DELETE", "/api/tasks?completed=true", None),
