@@ -111,7 +111,7 @@ class FilterQuery(CompletedQuery):
     tag_any: FilterTags = Field([], description="Tags of which one is there.")
     priority: Annotated[
         list[str],
-        Field(max_length=20),
+        Field(max_length=5),
         AfterValidator(_priorities),
         WithJsonSchema({"type": "array", "items": {"type": "string", "enum": [*PRIORITIES, "none"]}, "maxItems": 5}),
     ] = Field([], description="Priorities of which one is the task's; `none` for no priority.")

@@ -302,7 +302,7 @@ async def test_a_page_of_another_origin_learns_nothing(
     assert [task["title"] for task in listed["body"]] == ["Buy milk", "Done"]
 
 
-async def test_a_frontend_that_sends_cookies_is_not_let_in(page: Page, api: str):
-    """The API takes tokens, never cookies; CORS with credentials stays off."""
-    answer = await fetch(page, f"{api}/api/tasks", credentials="include")
-    assert answer == {"error": "TypeError: Failed to fetch"}
+async def test_a_frontend_that_sends_cookies_can_read_the_response(page: Page, api: str):
+    """Many frontends send `credentials: include`. The API takes tokens, and reads no cookie."""
+    response = await fetch(page, f"{api}/api/tasks", credentials="include")
+    assert (response["status"], response["body"]) == (200, [])

@@ -31,7 +31,11 @@ async def abort(port: int, request: bytes, choose: random.Random) -> None:
 async def test_callers_that_go_away_leave_no_transaction_and_keep_no_connection_and_no_place(
     neon: Neon, tmp_path: Path, pool_size: int
 ) -> None:
-    settings = {"MAX_CONCURRENT_REQUESTS": str(PLACES), "DATABASE_MAX_OVERFLOW": "0"}
+    settings = {
+        "MAX_CONCURRENT_REQUESTS": str(PLACES),
+        "MAX_CONCURRENT_REQUESTS_PER_USER": str(PLACES),
+        "DATABASE_MAX_OVERFLOW": "0",
+    }
     patience = {"DATABASE_POOL_TIMEOUT": "60", "DATABASE_COMMAND_TIMEOUT": "60"}  # whatever the machine is busy with
     service = Service(tmp_path, pooled_url(neon), pool_size, settings | patience)
     user, choose = f"aborter-{uuid.uuid4()}", random.Random(1)
