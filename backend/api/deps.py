@@ -17,6 +17,11 @@ from backend.services.tasks import TaskService
 _UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
+def is_uuid(text: str) -> bool:
+    """Tell whether a text is a UUID in its usual form."""
+    return _UUID.fullmatch(text) is not None
+
+
 def _canonical_uuid(value: Any) -> UUID:
     # Python would also take braces, "urn:uuid:", and hyphens anywhere.
     if not isinstance(value, str) or _UUID.fullmatch(value) is None:

@@ -27,7 +27,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from typing_extensions import TypedDict
 
-from backend.api.deps import CanonicalUUID, CanonicalUUID7, tasks_of
+from backend.api.deps import CanonicalUUID, CanonicalUUID7, is_uuid, tasks_of
 from backend.api.openapi import TASK_EXAMPLE, documented
 from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_error, problem_document, problem_of
 from backend.api.requests import StrictRoute
@@ -121,7 +121,8 @@ def _stands_alone(value: Any, validate: ValidatorFunctionWrapHandler, info: Vali
         if info.data.get("atomic") is not False:
             raise
         sent = value.get("id") if isinstance(value, dict) else None
-        return BrokenOperation(sent if isinstance(sent, str) else None, error.errors(include_url=False))
+        known = isinstance(sent, str) and is_uuid(sent)
+        return BrokenOperation(sent if known else None, error.errors(include_url=False))
 
 
 AnyOperation = Annotated[
