@@ -26,7 +26,7 @@ from backend.models.task import UTC_DATE_TIME, TaskCreate, TaskUpdate
 from backend.services.tasks import TaskService
 from tests.db.conftest import NewDatabase
 from tests.processes import backend, run
-from tests.settings import make_settings
+from tests.settings import SECRET, make_settings
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,7 +72,7 @@ async def test_several_at_once_all_succeed(empty_url: str) -> None:
 
 async def test_two_processes_at_once_both_succeed(empty_url: str, tmp_path: Path) -> None:
     def migrate_in_a_process() -> "subprocess.CompletedProcess[str]":
-        return backend("migrate", cwd=tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET="x" * 32)
+        return backend("migrate", cwd=tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET=SECRET)
 
     results = await asyncio.gather(*(asyncio.to_thread(migrate_in_a_process) for _ in range(2)))
     assert [(result.returncode, result.stderr) for result in results] == [(0, ""), (0, "")]
@@ -227,7 +227,7 @@ async def test_migrations_end_where_the_database_is_not(tmp_path: Path) -> None:
 
 def test_alembics_own_command_line_works_in_the_repository(sqlite_url: str) -> None:
     command = [sys.executable, "-m", "alembic"]
-    settings = {"DATABASE_URL": sqlite_url, "BETTER_AUTH_SECRET": "x" * 32}
+    settings = {"DATABASE_URL": sqlite_url, "BETTER_AUTH_SECRET": SECRET}
     upgraded = run([*command, "upgrade", "head"], ROOT, **settings)
     assert upgraded.returncode == 0, upgraded.stderr
     checked = run([*command, "check"], ROOT, **settings)
@@ -273,6 +273,6 @@ async def test_an_installed_wheel_migrates(installed_wheel: Path, empty_url: str
         "sys.argv = ['todo-backend', 'migrate']; from backend.cli import main; main()"
     )
     command = [sys.executable, "-c", code]
-    result = await asyncio.to_thread(run, command, tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET="x" * 32)
+    result = await asyncio.to_thread(run, command, tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET=SECRET)
     assert (result.returncode, result.stderr) == (0, "")
     assert await look(empty_url, table_names) == {"owners", "tasks"}
