@@ -8,7 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint, usable_
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, OutcomeUnknown, SameUser
-from backend.log import configure_logging
+from backend.log import configure_logging, logging_in_background
 
 if TYPE_CHECKING:
     from backend.check import Report
@@ -122,12 +122,10 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
             f"See it, signed in: {url}/#token={token}\n",
             flush=True,
         )
-    import uvicorn
-
-    from backend.serving.server import run_with_reload
+    from backend.serving.server import Config, run_with_reload
 
     options = _server_options(settings, host, port)
-    config = uvicorn.Config(**options, reload=True, reload_dirs=[str(Path(__file__).parent)])
+    config = Config(**options, reload=True, reload_dirs=[str(Path(__file__).parent)])
     run_with_reload(config, sockets, env_file.resolve())
 
 
@@ -179,7 +177,8 @@ def serve(
     if keep_alive is not None:
         options["timeout_keep_alive"] = keep_alive
     _announce(settings, workers)
-    run(Config(**options, workers=workers, drain=drain), sockets)
+    with nullcontext() if workers == 1 else logging_in_background():  # a process that serves sees to it itself
+        run(Config(**options, workers=workers, drain=drain), sockets)
 
 
 def _announce(settings: Settings, workers: int) -> None:
@@ -219,6 +218,7 @@ def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
         "proxy_headers": False,
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN,
         "timeout_keep_alive": settings.keep_alive,
+        "max_connections": settings.max_connections,
     }
 
 

@@ -7,11 +7,24 @@ DEBUG are kept at WARNING whatever `LOG_LEVEL` says.
 
 import json
 import logging
+import os
+import threading
+import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TextIO
 
 from backend.config import Settings
+
+MAX_WAITING = 10_000
+"""Lines that may wait to be written: some 2 MB."""
+PAUSE = 0.05
+"""Seconds between two writes of several lines: to wake a thread for each line would cost more than to write it."""
+LAST_LINES = 1.0
+"""Seconds that the end waits for the lines before it to be read."""
 
 _FIELDS = (
     *("request_id", "method", "route", "status", "duration_ms", "code", "db_ms", "wait_ms", "body_ms", "attempts"),
@@ -65,9 +78,93 @@ def describe_exception(error: BaseException) -> str:
     return " caused by ".join(parts)
 
 
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes to standard error: at once, or, `in_background`, from a thread.
+
+    A reader that is slow, or has stopped to read, must not stop the service. So what finds no room there is dropped; a
+    line says how many were.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: SimpleQueue[str | None] | None = None
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or have it written."""
+        if self._waiting is None:
+            super().emit(record)
+        elif self._waiting.qsize() < MAX_WAITING:
+            self._waiting.put(self.format(record))
+        else:
+            self._dropped += 1
+
+    @property
+    def has_descriptor(self) -> bool:
+        """Tell whether standard error is the system's, and not something that a test has put there."""
+        try:
+            return self.stream.fileno() >= 0
+        except OSError:
+            return False
+
+    @contextmanager
+    def in_background(self) -> Iterator[None]:
+        """Have a thread write; at the end all is written that is read in time."""
+        # Not by the stream, whose lock a thread that nobody reads would hold beyond the process's end.
+        descriptor = self.stream.fileno()
+        waiting: SimpleQueue[str | None] = SimpleQueue()
+        self._waiting = waiting
+        thread = threading.Thread(target=self._write, args=[descriptor, waiting], name="log", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            waiting.put(None)
+            thread.join(LAST_LINES)
+            if not thread.is_alive():
+                self._waiting = None
+
+    def _write(self, descriptor: int, waiting: SimpleQueue[str | None]) -> None:
+        said = 0
+        line = waiting.get()
+        while line is not None:
+            lines = [line]
+            while not waiting.empty() and (line := waiting.get()) is not None:
+                lines.append(line)
+            if self._dropped > said:
+                lines.append(self._note(self._dropped - said))
+                said = self._dropped
+            _write_all(descriptor, "".join(f"{each}\n" for each in lines).encode(errors="backslashreplace"))
+            if line is not None:
+                time.sleep(PAUSE)
+                line = waiting.get()
+
+    def _note(self, dropped: int) -> str:
+        note = "%d lines were dropped here, because nobody read the log"
+        return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, note, (dropped,), None))
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    while data:
+        try:
+            data = data[os.write(descriptor, data) :]
+        except BlockingIOError:  # whoever started the service has made it so
+            time.sleep(PAUSE)
+        except OSError:  # closed: there is nobody to tell
+            return
+
+
+@contextmanager
+def logging_in_background() -> Iterator[None]:
+    """Let no line of the log hold up the process, however slowly it is read."""
+    handler = next((each for each in logging.getLogger().handlers if isinstance(each, LogHandler)), None)
+    with handler.in_background() if handler is not None and handler.has_descriptor else nullcontext():
+        yield
+
+
 def configure_logging(settings: Settings) -> None:
     """Send all logs to standard error in one format; uvicorn's access log gives way to the guard's line."""
-    handler = logging.StreamHandler()
+    handler = LogHandler()
     handler.setFormatter(JSONFormatter() if settings.json_logs else TextFormatter())
     # What Python's manual names for speed: none of our lines says which thread, process or task wrote it, or where.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False

@@ -28,7 +28,7 @@ from backend.api.routers import batch, docs, health, page, tasks
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
-from backend.log import configure_logging
+from backend.log import configure_logging, logging_in_background
 from backend.services.rows import Limits
 
 LAST_ANSWERS = 1.0
@@ -45,6 +45,12 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        with logging_in_background():
+            async with serving(app):
+                yield
+
+    @asynccontextmanager
+    async def serving(app: FastAPI) -> AsyncIterator[None]:
         database = app.state.database = Database(settings)
         if isinstance(database.url, SQLiteURL) and not settings.production:
             await _migrate(database)

@@ -1,9 +1,12 @@
 """The running server, byte by byte: what a client can send, how the process ends, and what it logs."""
 
 import json
+import os
+import re
 import signal
 import socket
 import sqlite3
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,10 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from backend.auth.tokens import mint
-from tests.processes import SCRIPT, SERVE, Server, backend, eventually, read_to_end, serving
+from tests.processes import (
+    DEADLINE,
+    SCRIPT,
+    SERVE,
+    Server,
+    backend,
+    environment,
+    eventually,
+    free_port,
+    read_to_end,
+    serving,
+)
 from tests.settings import make_settings, settings_of
 
 LIMIT = 64 * 1024
@@ -245,7 +260,7 @@ def test_what_a_proxy_says_of_a_request_changes_no_answer(options: list[str], tm
 @pytest.mark.parametrize("path", [b"/health", b"/api/tasks", b"/nothing"])
 def test_who_asks_for_a_websocket_gets_an_answer_in_http(server: Server, path: bytes) -> None:
     asked = (
-        b"Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        b"Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
     received = server.exchange(b"GET " + path + b" HTTP/1.1\r\n" + AUTHORIZED + asked)
@@ -502,3 +517,87 @@ def test_every_line_of_production_is_json_from_the_first_to_the_last(workers: st
     assert len(lines) > 3
     assert {"time", "level", "logger", "message"} <= set.intersection(*(set(line) for line in lines))
     assert server.stdout == ""
+
+
+# A log that nobody reads
+
+
+def test_a_log_that_nobody_reads_holds_up_no_request_and_says_later_what_it_has_dropped(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    # The pipe holds 64 KiB; the service would keep 10,000 lines more, and here 100.
+    few = "from backend import cli, log; log.MAX_WAITING = 100; cli.main()"
+    port = free_port()
+    command = [sys.executable, "-c", few, "serve", "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(**settings_of(tmp_path)), stderr=writing)
+    os.close(writing)
+    server = Server(process, port, tmp_path / "stdout", tmp_path / "stderr")
+    try:
+        eventually(server.answers, "the server answers")
+        with httpx.Client(base_url=server.url) as client:
+            for _ in range(1_500):
+                assert client.get("/health").status_code == 200
+        with open(reading, encoding="utf-8") as log:  # noqa: PTH123 # a pipe has no path
+            lines = [next(log) for _ in range(300)]
+            process.terminate()
+            lines += log.readlines()
+        assert process.wait(DEADLINE) == -signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+    (told,) = (line for line in lines if "lines were dropped" in line)
+    dropped = int(re.search(r"(\d+) lines were dropped", told)[1])  # type: ignore[index] # it does match
+    assert dropped + sum("backend.request" in line for line in lines) >= 1_500
+    assert "Finished server process" in lines[-1]
+
+
+def test_a_service_whose_log_nobody_reads_ends(tmp_path: Path) -> None:
+    reading, writing = os.pipe()
+    port = free_port()
+    command = [SCRIPT, "serve", "--host", "127.0.0.1", "--port", str(port), "--workers", "2"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=environment(**settings_of(tmp_path)), stderr=writing)
+    os.close(writing)
+    server = Server(process, port, tmp_path / "stdout", tmp_path / "stderr")
+    try:
+        eventually(server.answers, "the server answers")
+        with httpx.Client(base_url=server.url) as client:
+            for _ in range(1_500):
+                assert client.get("/health").status_code == 200
+        process.terminate()
+        assert process.wait(DEADLINE) == 0
+    finally:
+        process.kill()
+        process.wait()
+        os.close(reading)
+
+
+# Supervisor and workers
+
+
+def test_workers_end_with_their_supervisor_however_it_has_ended(tmp_path: Path) -> None:
+    with serving(
+        [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"], tmp_path, **settings_of(tmp_path)
+    ) as server:
+        family = psutil.Process(server.process.pid).children()
+        server.process.kill()
+        _, alive = psutil.wait_procs(family, DEADLINE)
+        assert alive == []
+
+
+def test_sighup_gives_new_workers_the_settings_as_they_are_now(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    (tmp_path / ".env").write_text("SERVER_TIMING=false\n")
+    command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"]
+    with serving(command, tmp_path, **settings) as server:
+        eventually(lambda: server.stderr.count("startup complete") == 2, "all workers have started")
+        assert "server-timing" not in httpx.get(f"{server.url}/health").headers
+        (tmp_path / ".env").write_text("SERVER_TIMING=true\n")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: server.stderr.count("Finished server process") == 2, "all workers were replaced")
+        assert "server-timing" in httpx.get(f"{server.url}/health").headers
+
+
+def test_a_single_process_ignores_sighup(tmp_path: Path) -> None:
+    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings_of(tmp_path)) as server:
+        server.process.send_signal(signal.SIGHUP)
+        assert server.answers()
+        assert server.stop() == -signal.SIGTERM
