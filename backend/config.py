@@ -139,6 +139,7 @@ class Settings(BaseSettings):
     trash_days: Annotated[int, Field(ge=0, le=3650)] = 30
 
     keep_alive: Annotated[float, Field(gt=0, le=3600)] = 75
+    max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "INFO"
     log_format: Literal["text", "json"] | None = None

@@ -1,160 +1,314 @@
-"""uvicorn's HTTP protocol, with limits on a request's head, and with problem answers for what is no HTTP.
+"""uvicorn's HTTP protocol, with a bound in bytes and in time for whatever a client sends, or fails to read.
 
-uvicorn takes a head of any size, from a caller of any patience, and answers what it cannot parse in plain text. Used by
-`todo-backend serve` and `dev`; under `uvicorn backend.main:app` the guard's limits hold, and these do not.
+uvicorn parses and queues all requests that arrive together, takes a head of any size from a client of any patience,
+waits for ever for one that does not read, and responds to what is no HTTP in plain text. Here the parser gets a head
+when it is whole and the request before it has had its response, so no state of one message survives into the next
+(specs/decisions/0017-the-edge.md). Used by `todo-backend serve` and `dev`, not by `uvicorn backend.main:app`.
 """
 
 import asyncio
-import json
 import logging
-from typing import Any
-from urllib.parse import quote
+import math
+import re
+import socket
+import struct
+import sys
+from typing import Any, ClassVar
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from backend.api.guard import request_id_of
-from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
+from backend.serving.heads import MAX_HEAD, BadHead, Unparsed, refusal
 
-MAX_HEAD = 32 * 1024
-"""Bytes that the request line and the headers may have together."""
-MAX_PATH = 1024
-"""Bytes of a bad request's path that its answer repeats."""
+if sys.platform != "win32":
+    import fcntl
+    import termios
+
 HEAD_TIMEOUT = 10.0
-"""Seconds in which they must have arrived, from the connection's first moment or the request's first byte."""
+"""Seconds in which a head must have arrived, from the connection's first moment or the head's first byte."""
 WRITE_TIMEOUT = 10.0
-"""Seconds for which an answer may wait for its caller to read on."""
+"""Seconds in which a client must have read a response, and one more for each `WRITE_RATE` bytes of it."""
+WRITE_RATE = 16 * 1024
+MAX_DISCARDED = 2 * 1024 * 1024
+"""Bytes of a body that are still read, and dropped, when its request has had its response."""
+DISCARD_TIMEOUT = 5.0
+"""Seconds for which they are."""
+CHECK_INTERVAL = 1.0
+"""Seconds between two looks at a connection's times: timers for each request would cost more."""
+QUIET = 60.0
+"""Seconds in which too many connections are logged once."""
+
+_UPGRADE = re.compile(rb"\r\nUpgrade:[^\r\n]*", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection. To its requests it is the transport, too: it knows when closing would lose their responses."""
 
-    url = b""
-    _too_large = False
-    _head_size = 0
-    _head_timer: asyncio.TimerHandle | None = None
-    _write_timer: asyncio.TimerHandle | None = None
+    waiting_since: float | None = None
+    """When it began to wait for a request; None while it has one."""
+    _head = b""
+    _parses_head = False
+    _receives = False  # it has a request's head, and not yet the end of its body
+    _length: int | None = 0  # of the body, what has not come yet; None if it comes in chunks
+    _overhead = 0  # of a body in chunks, how many bytes more may be no content
+    _deaf = False  # what comes is dropped
+    _half_closed = False
+    _held: bytes | None = None  # the head of a response, until its body comes; empty from then on
+    _discarded = 0
+    _waits_until = math.inf
+    _written = _due = 0  # bytes that were written, and of these, how many the client must have taken by the deadline
+    _due_until = math.inf
+    _warned_at: ClassVar[float] = -math.inf
 
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
         super().connection_made(transport)
-        self._await_head()
+        self._unparsed = Unparsed()
+        self._await_head(HEAD_TIMEOUT)
+        self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
+        if len(self.connections) > self.config.max_connections:  # type: ignore[attr-defined] # of our Config
+            self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Wait for no more."""
-        self._end_head()
-        self._end_write_timer()
+        self._timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came, unless it goes on with a head that is too large already."""
-        if self.transport.is_closing():
+        """Keep what came, and parse it if it is its turn."""
+        if self._deaf or (self._receives and self._idle):
+            self._discarded += len(data)
+            if self._discarded > MAX_DISCARDED:
+                self.transport.abort()
+        if self._deaf or self.transport.is_closing():
             return
-        if self._head_timer is None and self._idle:
-            self._await_head()  # whatever this is the beginning of
-        self._too_large = self._head_timer is not None and self._head_size > MAX_HEAD
-        if self._too_large:
-            self.send_400_response("")
-            return
-        if self._head_timer is not None:  # what belongs to a body is none of the head's
-            self._head_size += len(data)
-        super().data_received(data)
+        if not self._receives and self._idle and not self._unparsed:
+            self._waits_until = self.loop.time() + HEAD_TIMEOUT
+        self._unparsed.add(data)
+        self._parse()
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads the answer; uvicorn gives none
-        """Keep the way back open for a caller that has sent its request and closed its own side."""
-        if self._idle or self.cycle.more_body:
+        """Keep the way back open for a client that has sent its request and closed its own side."""
+        if self._idle or self._receives:
             return False
         self.cycle.keep_alive = False
         return True
 
-    def pause_writing(self) -> None:
-        """Give the caller `WRITE_TIMEOUT` to read on."""
-        super().pause_writing()
-        self._write_timer = self.loop.call_later(WRITE_TIMEOUT, self._abandon)
-
-    def resume_writing(self) -> None:
-        """Go on; the caller reads."""
-        super().resume_writing()
-        self._end_write_timer()
+    # What the parser calls
 
     def on_message_begin(self) -> None:
-        """Begin a request."""
+        """Begin a request, unless it came in one read with the end of a body in chunks, which only the parser sees."""
+        if not self._parses_head:
+            raise ValueError("a request behind a body in chunks")  # the response before it says that it is the last
         super().on_message_begin()
-        self._head_size = 0
-        if self._head_timer is None:
-            self._await_head()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header of the head, and drop those behind the body (RFC 9110, section 6.5.1)."""
-        if self._head_timer is not None:
+        if self._parses_head:
             super().on_header(name, value)
-            return
-        self._head_size += len(name) + len(value)
-        self._too_large = self._head_size > MAX_HEAD
-        if self._too_large:
-            raise ValueError("trailers too large")
 
     def on_headers_complete(self) -> None:
         """Go on to the request, if its head is acceptable."""
-        self._end_head()
-        self._head_size = 0
-        self._too_large = len(self.url) + sum(len(name) + len(value) for name, value in self.headers) > MAX_HEAD
-        names = [name for name, _ in self.headers]
-        # Behind a head that asks for another protocol the parser reads no body, but the next request.
-        with_body = b"content-length" in names or b"transfer-encoding" in names
+        headers = dict(self.headers)
         # Of two hosts, a proxy before this server may have looked at the other (RFC 9112, section 3.2).
-        if self._too_large or names.count(b"host") > 1 or (with_body and self.parser.should_upgrade()):
-            raise ValueError("unacceptable head")  # uvicorn then calls send_400_response
+        hosts = [name for name, _ in self.headers if name == b"host"]
+        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+            raise ValueError("not one host")
+        if self.parser.should_upgrade():
+            return  # it will be parsed again
+        self._parses_head = False
         super().on_headers_complete()
-        if self.parser.should_upgrade() or self.app_state.get("draining"):
+        self.cycle.transport = self  # type: ignore[assignment] # it has what is called
+        if self.app_state.get("draining"):
             self.cycle.keep_alive = False
+        self._receives = True
+        # The parser has checked that it is a number, but not for zeros before it: int() refuses to read very many.
+        length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
+        self._length = None if b"transfer-encoding" in headers else length
+        self._overhead, self._discarded = MAX_HEAD, 0
+        self.waiting_since, self._waits_until = None, math.inf  # from here on the guard has limits
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP, or too much of it, with a problem, and close."""
-        self._end_head()
-        if not self._idle and (self.cycle.response_started or not self.cycle.more_body):
-            self.cycle.keep_alive = False  # the request before it is whole: its answer comes first, and is the last
-            self.flow.pause_reading()
+    def on_body(self, body: bytes) -> None:
+        """Take a part of the body."""
+        self._overhead += 9 * len(body)
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the request. It may have had its response."""
+        if self._parses_head:
             return
-        self.transport.write(self._problem())
-        self.transport.close()
+        self._receives = False
+        super().on_message_complete()
+        if self._idle:
+            self._await_head(self.timeout_keep_alive)
+
+    # What a request calls
+
+    def write(self, data: bytes) -> None:
+        """Send. The head of a response goes with the first piece of its body: one call of the kernel, one packet."""
+        self._written += len(data)
+        if self._held:
+            self.transport.writelines((self._held, data))
+            self._held = b""
+        elif self._held is None and self.cycle.response_started:
+            self._held = data
+        else:
+            self.transport.write(data)
+
+    def is_closing(self) -> bool:
+        """Tell whether nothing can be sent any more."""
+        return self.transport.is_closing()
+
+    def close(self) -> None:
+        """Close. Who still sends is heard for a while: it would be reset, and could lose the response."""
+        self._send_held()
+        if not self._receives and not self._deaf:
+            self.transport.close()
+        elif not self._half_closed and not self.transport.is_closing():
+            self._deaf = self._half_closed = True
+            self._waits_until = self.loop.time() + DISCARD_TIMEOUT
+            self.flow.resume_reading()
+            self.transport.write_eof()
+
+    def on_response_complete(self) -> None:
+        """Go on to what has come meanwhile."""
+        self.server_state.total_requests += 1
+        self._send_held()
+        if self._half_closed or self.transport.is_closing():
+            return
+        if not self._receives:
+            self._await_head(HEAD_TIMEOUT if self._unparsed else self.timeout_keep_alive)
+        elif self.expect_100_continue:  # whether the body will come, or another request, nobody can know
+            self.close()
+            return
+        else:
+            self._waits_until = self.loop.time() + DISCARD_TIMEOUT
+        self.flow.resume_reading()
+        self._parse()
+
+    # Our own
+
+    def _send_held(self) -> None:
+        if self._held:
+            self.transport.write(self._held)
+        self._held = None
 
     @property
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _problem(self) -> bytes:
-        kind = PROBLEM_TYPES["head_too_large" if self._too_large else "malformed_request"]
-        given_id = dict(getattr(self, "headers", ())).get(b"x-request-id", b"")
-        request_id = request_id_of(given_id)
-        logger.warning("%s", kind.code, extra={"request_id": request_id, "status": kind.status})
-        path = quote(self.url.partition(b"?")[0][:MAX_PATH], safe="/%") or "/"
-        body = json.dumps(kind.document(path, request_id)).encode()
-        head = (
-            f"HTTP/1.1 {kind.status} {kind.title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
-            f"X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
-        )
-        return head.encode() + body
+    def _await_head(self, seconds: float) -> None:
+        self.waiting_since = self.loop.time()
+        self._waits_until = self.waiting_since + seconds
 
-    def _await_head(self) -> None:
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT, self._give_up)
+    def _parse(self) -> None:
+        """Feed the parser with the body that is due, or with one head, if no request is under way."""
+        while self._unparsed and not self._deaf:
+            if self._receives:
+                self._feed_body()
+            elif not self._idle:
+                self.flow.pause_reading()
+                return
+            else:
+                try:
+                    head = self._unparsed.take_head()
+                except BadHead as error:
+                    self._refuse(error.code, error.head)
+                    return
+                if head is None:
+                    return
+                self._head = head
+                self._feed_head(head)
 
-    def _end_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
+    def _feed_head(self, head: bytes) -> None:
+        self._parses_head = True
+        try:
+            self.parser.feed_data(head)
+        except httptools.HttpParserUpgrade:
+            # Nothing else is spoken here, and who asks goes on with HTTP/1.1 (RFC 9110, section 7.8). The parser would
+            # take the body for the other protocol.
+            self.parser = httptools.HttpRequestParser(self)
+            rest = _UPGRADE.sub(b"", head)
+            if rest == head:  # CONNECT
+                self._refuse("malformed_request", head)
+            else:
+                self._feed_head(rest)
+        except httptools.HttpParserError:
+            self._refuse("malformed_request", head)
 
-    def _end_write_timer(self) -> None:
-        if self._write_timer is not None:
-            self._write_timer.cancel()
-            self._write_timer = None
+    def _feed_body(self) -> None:
+        piece = self._unparsed.take(self._length)
+        if self._length is not None:
+            self._length -= len(piece)
+        self._overhead -= len(piece)
+        try:
+            self.parser.feed_data(piece)
+        except httptools.HttpParserError:
+            self._refuse("malformed_request", self._head)
+        else:
+            if self._overhead < 0:
+                self._refuse("head_too_large", self._head)
 
-    def _abandon(self) -> None:
-        self.cycle.disconnected = True  # or the next piece of the answer would be an error
+    def _refuse(self, code: str, head: bytes) -> None:
+        """Hear nothing more; respond with a problem, unless there is a response before it, which then is the last."""
+        self._deaf = True
+        if self._idle:
+            if not self._receives:
+                self._respond(refusal(code, head))
+            self.close()
+        elif self._receives and not self.cycle.response_started:
+            self._respond(refusal(code, head))
+            self.close()
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+        else:
+            self.cycle.keep_alive = False
+            self.flow.pause_reading()
+
+    def _respond(self, response: bytes) -> None:
+        self._written += len(response)
+        self.transport.write(response)
+
+    def _check(self) -> None:
+        """Look at the connection's times, now and then."""
+        self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
+        now = self.loop.time()
+        unsent = self.transport.get_write_buffer_size() + _held_by_kernel(self.transport)
+        if self._written - unsent >= self._due:  # all that was unsent when the deadline was set
+            self._due, self._due_until = self._written, now + WRITE_TIMEOUT + unsent / WRITE_RATE
+        elif now > self._due_until:
+            # What the kernel holds for the client goes, too.
+            connection = self.transport.get_extra_info("socket")
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            self._abort()
+            return
+        if now > self._waits_until:
+            self.transport.close()
+
+    def _abort(self) -> None:
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # or the next piece of the response would be an error
         self.transport.abort()
 
-    def _give_up(self) -> None:
-        self._await_head()
-        if self._idle:
-            self.transport.close()
+    def _make_room(self) -> None:
+        """Close the tenth of the connections that has waited for a request the longest; the new one if none waits."""
+        waiting = [each for each in self.connections if isinstance(each, LimitedProtocol) and each.waiting_since]
+        waiting.sort(key=lambda each: each.waiting_since or 0)
+        for connection in waiting[:-1][: len(self.connections) // 10 + 1] or waiting:
+            connection._abort()  # noqa: SLF001 # of this class
+        if self.loop.time() > LimitedProtocol._warned_at + QUIET:
+            LimitedProtocol._warned_at = self.loop.time()
+            logger.warning("%d connections: those that wait the longest are closed", len(self.connections))
+
+
+def _held_by_kernel(transport: asyncio.Transport) -> int:
+    """Return how many bytes the client has not taken from the kernel, which takes megabytes from us; 0 if unknown."""
+    if sys.platform == "win32":
+        return 0
+    try:
+        size = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+    except OSError:
+        return 0
+    return int.from_bytes(size, sys.byteorder)

@@ -26,16 +26,34 @@ from uvicorn.supervisors.statreload import StatReload
 
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
+MAX_CONNECTIONS = 10_000
+"""Connections that a process has open, unless told otherwise: some 20 KiB each."""
+SPARE_FILES = 32
+"""Open files that are left for all else, or a quarter of them: connections of the database, its files, the log."""
 LAST_ARRIVALS = 0.1
 """Seconds at the end for which a worker still accepts: by then its supervisor has closed its own listeners."""
 
 
 class Config(uvicorn.Config):
-    """uvicorn's options, and the seconds of the drain."""
+    """uvicorn's options, the seconds of the drain, and how many connections may be open; None is what is possible."""
 
-    def __init__(self, app: str, *, drain: float, **options: Any) -> None:
+    def __init__(self, app: str, *, drain: float = 0, max_connections: int | None = None, **options: Any) -> None:
         super().__init__(app, **options)
         self.drain = drain
+        self.max_connections = min(_possible_connections(), max_connections or MAX_CONNECTIONS)
+
+
+def _possible_connections() -> int:
+    """Raise the limit of open files as far as this user may, and return what it leaves for connections."""
+    if sys.platform == "win32":
+        return MAX_CONNECTIONS
+    import resource  # which Windows does not have
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS has a limit of its own
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        soft = hard
+    return sys.maxsize if soft == resource.RLIM_INFINITY else max(1, soft - max(SPARE_FILES, soft // 4))
 
 
 class Server(uvicorn.Server):

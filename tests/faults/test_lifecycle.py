@@ -9,7 +9,6 @@ import re
 import signal
 import socket
 import sqlite3
-import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -96,7 +95,6 @@ def status_of_a_good_end(workers: int) -> int:
     return -signal.SIGTERM if workers == 1 else 0  # uvicorn's: a server ends by the signal, a supervisor returns
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux can keep connections out without losing one")
 @pytest.mark.parametrize(
     ("workers", "whole_group"), [(1, False), (2, False), (2, True)], ids=["one worker", "two", "two, the whole group"]
 )

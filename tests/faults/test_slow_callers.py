@@ -7,11 +7,13 @@ import sys
 import time
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
+import psutil
 import pytest
 
 from tests.faults.load import LONG, Service, authorization
+from tests.processes import eventually
 
 CALLERS = 1_000 if LONG else 300
 SECONDS = 10.0 if LONG else 1.0
@@ -22,6 +24,7 @@ LOWERED = f"""
 import sys
 from backend.api import body
 from backend.serving import protocol
+protocol.WRITE_RATE = 2**30
 body.BODY_TIMEOUT = protocol.HEAD_TIMEOUT = protocol.WRITE_TIMEOUT = {SECONDS}
 from backend.cli import main
 sys.argv[0] = "todo-backend"
@@ -138,3 +141,16 @@ async def test_callers_that_do_not_read_are_closed_in_time(service: Service) -> 
         took = await asyncio.gather(*(read_slowly(service.port, request) for _ in range(10)))
     assert beside, "others were served"
     print(f"closed after {min(took):.1f} to {max(took):.1f} s")
+
+
+async def test_callers_that_read_nothing_of_one_response_hold_no_descriptor(service: Service) -> None:
+    process = psutil.Process(service.server.process.pid)
+    before = process.num_fds()
+    with ExitStack() as stack:
+        for _ in range(100):
+            connection = stack.enter_context(socket.socket())
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2304)
+            connection.connect(("127.0.0.1", service.port))
+            connection.sendall(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n")
+        for holds in (lambda: process.num_fds() >= before + 90, lambda: process.num_fds() <= before + 10):
+            await asyncio.to_thread(eventually, holds, "all have come, and none has stayed")

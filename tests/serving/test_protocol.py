@@ -1,16 +1,20 @@
 """Callers that bend HTTP: what they send is read as nothing else, and what they hold is taken from them."""
 
+import contextlib
+import http.client
 import json
 import re
 import socket
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
+import psutil
 import pytest
 
 from backend.auth.tokens import mint
-from tests.processes import SCRIPT, Server, read_to_end, serving
+from tests.processes import SCRIPT, Server, eventually, read_to_end, serving
 from tests.settings import make_settings, settings_of
 
 TITLE = '{"title": "bent"}'
@@ -58,20 +62,37 @@ def statuses(answer: bytes) -> list[int]:
     return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
 
 
-UPGRADE = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAM")
+UPGRADES = {
+    "Java": ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAM"),
+    "a websocket": ("Connection: keep-alive, Upgrade", "upgrade:websocket", "Sec-WebSocket-Version: 13"),
+}
+
+
+@pytest.mark.parametrize("upgrade", UPGRADES.values(), ids=UPGRADES)
+def test_an_upgrade_is_ignored(server: Server, user: User, upgrade: tuple[str, ...]) -> None:
+    requests = (
+        user.request("GET", "/api/tasks", *upgrade),
+        user.request("GET", "/api/tasks", *upgrade, "Content-Length: 0"),
+        user.create(*upgrade),
+        user.request("POST", "/api/tasks", *CHUNKED[:2], *upgrade, body=CHUNKS + "\r\n"),
+        user.request("GET", "/api/tasks", "Connection: close"),
+    )
+    with server.connect() as connection:
+        received = b""
+        for request in requests:
+            connection.sendall(request)
+            received += connection.recv(65_536)
+        received += read_to_end(connection)
+    assert statuses(received) == [200, 200, 201, 201, 200]
+    assert user.tasks() == 2
 
 
 def test_a_body_behind_an_upgrade_is_not_read_as_a_request(server: Server, user: User) -> None:
     hidden = user.create()
-    headers = (*UPGRADE, "Content-Type: application/json", f"Content-Length: {len(hidden)}")
-    with server.connect() as connection:
-        connection.sendall(user.request("POST", "/api/tasks", *headers) + hidden)
-        assert statuses(read_to_end(connection)) == [400]
+    headers = (*UPGRADES["Java"], "Content-Type: application/json", f"Content-Length: {len(hidden)}")
+    last = user.request("GET", "/api/tasks", "Connection: close")
+    assert statuses(server.exchange(user.request("POST", "/api/tasks", *headers) + hidden + last)) == [400, 200]
     assert user.tasks() == 0
-
-
-def test_an_upgrade_without_a_body_is_ignored(server: Server, user: User) -> None:
-    assert statuses(server.exchange(user.request("GET", "/api/tasks", *UPGRADE))) == [200]
 
 
 CHUNKED = ("Content-Type: application/json", "Transfer-Encoding: chunked", "Connection: close")
@@ -97,7 +118,7 @@ def test_trailers_have_a_limit(server: Server, user: User, authorized: bool) -> 
 
 
 def test_a_request_before_garbage_gets_its_own_answer(server: Server, user: User) -> None:
-    assert statuses(server.exchange(user.create() + b"\x00\x00\r\n\r\n")) == [201]
+    assert statuses(server.exchange(user.create() + b"\x00\x00\r\n\r\n")) == [201, 400]
     assert user.tasks() == 1
 
 
@@ -129,6 +150,55 @@ def test_a_head_has_at_most_32_kib(server: Server, user: User) -> None:
     assert statuses(server.exchange(user.request("GET", "/api/tasks?" + "y" * 32_768))) == [431]
 
 
+def test_a_head_has_at_most_100_headers(server: Server, user: User) -> None:
+    headers = ["X: y"] * 97
+    assert statuses(server.exchange(user.request("GET", "/api/tasks", "Connection: close", *headers))) == [200]
+    assert statuses(server.exchange(user.request("GET", "/api/tasks", *headers, *headers))) == [431]
+
+
+HOST = b"Host: test\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /health HTTP/1.1\r\n",
+        b"GET /health HTTP/1.1\r\n" + HOST + HOST,
+        b"GET /health\r\n" + HOST,
+        b"GET /health HTTP/0.9\r\n" + HOST,
+        b"GET /health HTTP/2.0\r\n" + HOST,
+        b"GET /health RTSP/1.0\r\n" + HOST,
+        b"DESCRIBE /health RTSP/1.0\r\n" + HOST,
+        b"GET /health#fragment HTTP/1.1\r\n" + HOST,
+        b"GET /\xc3\xa4 HTTP/1.1\r\n" + HOST,
+        b"CONNECT test:443 HTTP/1.1\r\n" + HOST,
+        b"PRI * HTTP/2.0\r\n",
+        b"GET /health HTTP/1.1\r\n" + HOST + b"X: y\r\n folded\r\n",
+        b"\r\n" * 20_000,
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
+    ],
+    ids=lambda head: repr(head[:30]),
+)
+def test_what_is_no_request_of_http_1_is_a_problem(server: Server, head: bytes) -> None:
+    received = server.exchange(head + b"\r\n")
+    assert statuses(received) == [400]
+    assert json.loads(received.rpartition(b"\r\n\r\n")[2])["code"] == "malformed_request"
+
+
+def test_http_1_0_needs_no_host_and_an_empty_line_may_come_first(server: Server) -> None:
+    assert statuses(server.exchange(b"\r\nGET /health HTTP/1.0\r\n\r\n")) == [200]
+
+
+def test_a_head_may_come_byte_by_byte(server: Server) -> None:
+    request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+    with server.connect() as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for _ in range(2):
+            for byte in request:
+                connection.sendall(bytes([byte]))
+            assert statuses(connection.recv(65_536)) == [200]
+
+
 def test_an_endless_head_is_cut_off(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET /health HTTP/1.1\r\nX: ")
@@ -157,3 +227,85 @@ def test_a_body_does_not_count_as_the_next_requests_head(server: Server) -> None
         connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
         received += read_to_end(connection)
     assert re.findall(rb"HTTP/1\.1 (\d{3})", received) == [b"201", b"200"]
+
+
+def test_the_rest_of_a_refused_body_is_no_request_and_gets_no_response(server: Server, user: User) -> None:
+    hidden = user.create()
+    body = hidden * 300
+    refused = user.request("POST", "/api/tasks", f"Content-Length: {len(body)}", authorized=False)
+    with server.connect() as connection:
+        connection.sendall(refused)
+        received = connection.recv(65_536)
+        for start in range(0, len(body), 7_000):
+            connection.sendall(body[start : start + 7_000])
+        connection.sendall(user.request("GET", "/api/tasks", "Connection: close"))
+        received += read_to_end(connection)
+    assert statuses(received) == [401, 200]
+    assert user.tasks() == 0
+
+
+def test_a_client_that_sends_on_gets_its_refusal_before_the_connection_closes(server: Server, user: User) -> None:
+    length = "Content-Length: 100000000"
+    with server.connect() as connection:
+        connection.sendall(user.request("POST", "/api/tasks", "Connection: close", length, authorized=False))
+        connection.sendall(b"x" * 1_500_000)
+        assert statuses(read_to_end(connection)) == [401]
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            connection.sendall(b"x" * 50_000_000)
+
+
+def test_a_client_that_was_not_told_to_go_on_finds_the_connection_closed(server: Server, user: User) -> None:
+    expecting = user.request("POST", "/api/tasks", "Content-Length: 9", "Expect: 100-continue", authorized=False)
+    with server.connect() as connection:
+        connection.sendall(expecting)
+        received = connection.recv(1)
+        connection.sendall(user.create())
+        assert statuses(received + read_to_end(connection)) == [401]
+    assert user.tasks() == 0
+
+
+def test_pipelined_requests_are_served_in_order_and_held_as_bytes(server: Server, user: User) -> None:
+    process = psutil.Process(server.process.pid)
+    one = b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n"
+    before = process.memory_info().rss
+    with ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(server.connect())
+            connection.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                for _ in range(32):
+                    connection.sendall(one * (65_536 // len(one)))
+        assert user.tasks() == 0
+        assert process.memory_info().rss - before < 4_000_000
+    requests = [user.create() if number % 2 else user.request("GET", "/health") for number in range(20)]
+    last = user.request("GET", "/health", "Connection: close")
+    assert statuses(server.exchange(b"".join(requests) + last)) == [200, 201] * 10 + [200]
+
+
+def test_a_request_behind_a_body_in_chunks_is_not_served_and_its_client_knows(server: Server, user: User) -> None:
+    chunked = user.request("POST", "/api/tasks", *CHUNKED[:2], body=CHUNKS + "\r\n")
+    received = server.exchange(chunked + user.create())
+    assert statuses(received) == [201]
+    assert b"connection: close" in received
+    assert user.tasks() == 1
+
+
+def test_what_is_no_content_of_a_body_in_chunks_has_a_limit(server: Server, user: User) -> None:
+    with server.connect() as connection:
+        connection.sendall(user.request("POST", "/api/tasks", *CHUNKED[:2]))
+        with pytest.raises((BrokenPipeError, ConnectionResetError)):
+            connection.sendall(b"1;" + b"x" * 50_000_000)
+
+
+def test_past_the_most_connections_those_that_wait_the_longest_are_closed(tmp_path: Path) -> None:
+    command = ["sh", "-c", f'ulimit -n 100; exec {SCRIPT} serve --host 127.0.0.1 "$@"', "sh"]
+    with serving(command, tmp_path, **settings_of(tmp_path)) as server, ExitStack() as stack:
+        working = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)))
+        idle = [stack.enter_context(server.connect()) for _ in range(300)]
+        for _ in range(3):
+            working.request("GET", "/health")
+            assert working.getresponse().read() == b'{"status":"ok"}'
+            idle += [stack.enter_context(server.connect()) for _ in range(50)]
+        assert read_to_end(idle[0]) == b""
+        eventually(lambda: "those that wait the longest are closed" in server.stderr, "a line says so")
+    assert server.stderr.count("those that wait the longest are closed") == 1

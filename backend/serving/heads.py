@@ -1,0 +1,85 @@
+"""The bytes of a connection that wait to be parsed, and what a request's head may be before a parser sees it."""
+
+import json
+import logging
+import re
+from urllib.parse import quote
+
+from backend.api.guard import request_id_of
+from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
+
+MAX_HEAD = 32 * 1024
+"""Bytes that the request line and the headers may have together."""
+MAX_HEADERS = 100
+MAX_PATH = 1024
+"""Bytes of a bad request's path that its response repeats."""
+
+_BEGINNING = re.compile(rb"[A-Z]|\r?\Z")
+_REQUEST_LINE = re.compile(rb"[A-Z-]+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")  # RFC 9112, section 3: no fragment, no version 2
+_REQUEST_ID = re.compile(rb"\nX-Request-ID:[ \t]*([^\r\n]*)", re.IGNORECASE)
+
+logger = logging.getLogger(__name__)
+
+
+class BadHead(Exception):
+    """A head that no parser gets to see. `code` is the problem's."""
+
+    def __init__(self, code: str, head: bytes) -> None:
+        super().__init__(code)
+        self.code = code
+        self.head = head
+
+
+class Unparsed:
+    """What has come and was not parsed yet."""
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+        self._searched = 0
+
+    def __len__(self) -> int:
+        return len(self._bytes)
+
+    def add(self, data: bytes) -> None:
+        """Keep what has come."""
+        self._bytes += data
+
+    def take(self, size: int | None = None) -> bytes:
+        """Take the first bytes, as many as there are; None is all."""
+        taken = bytes(self._bytes[:size])
+        del self._bytes[:size]
+        return taken
+
+    def take_head(self) -> bytes | None:
+        """Take a head, with the blank line behind it; None while it is not whole. Raises `BadHead`."""
+        if self._bytes.startswith(b"\r\n"):  # one is ignored (RFC 9112, section 2.2)
+            del self._bytes[:2]
+        found = self._bytes.find(b"\r\n\r\n", self._searched)
+        size = len(self._bytes) if found < 0 else found + 4
+        head = bytes(self._bytes[: min(size, MAX_HEAD)])
+        if size > MAX_HEAD or head.count(b"\n") > MAX_HEADERS + 2:
+            raise BadHead("head_too_large", head)
+        if not (_REQUEST_LINE if b"\n" in head else _BEGINNING).match(head):
+            raise BadHead("malformed_request", head)
+        if found < 0:
+            self._searched = max(0, size - 3)
+            return None
+        self._searched = 0
+        del self._bytes[:size]
+        return head
+
+
+def refusal(code: str, head: bytes) -> bytes:
+    """Return the whole response to what is no HTTP, or too much of it: a problem. It is logged."""
+    problem = PROBLEM_TYPES[code]
+    given_id = _REQUEST_ID.search(head)
+    request_id = request_id_of(given_id[1].strip() if given_id else b"")
+    logger.warning("%s", problem.code, extra={"request_id": request_id, "status": problem.status})
+    line = _REQUEST_LINE.match(head)
+    path = quote(line[1].partition(b"?")[0][:MAX_PATH], safe="/%") if line else "/"
+    body = json.dumps(problem.document(path, request_id)).encode()
+    lines = (
+        f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
+        f"X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
+    )
+    return lines.encode() + body
