@@ -24,6 +24,8 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 from uvicorn.supervisors.statreload import StatReload
 
+from backend.serving.listeners import hear, keep_out
+
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
 MAX_CONNECTIONS = 10_000
@@ -31,7 +33,7 @@ MAX_CONNECTIONS = 10_000
 SPARE_FILES = 32
 """Open files that are left for all else, or a quarter of them: connections of the database, its files, the log."""
 LAST_ARRIVALS = 0.1
-"""Seconds at the end for which a worker still accepts: by then its supervisor has closed its own listeners."""
+"""Seconds at the end in which who is being let in arrives, and the supervisor closes its own listeners."""
 
 
 class Config(uvicorn.Config):
@@ -99,12 +101,16 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: take what is on its way, finish what is under way."""
         self.lifespan.state["draining"] = True
-        if _is_worker():
-            await asyncio.sleep(LAST_ARRIVALS)
+        listeners = sockets or []
+        if not _is_worker():  # of several it is the supervisor who knows whether all of them end
+            keep_out(listeners)
+        await asyncio.sleep(LAST_ARRIVALS)
         loop = asyncio.get_running_loop()
-        for waiting in self._close_listeners(sockets or []):
+        for waiting in self._close_listeners(listeners):
             with suppress(OSError):  # its client has gone
                 await loop.connect_accepted_socket(self._make_protocol, waiting)
+        for connection in self.server_state.connections:
+            hear(connection.transport.get_extra_info("socket"))
         end = time.monotonic() + LAST_CALLS
         while self.server_state.connections and time.monotonic() < end:  # noqa: ASYNC110 # uvicorn sets no event
             await asyncio.sleep(0.05)
@@ -182,6 +188,7 @@ class Supervisor(multiprocess.Multiprocess):
         """Have the workers drain, where they should; then close our copy of the listeners, and have them end."""
         if self.config.drain and self._ending == [signal.SIGTERM]:
             self._drain()
+        keep_out(self.sockets)
         for listener in self.sockets:
             listener.close()  # first: what only we still listened for, nobody would accept
         super().terminate_all()
