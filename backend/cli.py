@@ -400,9 +400,9 @@ def health(port: Port = 8000) -> None:
         connection.request("GET", "/health")
         status = connection.getresponse().status
     except (OSError, http.client.HTTPException) as error:
-        _fail(f"nothing answers on 127.0.0.1, port {port} ({type(error).__name__})")
+        _fail(f"nothing listens on 127.0.0.1, port {port} ({type(error).__name__})")
     if status != HTTPStatus.OK:
-        _fail(f"/health on port {port} answers {status}")
+        _fail(f"/health on port {port} responds with {status}")
 
 
 @app.command()

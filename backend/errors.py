@@ -15,7 +15,7 @@ TodoError
 ├── IssuerUnavailable       no key to judge a token by
 └── DatabaseError
     ├── DatabaseUnavailable the statement surely had no effect
-    ├── OutcomeUnknown      a write was sent, and no answer came
+    ├── OutcomeUnknown      a write was sent, and no response came
     ├── DatabaseRefused     the role lacks a right
     └── DatabaseNotMigrated
 """
@@ -25,11 +25,11 @@ from typing import Any
 
 
 class TodoError(Exception):
-    """The root of the tree. A text given to it is for the log, never for the caller."""
+    """The root of the tree. A text given to it is for the log, never for the client."""
 
 
 class TaskNotFound(TodoError):
-    """The caller has no such task: it never existed, was deleted, or is somebody else's."""
+    """The user has no such task: it never existed, was deleted, or is somebody else's."""
 
 
 class TaskDeleted(TodoError):
@@ -67,7 +67,7 @@ class SameUser(TodoError):
 
 
 class TokenError(TodoError):
-    """The caller could not be identified."""
+    """The client could not be identified."""
 
 
 class TokenMissing(TokenError):
@@ -102,7 +102,7 @@ class DatabaseUnavailable(DatabaseError):
 
 
 class OutcomeUnknown(DatabaseError):
-    """A write was sent and its answer was lost: it may or may not have happened."""
+    """A write was sent and its response was lost: it may or may not have happened."""
 
 
 class DatabaseRefused(DatabaseError):

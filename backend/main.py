@@ -31,8 +31,8 @@ from backend.errors import DatabaseError
 from backend.log import configure_logging, logging_in_background
 from backend.services.rows import Limits
 
-LAST_ANSWERS = 1.0
-"""Seconds at the end in which requests that are cut off can still be answered."""
+LAST_RESPONSES = 1.0
+"""Seconds at the end in which requests that are cut off still get a response."""
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def create_app(settings: Settings) -> FastAPI:
         yield
         if sampling is not None:
             sampling.cancel()
-        await places.emptied(within=LAST_ANSWERS)  # of requests that the server has just cut off
+        await places.emptied(within=LAST_RESPONSES)  # of requests that the server has just cut off
         await database.close()
 
     app = FastAPI(
@@ -102,7 +102,7 @@ def _make_metrics() -> Any:
 
 
 async def _raise(_request: Request, error: Exception) -> NoReturn:
-    """Leave an error to the guard, which turns all of them into answers."""
+    """Leave an error to the guard, which turns all of them into responses."""
     raise error
 
 

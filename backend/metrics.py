@@ -30,7 +30,7 @@ class Metrics:
     def __init__(self, version: str) -> None:
         self._durations = Histogram(
             "todo_request_duration_seconds",
-            "From a request's head to its answer.",
+            "From a request's head to its response.",
             ["method", "route", "status"],
             buckets=_BUCKETS,
         )
@@ -38,7 +38,7 @@ class Metrics:
         self._waited = Histogram(
             "todo_wait_seconds", "A request's waiting for a place, its user's turn and a connection.", buckets=_BUCKETS
         )
-        self._problems = Counter("todo_problems", "Requests answered with a problem.", ["code"])
+        self._problems = Counter("todo_problems", "Responses that are a problem.", ["code"])
         self._retries = Counter("todo_retries", "New attempts to connect, or to run a statement.")
         self._children: dict[tuple[str, str | None, int | None], Any] = {}
         Gauge("todo_build_info", "The version that runs.", ["version"], multiprocess_mode="livemax").labels(

@@ -12,13 +12,13 @@ class Observation:
     waited: float = 0.0
     """For a place, the user's turn, and a connection."""
     database: float = 0.0
-    """From statements sent to their answers."""
+    """From statements sent to their results."""
     body: float = 0.0
     """Until the request's body had arrived."""
     retries: int = 0
     """New attempts to connect, or to run a statement."""
     code: str | None = None
-    """The problem that it was answered with."""
+    """The problem that was the response."""
     reason: str | None = None
     """Why its token was refused."""
     sqlstate: str | None = None

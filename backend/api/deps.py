@@ -51,10 +51,10 @@ CanonicalUUID7 = Annotated[
 NewTaskId = Annotated[CanonicalUUID7, Path(alias="id", description="The task's id: a UUID of version 7 of your own.")]
 
 
-async def _caller(request: Request) -> Identity:
+async def _current_user(request: Request) -> Identity:
     """Whom the guard has identified, before any route was chosen."""
-    caller: Identity = request.scope["identity"]
-    return caller
+    user: Identity = request.scope["identity"]
+    return user
 
 
 async def _database(request: Request) -> Database:
@@ -73,7 +73,7 @@ async def _verifier(request: Request) -> TokenVerifier:
 
 
 def tasks_of(request: Request) -> TaskService:
-    """Return the caller's tasks, and nobody else's.
+    """Return the user's tasks, and nobody else's.
 
     No dependency: for each one FastAPI looks through the request's path, query, headers and cookies once more, which
     takes longer than checking the token.
@@ -82,7 +82,7 @@ def tasks_of(request: Request) -> TaskService:
     return TaskService(state.database.executor, request.scope["identity"].user_id, state.limits)
 
 
-Caller = Annotated[Identity, Depends(_caller)]
+CurrentUser = Annotated[Identity, Depends(_current_user)]
 CurrentDatabase = Annotated[Database, Depends(_database)]
 CurrentSettings = Annotated[Settings, Depends(_settings)]
 CurrentVerifier = Annotated[TokenVerifier, Depends(_verifier)]

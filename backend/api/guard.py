@@ -1,7 +1,7 @@
-"""The guard: what every request passes before a route, and every answer before the network. Pure ASGI, for its cost.
+"""The guard: what every request passes before a route, and every response before the network. Pure ASGI, for its cost.
 
 In order: a request id; a browser's preflight; framing that cannot be misread; the token, for `/api`; the whole body,
-within its limits; a place among the requests under way. Whatever goes wrong, here or behind, becomes a problem answer
+within its limits; a place among the requests under way. Whatever goes wrong, here or behind, becomes a problem response
 with all the headers of a good one, because without the CORS headers a browser hides it from the frontend.
 """
 
@@ -31,7 +31,7 @@ from backend.errors import TokenError, TokenInvalid, TokenMissing
 from backend.observation import Observation, observation
 
 REFUSED_PAUSE = 0.1
-"""Seconds for which nothing more is heard on the connection of a caller that was refused a place."""
+"""Seconds for which nothing more is heard on the connection of a client that was refused a place."""
 PROBES = frozenset({"/health", "/health/ready", "/health/db"})
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -54,7 +54,7 @@ Observe = Callable[[str, str | None, int | None, float, Observation], None]
 
 
 def request_id_of(given: bytes) -> str:
-    """Return the caller's request id, or a new one where it has sent none that can be used."""
+    """Return the client's request id, or a new one where it has sent none that can be used."""
     return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
@@ -79,7 +79,7 @@ class Guard:
         self._rate = RateLimit(*settings.rate_limit) if settings.rate_limit is not None else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle a request; whatever happens, answer it and write its line into the log."""
+        """Handle a request; whatever happens, respond and write its line into the log."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -90,9 +90,9 @@ class Guard:
         except Disconnected:
             pass
         except asyncio.CancelledError:
-            # The server is ending, and has waited as long as it may. The answer is all that can still be done.
+            # The server is ending, and has waited as long as it may. A response is all that can still be sent.
             await exchange.respond_to_error(Problem("database_unavailable" if exchange.reads else "outcome_unknown"))
-        except Exception as error:  # noqa: BLE001 # the last place where an error can become an answer
+        except Exception as error:  # noqa: BLE001 # the last place where an error can become a response
             await exchange.respond_to_error(error)
         finally:
             exchange.give_place_back()
@@ -135,7 +135,7 @@ class Guard:
 
 
 class Exchange:
-    """One request and its answer."""
+    """One request and its response."""
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, cors: CORS, settings: Settings) -> None:
         self._started_at = time.perf_counter()
@@ -206,7 +206,7 @@ class Exchange:
         return self._method in {"GET", "HEAD", "OPTIONS"}
 
     async def send(self, message: Message) -> None:
-        """Send a message of the answer, with the headers that every answer has."""
+        """Send a message of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
             self.give_place_back()
             self._status = message["status"]
@@ -275,7 +275,7 @@ class Exchange:
         self._receive = receive_again
 
     def log(self, observe: Observe | None) -> None:
-        """Count the request, and write its line: nothing of what the caller wrote but the method and two ids."""
+        """Count the request, and write its line: nothing of what the client wrote but the method and two ids."""
         status = self._status
         seconds = time.perf_counter() - self._started_at
         milliseconds = seconds * 1000
@@ -334,7 +334,7 @@ def _may_tell() -> bool:
 
 
 def log_error(error: Exception, problem: Problem, request_id: str) -> None:
-    """Log why a request failed, where the answer must not say it."""
+    """Log why a request failed, where the response must not say it."""
     if problem.type.status == HTTPStatus.INTERNAL_SERVER_ERROR:
         logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
     elif problem.type.code == "overloaded":

@@ -1,4 +1,4 @@
-"""The parts of the OpenAPI document that FastAPI cannot know: every problem that a route can answer with, examples."""
+"""The parts of the OpenAPI document that FastAPI cannot know: every problem that a route can respond with, examples."""
 
 import json
 from collections import Counter
@@ -111,7 +111,7 @@ class ProblemDocument(BaseModel):
         description="The request's path.", examples=["/api/tasks/0192f0c1-2345-7abc-8def-0123456789ab"]
     )
     code: str = Field(description="Stable and machine-readable.", examples=["task_not_found"])
-    request_id: str = Field(description="The answer's X-Request-ID, to find the request in the logs.")
+    request_id: str = Field(description="The response's X-Request-ID, to find the request in the logs.")
     errors: list[FieldProblem] | None = Field(default=None, description="With status 422 only.")
 
 
@@ -187,7 +187,7 @@ def _example(code: str) -> dict[str, Any]:
 
 
 def _share_problems(document: dict[str, Any]) -> dict[str, Any]:
-    """Say once what many operations answer alike: of each status the problem response that most of them have."""
+    """Say once what many operations respond alike: of each status the problem response that most of them have."""
     operations = [operation for methods in document["paths"].values() for operation in methods.values()]
     counted = Counter(
         json.dumps([status, response])

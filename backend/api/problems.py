@@ -19,7 +19,7 @@ from backend import errors
 
 MEDIA_TYPE = "application/problem+json"
 MAX_ERRORS = 20
-"""How many places one 422 points at; more would make a small request a large answer."""
+"""How many places one 422 points at; more would make a small request a large response."""
 MAX_POINTED_NAME = 64
 """The longest field name that a pointer repeats; past it, it points at the object that holds the field."""
 

@@ -128,7 +128,7 @@ class JWKS:
 def _describe(error: Exception) -> str:
     """Say what kind of failure a fetch had."""
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
-        return f"no answer within {FETCH_TIMEOUT:.0f} s"
+        return f"no response within {FETCH_TIMEOUT:.0f} s"
     if isinstance(error, json.JSONDecodeError | KeyError | TypeError | UnicodeDecodeError):
         return "what it sends is no JSON key set"
     if isinstance(error, ValueError) or type(error).__name__ == "ConnectError":  # ours, or the system's

@@ -104,7 +104,7 @@ async def look_at_database(settings: Settings) -> AsyncIterator[Finding]:
         with translated():
             version = await connection.fetchval("SELECT current_setting('server_version')")
             milliseconds = (time.perf_counter() - started) * 1000
-            yield Finding("database", "ok", f"PostgreSQL {version}, connected and answered in {milliseconds:.0f} ms")
+            yield Finding("database", "ok", f"PostgreSQL {version}, connected and responded in {milliseconds:.0f} ms")
             yield _tls(connection, url)
             facts = await connection.fetchrow(_FACTS)
             yield clock("the database's clock", facts["now"] - time.time())
@@ -161,7 +161,7 @@ async def _look_at_file(settings: Settings) -> AsyncIterator[Finding]:
         started = time.perf_counter()
         await database.executor.exec(text("SELECT count(*) FROM sqlite_master"))
         milliseconds = (time.perf_counter() - started) * 1000
-        yield Finding("database", "ok", f"SQLite {version}, answers in {milliseconds:.0f} ms")
+        yield Finding("database", "ok", f"SQLite {version}, responds in {milliseconds:.0f} ms")
     finally:
         await database.close()
     yield Finding("tls", "ok", "not needed: the database is a file")

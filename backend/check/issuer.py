@@ -62,7 +62,7 @@ async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
     twin = _TWINS[host]
     if not await _answers(url) and await _answers(url.replace(f"//{host}", f"//{twin}", 1)):
         yield Finding(
-            "issuer", "FAIL", f"it answers on {twin}, not on {host}: set BETTER_AUTH_URL to what Better Auth has"
+            "issuer", "FAIL", f"it responds on {twin}, not on {host}: set BETTER_AUTH_URL to what Better Auth has"
         )
     else:
         yield Finding(
@@ -73,7 +73,7 @@ async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
 
 
 async def _answers(url: str) -> bool:
-    """Tell whether Better Auth's `/ok` answers there."""
+    """Tell whether Better Auth's `/ok` responds there."""
     import httpx
 
     paths = ("/ok",) if urlsplit(url).path else ("/api/auth/ok", "/ok")

@@ -145,7 +145,7 @@ async def connect(
                     return await _connect_once(url, command_timeout or settings.database_command_timeout)
                 except Exception as error:
                     failure = error
-                    # Neon's proxy always answers. Where nobody does for longer than a restart takes, waiting is vain.
+                    # Neon's proxy always responds. Where nobody does for longer than a restart takes, waiting is vain.
                     refused = isinstance(error, OSError) and time.monotonic() - started > REFUSED_PATIENCE
                     if not retry or refused or not is_transient(error):
                         raise

@@ -98,7 +98,7 @@ class _Transaction:
         return self.commits_a_write
 
     def _check(self) -> None:
-        if self._failed:  # PostgreSQL would answer COMMIT with a silent ROLLBACK, SQLite would keep the others
+        if self._failed:  # PostgreSQL would turn COMMIT into a silent ROLLBACK, SQLite would keep the others
             raise RuntimeError("a statement of this transaction has failed, which is the end of it")
 
     async def _run(self, statement: Executable, params: Params | None) -> Rows:

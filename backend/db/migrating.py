@@ -66,7 +66,7 @@ async def look(settings: Settings, at: Callable[[Connection], T]) -> T:
         with translated(may_have_run=lambda: changed):
             async with engine.connect() as connection:
                 result = await connection.run_sync(at)
-                changed = True  # but for the commit, whose answer can be lost
+                changed = True  # but for the commit, whose response can be lost
                 await connection.commit()
             return result
     except Unusable as error:

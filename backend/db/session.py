@@ -4,7 +4,7 @@
     get_session             a session, as a dependency of FastAPI; whoever uses it commits
     get_session_context     a session in a block, committed when the block ends well
     create_db_and_tables    brings the schema up to date
-    check_db_health         asks the database whether it answers
+    check_db_health         asks the database whether it responds
 
 Each function takes a `Database`; without one it uses the process's own, made from the settings when it is first needed:
 `engine` and `session_maker` of this module are that database's. What a session does and raises, SQLAlchemy and SQLModel
@@ -54,7 +54,7 @@ class Database:
         self._probe: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self.has_answered = False
-        """Whether the database has answered `ping` since the start."""
+        """Whether the database has responded to `ping` since the start."""
         self._row_security_was_told = False
         deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
         if isinstance(self.url, SQLiteURL):
@@ -180,5 +180,5 @@ async def create_db_and_tables(database: Database | None = None) -> None:
 
 
 async def check_db_health(database: Database | None = None) -> None:
-    """Return when the database has answered a query. Raises `DatabaseError`."""
+    """Return when the database has responded to a query. Raises `DatabaseError`."""
     await (database or default_database()).ping()

@@ -47,7 +47,7 @@ class TaskTransfer(OwnedTasks):
     async def transfer_to(self, user_id: str) -> int:
         """Give all tasks but those in the trash to another user; return how many they were.
 
-        Whoever calls this answers for having verified both users. Raises `SameUser`, `TooManyTasks`.
+        Both users must have been verified before. Raises `SameUser`, `TooManyTasks`.
         """
         if user_id == self._user_id:
             raise SameUser

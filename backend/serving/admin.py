@@ -19,7 +19,7 @@ def prepare_metrics() -> None:
 
 
 def start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
-    """Answer `/metrics`, and `/health` and `/health/ready` as `service` does, in a thread. Raises `OSError`."""
+    """Serve `/metrics`, and `/health` and `/health/ready` as `service` does, in a thread. Raises `OSError`."""
     # Imported here, so that who has no admin port needs no prometheus_client.
     from prometheus_client import CollectorRegistry
     from prometheus_client.exposition import choose_encoder
@@ -35,13 +35,13 @@ def start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
                 registry = CollectorRegistry()
                 MultiProcessCollector(registry)
                 encoder, media_type = choose_encoder(self.headers.get("Accept", ""))
-                self.answer(HTTPStatus.OK, media_type, encoder(registry))
+                self.respond(HTTPStatus.OK, media_type, encoder(registry))
             elif path in PROBES:
-                self.answer(*ask(service, path))
+                self.respond(*ask(service, path))
             else:
-                self.answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /health, /health/ready\n")
+                self.respond(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /health, /health/ready\n")
 
-        def answer(self, status: int, media_type: str, body: bytes) -> None:
+        def respond(self, status: int, media_type: str, body: bytes) -> None:
             self.send_response(status)
             self.send_header("Content-Type", media_type)
             self.send_header("Content-Length", str(len(body)))
@@ -55,14 +55,14 @@ def start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
 
 
 def ask(service: tuple[str, int], path: str) -> tuple[int, str, bytes]:
-    """Return what the service answers; 503 where it does not."""
+    """Return the service's response; 503 where there is none."""
     connection = http.client.HTTPConnection(*service, timeout=PROBE_TIMEOUT)
     try:
         connection.request("GET", path)
         response = connection.getresponse()
         return response.status, response.headers.get("Content-Type", "text/plain"), response.read()
     except (OSError, http.client.HTTPException):
-        return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"the service does not answer\n"
+        return HTTPStatus.SERVICE_UNAVAILABLE, "text/plain", b"the service does not respond\n"
     finally:
         connection.close()
 

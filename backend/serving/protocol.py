@@ -89,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._unparsed.add(data)
         self._parse()
 
-    def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads the answer; uvicorn gives none
+    def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what is returned; uvicorn returns nothing
         """Keep the way back open for a client that has sent its request and closed its own side."""
         if self._idle or self._receives:
             return False

@@ -14,7 +14,7 @@ from backend.errors import DatabaseUnavailable
 
 
 class Alive(TypedDict):
-    """The process answers."""
+    """The process responds."""
 
     status: Literal["ok"]
 
@@ -26,7 +26,7 @@ class Ready(TypedDict):
 
 
 class Healthy(TypedDict):
-    """The database answers."""
+    """The database responds."""
 
     status: Literal["healthy"]
     database: Literal["connected"]
@@ -48,7 +48,7 @@ async def health() -> Alive:
 
 @router.get("/ready", **documented({"status": "ready"}, *DATABASE))
 async def health_ready(request: Request, database: CurrentDatabase, settings: CurrentSettings) -> Ready:
-    """Tell that the process can serve. Asks the database until it has answered once, and then never again."""
+    """Tell that the process can serve. Asks the database until it has responded once, and then never again."""
     _refuse_while_draining(request)
     if not database.has_answered:
         await database.ping(max_age=settings.health_db_ttl)
@@ -57,7 +57,7 @@ async def health_ready(request: Request, database: CurrentDatabase, settings: Cu
 
 @router.get("/db", **documented(HEALTHY, "not_found", *DATABASE))
 async def health_db(request: Request, database: CurrentDatabase, settings: CurrentSettings) -> Healthy:
-    """Tell that the database answers with the columns that the service needs. Probes at once share one query.
+    """Tell that the database has the columns that the service needs. Probes at once share one query.
 
     The outcome is kept for `HEALTH_DB_TTL` seconds: it is the one address at which strangers reach the database. Where
     `HEALTH_DB_TOKEN` is set, it is required as a bearer token; without it there is nothing here.

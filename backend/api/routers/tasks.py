@@ -11,7 +11,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.cursors import decode_checkpoint, encode_checkpoint
-from backend.api.deps import Caller, CanonicalUUID, CurrentDatabase, CurrentVerifier, NewTaskId, TaskId, tasks_of
+from backend.api.deps import CanonicalUUID, CurrentDatabase, CurrentUser, CurrentVerifier, NewTaskId, TaskId, tasks_of
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.preconditions import if_match, known, must_exist, must_not_exist
 from backend.api.problems import FieldError, Problem
@@ -265,14 +265,12 @@ async def complete_tasks(request: Request, wanted: BulkComplete) -> Response:
     **documented({"transferred": 5}, "invalid_from_token", "same_user", "too_many_tasks"),
 )
 async def transfer_tasks(
-    request: Request, caller: Caller, verifier: CurrentVerifier, database: CurrentDatabase, transfer: Transfer
+    request: Request, user: CurrentUser, verifier: CurrentVerifier, database: CurrentDatabase, transfer: Transfer
 ) -> Response:
     """Take over all tasks of another user whose token is sent too: a guest who has signed up keeps the list."""
     try:
         giver = await verifier.verify(transfer.from_token)
-        moved = await TaskService(database.executor, giver.user_id, request.app.state.limits).transfer_to(
-            caller.user_id
-        )
+        moved = await TaskService(database.executor, giver.user_id, request.app.state.limits).transfer_to(user.user_id)
     except TokenInvalid:
         raise _refused_token("invalid_from_token", "is not a valid token") from None
     except SameUser:
