@@ -5,8 +5,7 @@ from collections.abc import Iterable
 
 from starlette.requests import Request
 
-from backend.services.batch import Match
-from backend.services.rows import OwnedTasks
+from backend.services.rows import Match, OwnedTasks
 
 _ENTITY_TAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
 MAX_TAGS = 100

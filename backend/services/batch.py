@@ -6,9 +6,10 @@ trips does not grow with the number of operations.
 """
 
 import asyncio
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from backend.services.executor import Executor, transaction
 from backend.services.rows import (
     NEW_TASK,
     PUBLIC,
+    Match,
     OwnedTasks,
     forget,
     new_position,
@@ -34,8 +36,6 @@ from backend.services.rows import (
 )
 
 Row = dict[str, Any]
-Match = frozenset[int] | None
-"""Revisions of which the task must have one; None where any will do."""
 
 _COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")
 _WRITABLE = tuple(column.name for column in _COLUMNS if column.name not in {"id", "created_at"})
@@ -295,9 +295,6 @@ def check_due_date(row: Mapping[str, Any]) -> None:
 
 def successor_of(row: Row, rule: str, moment: datetime) -> Row | None:
     """Return the fields of the task that follows a completed one by its rule; None where nothing follows."""
-    import json
-    from datetime import date
-
     following = next_rule(rule)
     due = date.fromisoformat(row["due_date"])
     found = next_date(rule, due, moment.date()) if following is not None else None

@@ -7,15 +7,16 @@ from uuid import UUID
 
 from sqlalchemy import ColumnElement, Select, Update, bindparam, func, select, tuple_, update
 
-from backend.errors import PreconditionFailed, RuleBroken, TaskNotFound
+from backend.errors import RuleBroken
 from backend.models.fields import POSITION_MAX
 from backend.models.queries import Destination
 from backend.models.task import TaskPublic
-from backend.services.batch import Match
 from backend.services.executor import Executor, transaction
 from backend.services.rows import (
     PUBLIC,
+    Match,
     OwnedTasks,
+    if_matched,
     living,
     next_revision,
     now,
@@ -86,12 +87,9 @@ def _move(relation: str, *, matched: bool) -> Update:
         .values(position=position)
         .where(tasks.c.id == gap.c.id, gap.c.high - gap.c.low > 1, position.between(-POSITION_MAX, POSITION_MAX))
     )
-    if matched:
-        statement = statement.where(tasks.c.revision.in_(bindparam("match", expanding=True)))
-    return statement.returning(*PUBLIC)
+    return if_matched(statement, matched=matched).returning(*PUBLIC)
 
 
-_select_any = this(owned(select(tasks.c.deleted_at, *PUBLIC)))
 _select_position = this(living(select(tasks.c.position)))
 _set_position = this(owned(update(tasks))).values(
     position=bindparam("new_position"), revision=bindparam("new_revision"), updated_at=bindparam("now")
@@ -133,7 +131,7 @@ class TaskMoves(OwnedTasks):
         async with transaction(self._executor) as within:
             # Other writers of this user wait from here on: what is read now stays as it is.
             revision = (await self._run(next_revision, within=within)).scalar_one()
-            await self._check_move(within, task_id, match)
+            await self._unchanged(task_id, match, within=within)
             positions = await self._make_room(within, task_id, destination)
             await within.exec(
                 _set_position,
@@ -148,15 +146,7 @@ class TaskMoves(OwnedTasks):
                     for moved, position in positions
                 ],
             )
-            return self._task((await self._run(_select_any, within=within, task_id=task_id)).one()[1:])
-
-    async def _check_move(self, within: Executor, task_id: UUID, match: Match) -> None:
-        row = (await self._run(_select_any, within=within, task_id=task_id)).one_or_none()
-        if row is None or row[0] is not None:
-            raise TaskNotFound
-        task = self._task(row[1:])
-        if match is not None and int(task["etag"].partition("-")[0]) not in match:
-            raise PreconditionFailed(task)
+            return (await self._find(task_id, within=within))[1]
 
     async def _make_room(self, within: Executor, task_id: UUID, destination: Destination) -> list[_Placed]:
         """Return the positions to set: the moved task's, and those of the neighbours that make room for it."""

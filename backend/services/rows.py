@@ -18,6 +18,7 @@ from uuid import UUID
 from sqlalchemy import BigInteger, Delete, Result, Select, Update, bindparam, case, func, select, update
 from sqlmodel import SQLModel
 
+from backend.errors import PreconditionFailed, TaskNotFound
 from backend.models.task import Owner, Task, TaskPublic
 from backend.services.executor import Executor
 
@@ -42,6 +43,9 @@ NEW_TASK: Mapping[str, Any] = {
 
 Rows = Result[*tuple[Any, ...]]
 """What a statement gives: rows that have all been fetched."""
+
+Match = frozenset[int] | None
+"""Revisions of which the task must have one; None where any will do."""
 
 Statement = TypeVar("Statement", Select[*tuple[Any, ...]], Update, Delete)
 
@@ -99,6 +103,17 @@ def stamped(statement: Update) -> Update:
     taken. A bare call would run for every row.
     """
     return statement.values(revision=next_revision.scalar_subquery(), updated_at=bindparam("now"))
+
+
+def if_matched(statement: Update, *, matched: bool) -> Update:
+    """Have an update ask for the revisions `match`, where there are any.
+
+    In the statement that writes: between a look and a write another write could come.
+    """
+    return statement.where(tasks.c.revision.in_(bindparam("match", expanding=True))) if matched else statement
+
+
+_select_any = this(owned(select(tasks.c.deleted_at, *PUBLIC)))
 
 
 @lru_cache(maxsize=4096)
@@ -165,13 +180,26 @@ class OwnedTasks:
         result: Rows = await (within or self._executor).exec(statement, params={"owner": self._user_id} | parameters)
         return result
 
+    async def _find(self, task_id: UUID, *, within: Executor | None = None) -> tuple[datetime | None, TaskPublic]:
+        """Return when a task was deleted, and the task. Raises `TaskNotFound`."""
+        row = (await self._run(_select_any, within=within, task_id=task_id)).one_or_none()
+        if row is None:
+            raise TaskNotFound
+        return row[0], self._task(row[1:])
+
+    async def _unchanged(self, task_id: UUID, match: Match, *, within: Executor | None = None) -> TaskPublic:
+        """Return a task that is not in the trash. Raises `TaskNotFound`, `PreconditionFailed`."""
+        deleted_at, task = await self._find(task_id, within=within)
+        if deleted_at is not None:
+            raise TaskNotFound
+        if match is not None and int(task["etag"].partition("-")[0]) not in match:
+            raise PreconditionFailed(task)
+        return task
+
     def _task(self, row: Iterable[Any]) -> TaskPublic:
         """Return a row of `PUBLIC` as its owner sees it."""
         task = dict(zip(NAMES, row, strict=False))  # a list's rows have more behind
-        if task["tags"] == "[]":
-            task["tags"] = []
-        else:
-            task["tags"] = json.loads(task["tags"])
+        task["tags"] = [] if task["tags"] == "[]" else json.loads(task["tags"])  # most have none
         task["etag"] = f"{task['etag']}-{self._tag}"
         return cast(TaskPublic, task)
 

@@ -30,13 +30,15 @@ from uuid_utils.compat import uuid7
 
 from backend.errors import PreconditionFailed, TaskNotFound, TooManyTasks
 from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
-from backend.services.batch import Match, Operation, Outcome, TaskBatch, new_columns
+from backend.services.batch import Operation, Outcome, TaskBatch, new_columns
 from backend.services.changes import TaskChanges
 from backend.services.lists import TaskLists
 from backend.services.moves import TaskMoves
 from backend.services.rows import (
     PUBLIC,
+    Match,
     changed_rows,
+    if_matched,
     living,
     next_revision,
     now,
@@ -68,7 +70,6 @@ _state = bindparam("state", type_=Boolean)
 _moment = bindparam("now", type_=tasks.c.completed_at.type)
 
 _select_one = this(living(select(*PUBLIC)))
-_select_any = this(owned(select(tasks.c.deleted_at, *PUBLIC)))
 _set_completed = (
     stamped(living(update(tasks)))
     .where(
@@ -107,7 +108,7 @@ def _update_one(names: frozenset[str], *, dated: bool, completed_by: str | None,
         statement = statement.where(tasks.c.due_date.is_not(None))
     if completed_by is not None:
         statement = statement.where(tasks.c.completed if completed_by == "new rule" else _makes_no_successor)
-    return _if_matched(statement, matched=matched).returning(*PUBLIC)
+    return if_matched(statement, matched=matched).returning(*PUBLIC)
 
 
 def _completed_at(completed: Any) -> Any:
@@ -121,18 +122,13 @@ _makes_no_successor = or_(tasks.c.recurrence.is_(None), tasks.c.completed)
 def _toggle(*, matched: bool) -> Update:
     values = {"completed": not_(tasks.c.completed), "completed_at": _completed_at(not_(tasks.c.completed))}
     statement = stamped(this(living(update(tasks)))).where(_makes_no_successor).values(**values)
-    return _if_matched(statement, matched=matched).returning(*PUBLIC)
+    return if_matched(statement, matched=matched).returning(*PUBLIC)
 
 
 @cache
 def _restore(*, matched: bool) -> Update:
     statement = stamped(this(trashed(update(tasks)))).values(deleted_at=null())
-    return _if_matched(statement, matched=matched).returning(*PUBLIC)
-
-
-def _if_matched(statement: Update, *, matched: bool) -> Update:
-    # In the statement that writes: between a look and a write another write could come.
-    return statement.where(tasks.c.revision.in_(bindparam("match", expanding=True))) if matched else statement
+    return if_matched(statement, matched=matched).returning(*PUBLIC)
 
 
 class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, TaskTrash):
@@ -198,7 +194,7 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, Ta
         row = (await self._run(statement, task_id=task_id, now=now(), match=list(match or ()))).one_or_none()
         if row is not None:
             return self._task(row)
-        deleted_at, task = await self._any(task_id)
+        deleted_at, task = await self._find(task_id)
         if deleted_at is None:
             raise TaskNotFound
         raise PreconditionFailed(task)
@@ -233,22 +229,6 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, Ta
             return Written(self._task(row))
         await self._unchanged(operation.task_id, operation.match)
         return _written(await self._one(operation))
-
-    async def _unchanged(self, task_id: UUID, match: Match) -> TaskPublic:
-        """Return the task as it is. Raises `TaskNotFound`, `PreconditionFailed`."""
-        deleted_at, task = await self._any(task_id)
-        if deleted_at is not None:
-            raise TaskNotFound
-        if match is not None and int(task["etag"].partition("-")[0]) not in match:
-            raise PreconditionFailed(task)
-        return task
-
-    async def _any(self, task_id: UUID) -> tuple[Any, TaskPublic]:
-        """Return when a task was deleted, and the task. Raises `TaskNotFound`."""
-        row = (await self._run(_select_any, task_id=task_id)).one_or_none()
-        if row is None:
-            raise TaskNotFound
-        return row[0], self._task(row[1:])
 
 
 def _needs_date(changes: dict[str, Any]) -> bool:

@@ -13,10 +13,10 @@ from sqlalchemy import Select, Update, bindparam, delete, exists, select, update
 from sqlalchemy.sql.dml import ReturningDelete
 
 from backend.errors import PreconditionFailed, TaskNotFound
-from backend.services.batch import Match
 from backend.services.executor import transaction
 from backend.services.rows import (
     PUBLIC,
+    Match,
     OwnedTasks,
     changed_rows,
     forget,
