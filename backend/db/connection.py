@@ -30,8 +30,8 @@ MAX_RETRY_AFTER = 0.5
 REFUSED_PATIENCE = 3.0
 """Seconds for which refused connections are taken for a server that restarts."""
 
-MAX_DESCRIBED = 64
-"""Statements of which a connection keeps the types of parameters and columns; the server keeps none."""
+MAX_DESCRIBED = 512
+"""Statements of which the types of parameters and columns are kept; the server keeps none."""
 
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """After 30 idle seconds the other side is asked whether it is there, three times, 10 seconds apart."""
@@ -54,23 +54,6 @@ class DriverConnection(asyncpg.Connection):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.opened_at = time.monotonic()
-        self._described: dict[str, PreparedStatement] = {}
-
-    async def describe(self, query: str) -> PreparedStatement:
-        """Return the statement with its types, which the server is asked for once.
-
-        It is no prepared statement of the server's: that is sent its text each time, and keeps nothing of it. Sessions
-        do not use this: SQLAlchemy remembers statements in its own way.
-        """
-        if query not in self._described:
-            if len(self._described) >= MAX_DESCRIBED:
-                self._described.clear()
-            self._described[query] = await self.prepare(query)
-        return self._described[query]
-
-    def forget(self) -> None:
-        """Ask for the types of every statement anew: a column may have another by now."""
-        self._described.clear()
 
     @property
     def is_alive(self) -> bool:
@@ -93,7 +76,6 @@ class DriverConnection(asyncpg.Connection):
 
     def close_soon(self) -> None:
         """Close in the background, within `CLOSE_TIMEOUT`."""
-        self._described.clear()  # statements know their connection: it would have to wait for the garbage collector
         if self._loop.is_closed():  # a script's; nothing can be said any more, and the socket goes with the object
             return
         task = self._loop.create_task(self._say_goodbye())
@@ -103,6 +85,39 @@ class DriverConnection(asyncpg.Connection):
     async def _say_goodbye(self) -> None:
         with contextlib.suppress(Exception):  # a connection that cannot be closed properly is dropped by close() itself
             await super().close(timeout=CLOSE_TIMEOUT)
+
+
+class StatementTypes:
+    """The types of statements' parameters and columns: the database is asked for them once, not by each connection.
+
+    So a statement is one round trip on a new connection as well. A migration can change types under a running service:
+    they are asked for anew after `max_age` seconds, and once they were forgotten.
+    """
+
+    def __init__(self, max_age: float) -> None:
+        self._max_age = max_age
+        self._known: dict[str, tuple[Any, float]] = {}
+
+    async def describe(self, connection: DriverConnection, query: str) -> tuple[PreparedStatement, bool]:
+        """Return the statement, to be run on this connection, and whether its types were known, and may be outdated.
+
+        It is no prepared statement of the server's: that is sent its text each time, and keeps nothing of it. Sessions
+        do not use this: SQLAlchemy remembers statements in its own way.
+        """
+        now = time.monotonic()
+        state, asked_at = self._known.get(query, (None, now))
+        if state is not None and now - asked_at < self._max_age:
+            return PreparedStatement(connection, query, state), True
+        self.forget(query)
+        described = await connection.prepare(query)
+        if len(self._known) >= MAX_DESCRIBED:
+            del self._known[next(iter(self._known))]
+        self._known[query] = described._state, now  # noqa: SLF001 # nothing of a connection is in it, but asyncpg has no name for it
+        return described, False
+
+    def forget(self, query: str) -> None:
+        """Ask for the types of a statement anew when it is run next."""
+        self._known.pop(query, None)
 
 
 async def closed_connections() -> None:
@@ -161,7 +176,7 @@ async def connect(
 
 async def _connect_once(url: PostgresURL, command_timeout: float) -> DriverConnection:
     # `statement_cache_size=0` makes asyncpg send statements without names, which every PgBouncer in transaction mode
-    # can pass on. What would cost a second round trip each time, `DriverConnection.describe` remembers.
+    # can pass on. What would cost a second round trip each time, `StatementTypes` remembers.
     connection: DriverConnection = await asyncpg.connect(
         **url.connect_arguments(),
         command_timeout=command_timeout,

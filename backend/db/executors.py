@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Protocol, TypeVar
 
+import asyncpg
 from sqlalchemy import Executable, Result, util
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.util.concurrency import greenlet_spawn
 
-from backend.db.connection import DriverConnection
-from backend.db.failures import DATABASE_FAILURES, is_repeatable, translated
+from backend.db.connection import DriverConnection, StatementTypes
+from backend.db.failures import DATABASE_FAILURES, is_repeatable, is_unreadable, may_mean_other_types, translated
 from backend.db.pool import Pool, Turns, can_be_kept
 from backend.db.statements import CompiledStatement, compile_statement, is_read
 from backend.errors import DatabaseError
@@ -153,7 +154,7 @@ class PostgresExecutor:
             connection = await _waiting(self._pool.acquire(retry=retry))
             sent.connected = True
             try:
-                result = await _run(connection, compiled, params, sent)
+                result = await _run(self._pool.types, connection, compiled, params, sent)
             except BaseException as error:
                 self._pool.discard(connection, error)
                 raise
@@ -165,7 +166,7 @@ class PostgresExecutor:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[TransactionExecutor]:
         """Run several statements: see `DatabaseExecutor`. BEGIN and COMMIT cost a round trip each."""
-        within = _PostgresTransaction()
+        within = _PostgresTransaction(self._pool.types)
         async with _deadline(self._deadline, may_have_run=within.may_have_run):
             connection = within.connection = await _repeated(self._begin, deadline=self._deadline)
             try:
@@ -202,8 +203,12 @@ class PostgresExecutor:
 class _PostgresTransaction(_Transaction):
     connection: DriverConnection
 
+    def __init__(self, types: StatementTypes) -> None:
+        super().__init__()
+        self._types = types
+
     async def _run(self, statement: Executable, params: Params | None) -> Rows:
-        return await _run(self.connection, _compiled(statement, params), params, self.sent)
+        return await _run(self._types, self.connection, _compiled(statement, params), params, self.sent)
 
     async def _commit(self) -> None:
         await self.connection.execute("COMMIT")
@@ -227,12 +232,18 @@ async def _waiting(awaitable: Awaitable[T]) -> T:
         observation.get().waited += time.perf_counter() - started
 
 
-async def _run(connection: DriverConnection, compiled: CompiledStatement, params: Params | None, sent: _Sent) -> Rows:
+async def _run(
+    types: StatementTypes,
+    connection: DriverConnection,
+    compiled: CompiledStatement,
+    params: Params | None,
+    sent: _Sent,
+) -> Rows:
     """Run a statement, and have the request know how long it took, and which process of the server failed to."""
     seen = observation.get()
     started = time.perf_counter()
     try:
-        return await _prepare_and_fetch(connection, compiled, params, sent)
+        return await _prepare_and_fetch(types, connection, compiled, params, sent)
     except BaseException:
         seen.pid = connection.get_server_pid()
         raise
@@ -241,18 +252,32 @@ async def _run(connection: DriverConnection, compiled: CompiledStatement, params
 
 
 async def _prepare_and_fetch(
-    connection: DriverConnection, compiled: CompiledStatement, params: Params | None, sent: _Sent
+    types: StatementTypes,
+    connection: DriverConnection,
+    compiled: CompiledStatement,
+    params: Params | None,
+    sent: _Sent,
 ) -> Rows:
     rows = params if isinstance(params, Sequence) else (params or {},)
-    forms = [compiled.driver_form(values) for values in rows]
-    described = await connection.describe(forms[0][0])
-    sent.write = sent.write or compiled.writes
-    if len(forms) == 1:
-        return compiled.result(await described.fetch(*forms[0][1]), described)
-    if compiled.metadata is not None:
+    if len(rows) > 1 and compiled.metadata is not None:
         raise TypeError("asyncpg returns no rows for a list of parameters: use insert().values([...])")
-    await described.executemany([arguments for _, arguments in forms])
-    return compiled.result([], described)
+    forms = [compiled.driver_form(values) for values in rows]
+    query = forms[0][0]
+    described, known = await types.describe(connection, query)
+    sent.write = sent.write or compiled.writes
+    fetched: list[Any] = []
+    try:
+        if len(forms) == 1:
+            fetched = await described.fetch(*forms[0][1])
+        else:
+            await described.executemany([arguments for _, arguments in forms])
+    except Exception as error:
+        if may_mean_other_types(error):
+            types.forget(query)
+        if known and is_unreadable(error):
+            raise asyncpg.OutdatedSchemaCacheError("a column's type has changed") from error
+        raise
+    return compiled.result(fetched, described)
 
 
 def _compiled(statement: Executable, params: Params | None) -> CompiledStatement:

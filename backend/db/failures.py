@@ -39,6 +39,8 @@ _NEVER_RAN = ("server login has been failing", "query_wait_timeout")
 _FAILOVER = ("25006", "53300", "57P")
 """The server is a replica by now, full, or going away: every connection to it is of no more use."""
 
+_OTHER_TYPES = ("08P01", "0A000", "22", "42")  # in the protocol, of a plan, in the values, in the statement
+
 _STARTING_OR_FULL = ("57P", "53300", "08000", "08003", "08006")
 _NOT_YET = (
     "Couldn't connect to compute node",
@@ -68,6 +70,17 @@ def is_transient(error: BaseException) -> bool:
 def is_failover(error: BaseException | None) -> bool:
     """Tell whether an error means that the server, not the statement, is the matter."""
     return (getattr(error, "sqlstate", None) or "").startswith(_FAILOVER)
+
+
+def is_unreadable(error: Exception) -> bool:
+    """Tell whether asyncpg could not read the rows that the server has sent: its decoders raise whatever they meet."""
+    return isinstance(error, asyncpg.ProtocolError) or not isinstance(error, DATABASE_FAILURES)
+
+
+def may_mean_other_types(error: Exception) -> bool:
+    """Tell whether a statement can have failed because it has other types than when they were asked for."""
+    sqlstate = getattr(error, "sqlstate", None)
+    return is_unreadable(error) if sqlstate is None else sqlstate.startswith(_OTHER_TYPES)
 
 
 @contextmanager

@@ -7,10 +7,10 @@ import time
 import asyncpg
 
 from backend.config import Settings
-from backend.db.connection import DriverConnection, connect
+from backend.db.connection import DriverConnection, StatementTypes, connect
 from backend.db.failures import DATABASE_FAILURES, NOT_SENT, is_failover
 from backend.db.url import PostgresURL
-from backend.errors import DatabaseUnavailable, TodoError
+from backend.errors import DatabaseUnavailable
 
 OVERFLOW_AFTER = 0.05
 """Seconds for which a request waits for a kept connection before it opens one of the overflow."""
@@ -86,6 +86,8 @@ class Pool:
         self._turns = (
             Turns(self._size, settings.database_max_overflow, settings.database_pool_timeout) if self._size else None
         )
+        self.types = StatementTypes(settings.database_pool_recycle)
+        """Of the statements that were run on any of the connections."""
         self._idle: list[DriverConnection] = []
         self._in_use: set[DriverConnection] = set()
         self._came_back = asyncio.Event()
@@ -135,8 +137,6 @@ class Pool:
     def discard(self, connection: DriverConnection, error: BaseException) -> None:
         """Give a connection back after an error. It is kept only if the error says nothing about the connection."""
         if can_be_kept(connection, error) and not connection.is_in_transaction():
-            if not isinstance(error, TodoError):
-                connection.forget()
             self.release(connection)
             return
         self._in_use.remove(connection)
