@@ -13,14 +13,20 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
+TLS_HANDSHAKE = b"\x16"
+ALPN = "postgresql"
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass
 class Proxy:
     """Forwards connections to `connect_backend`. Change `mode` and the attributes at any time."""
 
-    connect_backend: Callable[[], Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]]
+    connect_backend: Callable[[], Awaitable[Streams]]
     tls: ssl.SSLContext | None = None
+    takes_direct_tls: bool = True
+    """Whether TLS may begin without being asked for, as it may with Neon and PostgreSQL 17."""
     delay: float = 0.0
     """Seconds that each direction takes longer."""
     port: int = 0
@@ -42,17 +48,29 @@ class Proxy:
 
     def __post_init__(self) -> None:
         self.flowing.set()
+        if self.tls is not None:
+            self.tls.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
+            self.tls.set_alpn_protocols([ALPN])
 
-    async def handle(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def handle(self, accepted: socket.socket) -> None:
+        """Serve a connection until its end."""
         self.connections += 1
-        self.open.add(writer)
-        try:
-            with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
-                if self.tls is None or await self._start_tls(reader, writer):
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError, ssl.SSLError):
+            direct = self.tls is not None and self.takes_direct_tls and await first_byte(accepted) == TLS_HANDSHAKE
+            reader, writer = await streams_of(accepted, self.tls if direct else None)
+            self.open.add(writer)
+            try:
+                if self.tls is None or await (self._began_tls(writer) if direct else self._start_tls(reader, writer)):
                     await self._forward(reader, writer)
-        finally:
-            self.open.discard(writer)
-            writer.transport.abort()
+            finally:
+                self.open.discard(writer)
+                writer.transport.abort()
+
+    async def _began_tls(self, writer: asyncio.StreamWriter) -> bool:
+        await asyncio.sleep(self.delay * 2)
+        self.round_trips += 1
+        agreed: str | None = writer.get_extra_info("ssl_object").selected_alpn_protocol()
+        return agreed == ALPN  # PostgreSQL: no word to who may have meant another protocol
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self.flowing.wait()
@@ -75,7 +93,6 @@ class Proxy:
         await asyncio.sleep(self.delay * 2)
         writer.write(b"S")
         assert self.tls is not None
-        self.tls.sni_callback = lambda _socket, name, _context: self.server_names.append(name)
         await writer.start_tls(self.tls)
         await asyncio.sleep(self.delay * 2)
         self.round_trips += 2
@@ -114,6 +131,30 @@ class Proxy:
         """Reset every open connection."""
         for writer in list(self.open):
             reset(writer)
+
+
+async def first_byte(accepted: socket.socket) -> bytes:
+    """Look at what a connection begins with, and leave it there."""
+    readable = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_reader(accepted, readable.set)
+    try:
+        await readable.wait()
+    except asyncio.CancelledError:
+        loop.remove_reader(accepted)
+        accepted.close()
+        raise
+    loop.remove_reader(accepted)
+    return accepted.recv(1, socket.MSG_PEEK)
+
+
+async def streams_of(accepted: socket.socket, tls: ssl.SSLContext | None) -> Streams:
+    """Return the streams of a connection that a client has opened."""
+    loop = asyncio.get_running_loop()
+    streams: asyncio.Future[Streams] = loop.create_future()
+    protocol = asyncio.StreamReaderProtocol(asyncio.StreamReader(), lambda *pair: streams.set_result(pair))
+    await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=tls)
+    return await streams
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -160,23 +201,27 @@ async def proxy_to(
 ) -> AsyncIterator[Proxy]:
     """Run a proxy to a Unix socket or to a port of this machine for as long as the block lasts."""
 
-    def connect_backend() -> Awaitable[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    def connect_backend() -> Awaitable[Streams]:
         return asyncio.open_unix_connection(path) if path else asyncio.open_connection("127.0.0.1", port)
 
-    proxy = Proxy(connect_backend, tls, delay)
+    proxy = Proxy(connect_backend, tls, delay=delay)
     tasks: set[asyncio.Task[None]] = set()
 
-    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.create_task(proxy.handle(reader, writer))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+    async def accept(listener: socket.socket) -> None:
+        while True:
+            accepted, _ = await asyncio.get_running_loop().sock_accept(listener)
+            accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as asyncio's own servers do
+            task = asyncio.create_task(proxy.handle(accepted))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
-    server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
-    try:
-        yield proxy
-    finally:
-        server.close()
-        for task in list(tasks):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as listener:
+        listener.setblocking(False)
+        proxy.port = listener.getsockname()[1]
+        tasks.add(asyncio.create_task(accept(listener)))
+        try:
+            yield proxy
+        finally:
+            for task in list(tasks):
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)

@@ -5,6 +5,7 @@ The reasons and the measurements: specs/decisions/0004-neon-connection.md.
 
 import asyncio
 import contextlib
+import logging
 import random
 import select
 import socket
@@ -17,9 +18,11 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
 from backend.config import Settings
-from backend.db.failures import is_transient
+from backend.db.failures import is_transient, may_be_refused_tls
 from backend.db.url import DatabaseURL, PostgresURL
 from backend.observation import observation
+
+logger = logging.getLogger(__name__)
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a goodbye to the server may take."""
@@ -35,6 +38,9 @@ MAX_DESCRIBED = 512
 
 KEEPALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}
 """After 30 idle seconds the other side is asked whether it is there, three times, 10 seconds apart."""
+
+_without_direct_tls: set[tuple[str | None, int]] = set()
+"""Hosts and ports where TLS begins at once by default, and was refused: they are asked for it from then on."""
 
 _closing: set[asyncio.Task[None]] = set()
 
@@ -175,10 +181,27 @@ async def connect(
 
 
 async def _connect_once(url: PostgresURL, command_timeout: float) -> DriverConnection:
+    address = (url.host, url.port)
+    if url.sslnegotiation is not None or not url.direct_tls:
+        return await _open(url, command_timeout, direct_tls=url.direct_tls)
+    if address not in _without_direct_tls:
+        try:
+            return await _open(url, command_timeout, direct_tls=True)
+        except OSError as error:
+            if not may_be_refused_tls(error):
+                raise
+    connection = await _open(url, command_timeout, direct_tls=False)
+    if address not in _without_direct_tls:
+        _without_direct_tls.add(address)
+        logger.warning("the database takes TLS only when asked for it: each connection takes a round trip more")
+    return connection
+
+
+async def _open(url: PostgresURL, command_timeout: float, *, direct_tls: bool) -> DriverConnection:
     # `statement_cache_size=0` makes asyncpg send statements without names, which every PgBouncer in transaction mode
     # can pass on. What would cost a second round trip each time, `StatementTypes` remembers.
     connection: DriverConnection = await asyncpg.connect(
-        **url.connect_arguments(),
+        **url.connect_arguments() | {"direct_tls": direct_tls},
         command_timeout=command_timeout,
         statement_cache_size=0,
         connection_class=DriverConnection,

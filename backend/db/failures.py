@@ -67,6 +67,12 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError) and not isinstance(error, ssl.SSLError | PermissionError | TimeoutError)
 
 
+def may_be_refused_tls(error: OSError) -> bool:
+    """Tell whether a server may have hung up because it does not know TLS that begins without being asked for."""
+    hung_up = isinstance(error, ssl.SSLError | ConnectionError)
+    return hung_up and not isinstance(error, ssl.SSLCertVerificationError | ConnectionRefusedError)
+
+
 def is_failover(error: BaseException | None) -> bool:
     """Tell whether an error means that the server, not the statement, is the matter."""
     return (getattr(error, "sqlstate", None) or "").startswith(_FAILOVER)

@@ -18,6 +18,7 @@ from backend.config import ConfigurationError, Settings
 
 SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
 SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
+SslNegotiation = Literal["postgres", "direct"]
 
 MAX_CONNECT_TIMEOUT = 300
 
@@ -63,7 +64,8 @@ class PostgresURL:
     database: str | None
     sslmode: SslMode
     sslrootcert: str | None = None
-    direct_tls: bool = False
+    sslnegotiation: SslNegotiation | None = None
+    """Whether TLS is asked for first; None where the URL does not say."""
     channel_binding_required: bool = False
     connect_timeout: int | None = None
     server_settings: dict[str, str] = field(default_factory=dict)
@@ -72,6 +74,11 @@ class PostgresURL:
     def is_neon(self) -> bool:
         """True for Neon's cloud, which is reached over the open internet and so never without TLS."""
         return self.host is not None and self.host.lower().removesuffix(".").endswith((".neon.tech", ".neon.build"))
+
+    @property
+    def direct_tls(self) -> bool:
+        """True where TLS begins at once, without a round trip that asks for it: where the URL says so, and on Neon."""
+        return self.is_neon if self.sslnegotiation is None else self.sslnegotiation == "direct"
 
     @property
     def is_pooled(self) -> bool:
@@ -112,16 +119,16 @@ class PostgresURL:
 
     def connect_arguments(self) -> dict[str, Any]:
         """Return the keyword arguments of `asyncpg.connect` that say where and as whom; not the timeouts."""
-        arguments: dict[str, Any] = {
+        return {
             "host": self.host,
             "port": self.port,
             "user": self.user,
             "password": self.password,
             "database": self.database,
             "ssl": self.tls,
+            "direct_tls": self.direct_tls,
             "server_settings": dict(self.server_settings),
         }
-        return arguments | ({"direct_tls": True} if self.direct_tls else {})
 
 
 DatabaseURL = SQLiteURL | PostgresURL
@@ -249,7 +256,7 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
         query.setdefault("sslmode", "require" if value == "true" else value)
     mode = _one_of(query, "sslmode", SSL_MODES)
     root = query.pop("sslrootcert", None)
-    direct = _one_of(query, "sslnegotiation", ("postgres", "direct")) == "direct"
+    negotiation: SslNegotiation | None = _one_of(query, "sslnegotiation", get_args(SslNegotiation))  # type: ignore[assignment] # it has seen to it
     if root == "system":
         if mode not in {None, "verify-full"}:
             raise _Unusable("sslrootcert=system needs sslmode=verify-full")
@@ -262,12 +269,12 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
         raise _Unusable(f"sslmode={mode} is refused: a Neon host is never spoken to without TLS")
     if url.is_neon and mode in {None, "prefer"}:
         mode = "require"
-    if direct and mode not in {"require", "verify-ca", "verify-full"}:
+    if negotiation == "direct" and mode not in {"require", "verify-ca", "verify-full"}:
         raise _Unusable("sslnegotiation=direct needs sslmode=require or stronger")
     if mode == "require" and root is not None:
         mode = "verify-ca"  # libpq: with a root certificate at hand, "require" checks against it
     sslmode: SslMode = mode or "prefer"  # type: ignore[assignment] # _one_of has seen to it
-    return replace(url, sslmode=sslmode, sslrootcert=root, direct_tls=direct)
+    return replace(url, sslmode=sslmode, sslrootcert=root, sslnegotiation=negotiation)
 
 
 def _check_certificates(path: str) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import random
+import socket
 import ssl
 import uuid
 from typing import Any
@@ -10,7 +11,9 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
+from sqlalchemy import literal_column, select
 
+from backend.db import connection as connection_module
 from backend.db.connection import closed_connections
 from backend.db.session import Database, check_db_health
 from backend.errors import DatabaseUnavailable
@@ -21,8 +24,68 @@ from tests.neon import Neon, certificate_of_localhost
 from tests.network import proxy_to
 from tests.settings import make_settings
 
-NULL_POOL_ROUND_TRIPS = 6
-"""TLS asked for, TLS, start, password (2), statement. TCP's own is not seen here."""
+NULL_POOL_ROUND_TRIPS = 5
+"""TLS, start, password (2), statement. TCP's own is not seen here."""
+
+NEON_HOST = "ep-cool-darkness-a1b2c3d4-pooler.eu-central-1.aws.neon.tech"
+
+
+@pytest.fixture
+def neon_host(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A host name of Neon's that is this machine, and of which nothing is known yet."""
+    resolve = socket.getaddrinfo
+    addresses = {NEON_HOST: "127.0.0.1"}
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, *rest, **more: resolve(addresses.get(host, host), *rest, **more)
+    )
+    monkeypatch.setattr(connection_module, "_without_direct_tls", set())
+    return NEON_HOST
+
+
+@pytest.mark.parametrize(
+    ("parameters", "refused", "connections", "round_trips", "warnings"),
+    [
+        ("sslmode=require&channel_binding=require", False, 1, 5, 0),
+        ("sslmode=require&channel_binding=require", True, 2, 6, 1),
+        ("sslmode=require&sslnegotiation=postgres", False, 1, 6, 0),
+        ("sslmode=require&sslnegotiation=direct", False, 1, 5, 0),
+    ],
+)
+async def test_tls_on_neon_begins_at_once_where_the_server_lets_it(
+    neon: Neon,
+    neon_host: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    parameters: str,
+    refused: bool,
+    connections: int,
+    round_trips: int,
+    warnings: int,
+) -> None:
+    monkeypatch.setattr(neon.edge, "takes_direct_tls", not refused)
+    monkeypatch.setattr(neon.edge, "connections", 0)
+    database = Database(make_settings(neon.url(parameters, neon_host)))
+    await asyncio.gather(*(TaskService(database.executor, "somebody").stats() for _ in range(2)))
+    assert neon.edge.connections == 2 * connections
+    await closed_connections()
+    neon.edge.connections = neon.edge.round_trips = 0
+    await TaskService(database.executor, "somebody").stats()
+    assert (neon.edge.connections, neon.edge.round_trips) == (1, round_trips), "what was refused is not tried again"
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
+    await database.close()
+
+
+@pytest.mark.parametrize("parameters", ["sslmode=require&sslnegotiation=direct", "sslmode=verify-full"])
+async def test_what_was_asked_for_is_not_done_in_another_way(
+    neon: Neon, neon_host: str, monkeypatch: pytest.MonkeyPatch, parameters: str
+) -> None:
+    monkeypatch.setattr(neon.edge, "takes_direct_tls", "verify-full" in parameters)  # then its certificate is wrong
+    monkeypatch.setattr(neon.edge, "connections", 0)
+    database = Database(make_settings(neon.url(parameters, neon_host)))
+    with pytest.raises(DatabaseUnavailable):
+        await database.executor.exec(select(literal_column("1")), retry=False)
+    assert neon.edge.connections == 1
+    await database.close()
 
 
 @pytest.mark.parametrize(
@@ -101,8 +164,10 @@ def requests(task_id: str) -> list[tuple[str, str, Any]]:
 
 
 @pytest.mark.parametrize(("pool_size", "expected"), [(0, NULL_POOL_ROUND_TRIPS), (1, 1)])
-async def test_every_endpoint_costs_the_fewest_round_trips(neon: Neon, pool_size: int, expected: int) -> None:
-    settings = make_settings(neon.url(), database_pool_size=pool_size, database_max_overflow=0)
+async def test_every_endpoint_costs_the_fewest_round_trips(
+    neon: Neon, neon_host: str, pool_size: int, expected: int
+) -> None:
+    settings = make_settings(neon.url(host=neon_host), database_pool_size=pool_size, database_max_overflow=0)
     async with running(settings) as app, client_of(app, settings, f"counter-{uuid.uuid4()}") as client:
         counts = {}
         for _ in range(2):  # the types of a statement are asked for once; then it is one round trip

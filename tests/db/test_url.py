@@ -105,7 +105,10 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
         f"postgresql://u:p@host/db?sslmode=verify-full&sslrootcert={quote(certifi.where())}",
         {"sslmode": "verify-full", "sslrootcert": certifi.where()},
     ),
-    (f"postgresql://u:p@{NEON}/db?sslnegotiation=direct", {"direct_tls": True}),
+    (f"postgresql://u:p@{NEON}/db?sslnegotiation=direct", {"direct_tls": True, "sslnegotiation": "direct"}),
+    (f"postgresql://u:p@{NEON}/db", {"direct_tls": True, "sslnegotiation": None}),
+    (f"postgresql://u:p@{NEON}/db?sslnegotiation=postgres", {"direct_tls": False}),
+    ("postgresql://u:p@host/db?sslmode=require", {"direct_tls": False}),
     ("postgresql://u:p@host/db?sslmode=require&sslnegotiation=direct", {"direct_tls": True}),
     ("postgresql://u:p@host/db?sslnegotiation=postgres", {"direct_tls": False}),
     # Passwords and names.
@@ -254,7 +257,7 @@ def test_a_mode_verifies_what_libpq_would_verify(query: str, verify_mode: ssl.Ve
     assert isinstance(context, ssl.SSLContext)
     assert (context.verify_mode, context.check_hostname) == (verify_mode, check_hostname)
     assert url.tls is context, "made once: each one costs as much as a handshake"
-    assert url.connect_arguments().get("direct_tls", False) is ("direct" in query)
+    assert url.connect_arguments()["direct_tls"] is ("direct" in query)
 
 
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
@@ -270,6 +273,7 @@ def test_asyncpg_is_told_where_and_as_whom() -> None:
         "password": "p",
         "database": "db",
         "ssl": "disable",
+        "direct_tls": False,
         "server_settings": {"application_name": "app"},
     }
 
