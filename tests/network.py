@@ -33,6 +33,8 @@ class Proxy:
     connections: int = 0
     round_trips: int = 0
     """How often the client has sent something and got something back, since it was last set to zero."""
+    bytes_sent: int = 0
+    """By clients, without TLS and what began it, since it was last set to zero."""
     server_names: list[str | None] = field(default_factory=list)
     open: set[asyncio.StreamWriter] = field(default_factory=set)
     flowing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -179,6 +181,7 @@ class Turn:
         """Return what to pass on; if that is not all, the connection is at its end."""
         self.waiting = True
         proxy = self.proxy
+        proxy.bytes_sent += len(data)
         if proxy.cut_before is not None and proxy.cut_before in data:
             self.cut, proxy.cut_before = True, None
         elif proxy.cut_after is not None and proxy.cut_after in data:

@@ -73,7 +73,7 @@ def can_be_kept(connection: DriverConnection, error: BaseException) -> bool:
 
 
 class Pool:
-    """Connections to one database. `DATABASE_POOL_SIZE` of them are kept; where that is 0, each is used once.
+    """Connections to one database. `DATABASE_POOL_SIZE` of them are kept; where that is 0, each for one request.
 
     Whoever acquires a connection releases it, or discards it. SQLAlchemy's own pool costs four times as much for each
     statement (specs/decisions/0014-cost-of-a-request.md).
@@ -126,10 +126,13 @@ class Pool:
         the wait that it was opened for.
         """
         self._in_use.remove(connection)  # raises where it was given back before: two must never have the same one
-        if connection.is_closed() or connection.is_in_transaction() or len(self._idle) >= self._size:
+        enough = self._size and len(self._idle) >= self._size
+        if connection.is_closed() or connection.is_in_transaction() or enough:
             connection.close_soon()
         else:
             self._idle.append(connection)
+            if not self._size:  # the next statement of the same request follows in the same turn of the loop, or never
+                asyncio.get_running_loop().call_soon(self._close_if_idle, connection)
             self._came_back.set()  # before the turn ends: those who could not connect have waited longer
             self._came_back.clear()
         self._end_turn()
@@ -158,6 +161,11 @@ class Pool:
     def _close_idle(self) -> None:
         while self._idle:
             self._idle.pop().close_soon()
+
+    def _close_if_idle(self, connection: DriverConnection) -> None:
+        if connection in self._idle:
+            self._idle.remove(connection)
+            connection.close_soon()
 
     async def _next_idle(self) -> DriverConnection | None:
         while self._idle:

@@ -92,11 +92,18 @@ async def test_as_many_are_kept_as_may_be_and_the_last_is_used_first(make_pool: 
     assert await pool.acquire() is not third
 
 
-async def test_without_a_size_nothing_is_kept(make_pool: Callable[..., Pool]) -> None:
+async def test_without_a_size_nothing_is_kept_but_for_the_next_statement_of_the_same_request(
+    make_pool: Callable[..., Pool],
+) -> None:
     pool = make_pool(0)
     connection = await pool.acquire()
     pool.release(connection)
-    assert await pool.acquire() is not connection
+    assert await pool.acquire() is connection
+    pool.release(connection)
+    await asyncio.sleep(0)
+    assert pool.state()["connections_idle"] == 0
+    await closed_connections()
+    assert connection.is_closed()
 
 
 async def test_a_connection_that_is_too_old_is_not_used_again(make_pool: Callable[..., Pool]) -> None:
