@@ -51,7 +51,7 @@ lock: ## Write both locks anew, from the newest versions that pyproject.toml all
 	.venv-lock/bin/python -m pip --disable-pip-version-check --quiet install uv
 	@# What the image installs: without what only developers need, with the hashes of each file for each platform.
 	echo 'flit_core>=3.12,<4' | .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-		--no-header --no-annotate --extra metrics -c requirements.lock pyproject.toml - -o requirements-runtime.lock
+		--no-header --no-annotate --extra metrics --extra mcp -c requirements.lock pyproject.toml - -o requirements-runtime.lock
 	rm -rf .venv-lock
 
 sbom: ## Write sbom.json: what the image holds, as CycloneDX

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -19,7 +20,7 @@ import typer
 from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint, usable_subject
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
-from backend.errors import DatabaseError, OutcomeUnknown, SameUser
+from backend.errors import DatabaseError, IssuerUnavailable, OutcomeUnknown, SameUser, TokenError, TokenExpired
 from backend.log import configure_logging, logging_in_background
 
 if TYPE_CHECKING:
@@ -388,6 +389,51 @@ def erase(user: User) -> None:
             return await TaskService(database.executor, user).delete_all()
 
     print(f"erased {_run(work(), 'nothing was erased')} tasks")
+
+
+@app.command()
+def mcp() -> None:
+    """Serve the tools of /mcp over standard input and output, to a desktop client, for the user of MCP_TOKEN."""
+    settings = _settings()
+    if find_spec("mcp") is None:
+        _fail("needs the extra: pip install 'todo-backend[mcp]'")
+    if settings.mcp_token is None:
+        _fail("MCP_TOKEN: is required")
+    _run(_serve_agent(settings, settings.mcp_token.get_secret_value()), "it ended")
+
+
+async def _serve_agent(settings: Settings, token: str) -> None:
+    from backend.agents.server import serve_stdio
+    from backend.db.session import create_db_and_tables
+    from backend.services.rows import Limits
+    from backend.services.tasks import TaskService
+
+    verifier = TokenVerifier(settings)
+    limits = Limits(settings.max_tasks_per_user, settings.trash_days)
+    try:
+        await verifier.verify(token)
+    except (TokenError, IssuerUnavailable) as error:
+        _fail(_why_refused(error), error)
+    async with _database(settings) as database:
+        if isinstance(database.url, SQLiteURL) and not settings.production:
+            await create_db_and_tables(database)
+
+        async def tasks_of_call(_request: object) -> TaskService:
+            try:
+                identity = await verifier.verify(token)
+            except TokenError as error:
+                # Another thread waits for input, and would keep the process until there is some.
+                print(f"todo-backend: {_why_refused(error)}", file=sys.stderr, flush=True)
+                os._exit(1)
+            return TaskService(database.executor, identity.user_id, limits)
+
+        await serve_stdio(tasks_of_call)
+
+
+def _why_refused(error: TokenError | IssuerUnavailable) -> str:
+    if isinstance(error, TokenExpired):
+        return "MCP_TOKEN: has expired; get a new one"
+    return f"MCP_TOKEN: cannot be used: {str(error) or type(error).__name__}"
 
 
 @app.command()

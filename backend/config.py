@@ -6,6 +6,7 @@ This module imports nothing of ours and nothing heavy, so that a wrong setting i
 import re
 import sys
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Annotated, Any, Literal, NoReturn, Self
 from urllib.parse import urlsplit
 
@@ -138,6 +139,10 @@ class Settings(BaseSettings):
     max_tasks_per_user: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
     trash_days: Annotated[int, Field(ge=0, le=3650)] = 30
 
+    mcp: bool = False
+    mcp_token: SecretStr | None = None
+    public_url: HttpUrl | None = None
+
     keep_alive: Annotated[float, Field(gt=0, le=3600)] = 75
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
@@ -158,6 +163,12 @@ class Settings(BaseSettings):
             raise ValueError("BETTER_AUTH_ISSUER: needs BETTER_AUTH_URL, whose keys it goes with")
         if self.better_auth_jwks_url is not None and self.better_auth_url is None:
             raise ValueError("BETTER_AUTH_JWKS_URL: needs BETTER_AUTH_URL, which names the tokens' issuer")
+        return self
+
+    @model_validator(mode="after")
+    def _has_the_agents_library(self) -> Self:
+        if self.mcp and find_spec("mcp") is None:
+            raise ValueError("MCP: needs the extra: pip install 'todo-backend[mcp]'")
         return self
 
     @property

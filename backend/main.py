@@ -20,11 +20,12 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
+from starlette.routing import BaseRoute
 
 from backend.api.guard import Guard
 from backend.api.limits import ConcurrencyLimit
 from backend.api.openapi import DESCRIPTION, make_openapi
-from backend.api.routers import batch, docs, health, page, tasks
+from backend.api.routers import batch, docs, health, mcp, page, tasks
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
@@ -73,6 +74,7 @@ def create_app(settings: Settings) -> FastAPI:
             *tasks.router.routes,
             *batch.router.routes,
             *health.router.routes,
+            *_agent_routes(settings),
             *page.routes(development=not settings.production),
             *([] if settings.production else docs.routes()),
         ],
@@ -89,6 +91,14 @@ def create_app(settings: Settings) -> FastAPI:
     observe = None if metrics is None else metrics.observe
     app.add_middleware(Guard, settings=settings, verifier=verifier, places=places, observe=observe)
     return app
+
+
+def _agent_routes(settings: Settings) -> list[BaseRoute]:
+    if not settings.mcp:
+        return []
+    from backend.agents.server import http_application  # takes half a second and 30 MB
+
+    return mcp.routes(http_application(), settings)
 
 
 @functools.cache

@@ -90,6 +90,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "LOG_REQUESTS": ("c4n4ry", "none"),
     "LOG_SLOW_MS": (*NOT_A_NUMBER, "-1"),
     "SERVER_TIMING": ("c4n4ry",),
+    "MCP": ("c4n4ry",),
+    "PUBLIC_URL": ("c4n4ry", "ftp://c4n4ry.example.com"),
 }
 
 
@@ -144,6 +146,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "max_concurrent_requests": 100,
         "keep_alive": 75,
         "max_connections": None,
+        "mcp": False,
+        "mcp_token": None,
+        "public_url": None,
         "log_level": "INFO",
         "log_format": None,
         "log_requests": "all",
@@ -159,6 +164,7 @@ def test_the_table_of_wrong_values_has_every_setting_that_can_be_wrong() -> None
         "BETTER_AUTH_ISSUER",
         "LOG_USER_KEY",
         "HEALTH_DB_TOKEN",
+        "MCP_TOKEN",
         "DATABASE_URL_TEST",
     }  # any text; and only the test suite reads the last
     assert {name.upper() for name in Settings.model_fields} - free == set(WRONG)

@@ -10,7 +10,7 @@ from backend.api.problems import Problem
 MAX_BODY = 64 * 1024
 """Bytes that a body may have."""
 MAX_BATCH = 1024 * 1024
-"""Bytes that the body of a batch may have."""
+"""Bytes that the body of a batch, or of an agent's message, may have."""
 MAX_HELD = 64 * 1024 * 1024
 """Bytes of all bodies that are under way together, in this process."""
 MAX_DISCARDED = 2 * 1024 * 1024
@@ -29,7 +29,7 @@ class Disconnected(Exception):
 
 def max_size(path: str) -> int:
     """Return how many bytes a body at this address may have."""
-    return MAX_BATCH if path == "/api/tasks/batch" else MAX_BODY
+    return MAX_BATCH if path in {"/api/tasks/batch", "/mcp"} else MAX_BODY
 
 
 def refuse_ambiguous_length(scope: Scope, headers: Mapping[bytes, bytes]) -> None:

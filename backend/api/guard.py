@@ -24,6 +24,7 @@ from backend.api.body import Disconnected, discard, max_size, read_body, refuse_
 from backend.api.cors import CORS
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
 from backend.api.problems import FieldError, Problem, problem_of, problem_response
+from backend.api.routers import mcp
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
 from backend.config import Settings
@@ -156,7 +157,8 @@ class Exchange:
         self.origin: bytes | None = headers.get(b"origin")
         self._cors = cors.headers(self.origin)
         path = get_route_path(scope)  # without the prefix that a proxy has or has not taken off: as the router sees it
-        self.is_api = path == "/api" or path.startswith("/api/")
+        self.is_mcp = settings.mcp and path in {mcp.PATH, f"{mcp.PATH}/"}
+        self.is_api = path == "/api" or path.startswith("/api/") or self.is_mcp
         # An address that is written in another way is no probe: whoever protects it in front may not see it.
         self.is_probe = path in PROBES and b"%" not in scope.get("raw_path", b"")
         self.is_preflight = (
@@ -248,6 +250,8 @@ class Exchange:
         self.seen.code = problem.type.code
         if isinstance(error, TokenError):
             self.seen.reason = str(error) or None
+        if self.is_mcp and problem.type.status == HTTPStatus.UNAUTHORIZED:
+            problem.headers = mcp.challenge(self.scope, problem)
         log_error(error, problem, self.request_id)
         if self._status is None:
             await self.respond(problem_response(problem, {"path": self._sent_path}, self.request_id))

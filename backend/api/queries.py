@@ -44,7 +44,8 @@ def _whole_number(value: Any) -> int:
     return int(value)
 
 
-def _words(text: str) -> str:
+def search_text(text: str) -> str:
+    """Return a text to search for, of which something is visible. Raises `PydanticCustomError`."""
     if len(storable(text)) > SEARCH_MAX:
         raise PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": SEARCH_MAX})
     if not text.split():
@@ -102,7 +103,7 @@ class FilterQuery(CompletedQuery):
     """Which tasks."""
 
     search: Annotated[
-        Annotated[str, AfterValidator(_words)] | None,
+        Annotated[str, AfterValidator(search_text)] | None,
         WithJsonSchema(
             {"type": "string", "minLength": 1, "maxLength": SEARCH_MAX, "pattern": r"^[^\u0000]*\S[^\u0000]*$"}
         ),

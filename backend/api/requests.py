@@ -69,7 +69,7 @@ class StrictRoute(Route):
             if self.body_field is not None:
                 request = StrictRequest(request.scope, request.receive)
                 if await request.body():
-                    _check_media_type(request, media_types)
+                    check_media_type(request, media_types)
                     await request.json()  # read here: FastAPI would turn the problem into one of its own
             return await handle(request)
 
@@ -128,7 +128,8 @@ def _check_parameters(query_string: bytes, known: Mapping[str, bool]) -> None:
         raise Problem("validation_error", found[:MAX_ERRORS])
 
 
-def _check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
+def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
+    """Raise `Problem` where the body is of none of these types, or not in UTF-8."""
     values = request.headers.getlist("content-type")
     media_type, _, parameters = (values[0] if len(values) == 1 else "").lower().partition(";")
     charset = parameters.strip().removeprefix("charset=").strip('"')

@@ -81,7 +81,7 @@ class TokenVerifier:
         )
         self.jwks: JWKS | None = None
         if settings.better_auth_url is not None:
-            self.jwks = JWKS(settings.better_auth_jwks_url or _jwks_url(settings.better_auth_url))
+            self.jwks = JWKS(settings.better_auth_jwks_url or f"{authorization_server(settings)}/jwks")
         self._issuers = issuers(settings)
         self._audiences = audiences(settings)
         self._kept: dict[bytes, _Verified] = {}
@@ -178,9 +178,10 @@ def _is_signed(token: str, key: Key, algorithm: str) -> bool:
     return True
 
 
-def _jwks_url(url: str) -> str:
-    """Return where Better Auth publishes its keys: it reads a base URL without a path as one with `/api/auth`."""
-    return f"{url}/jwks" if urlsplit(url).path else f"{url}/api/auth/jwks"
+def authorization_server(settings: Settings) -> str | None:
+    """Return where Better Auth is; it reads a base URL without a path as one with `/api/auth`."""
+    url = settings.better_auth_url
+    return url if url is None or urlsplit(url).path else f"{url}/api/auth"
 
 
 def issuer(settings: Settings) -> str | None:

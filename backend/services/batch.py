@@ -219,8 +219,7 @@ class _Work:
 
     def _delete(self, operation: Operation) -> Outcome:
         row = self._living(operation)
-        self._set(row | {"deleted_at": self.moment})
-        return Outcome(None)
+        return Outcome(self.public(self._set(row | {"deleted_at": self.moment})))
 
     def _restore(self, operation: Operation) -> Outcome:
         row = self.rows.get(operation.task_id)

@@ -34,7 +34,7 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "serving": {"api", "config"},
     "api": {"services", "auth", "db", "models", "errors", "config", "strict_json", "observation"},
-    "agents": {"services", "auth", "db", "models", "errors", "config"},
+    "agents": {"api", "services", "auth", "db", "models", "errors", "config", "observation"},
     "services": {"models", "errors"},
     "auth": {"config", "errors", "strict_json"},
     "db": {"config", "errors", "observation"},

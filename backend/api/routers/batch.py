@@ -215,10 +215,9 @@ def _result(request: Request, number: int, operation: Operation, outcome: Outcom
         problem = _located(OperationFailed(number, outcome.error))
         document = problem_document(problem, request.scope, request.scope["request_id"])
         return {"id": operation.task_id, "status": problem.type.status, "problem": document}
-    status = 204 if outcome.task is None else 201 if outcome.created else 200
-    result: dict[str, Any] = {"id": operation.task_id, "status": status}
-    if outcome.task is not None:
-        result["task"] = outcome.task
+    if operation.op == "delete":
+        return {"id": operation.task_id, "status": 204}
+    result = {"id": operation.task_id, "status": 201 if outcome.created else 200, "task": outcome.task}
     if outcome.successor is not None:
         result["successor"] = outcome.successor
     return result

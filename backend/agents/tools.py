@@ -1,0 +1,291 @@
+"""The tools: what an agent may ask, made of the API's own models, and run by the same `TaskService`.
+
+Nothing here knows the protocol. A tool takes the arguments as JSON holds them, and returns what it shows as such.
+"""
+
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeVar
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+from uuid_utils.compat import uuid7
+
+from backend.api.cursors import encode_cursor
+from backend.api.deps import CanonicalUUID
+from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_error, problem_of
+from backend.api.queries import SEARCH_SCHEMA, ListQuery, search_text
+from backend.api.responses import tasks_content
+from backend.api.routers.batch import MAX_OPERATIONS
+from backend.models.queries import TaskFilter
+from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
+from backend.services.batch import Operation, OperationFailed
+from backend.services.tasks import TaskService
+
+MAX_NAMED = 10
+"""How many ids a refusal names where a part of a title is in several."""
+
+Arguments = Mapping[str, Any]
+Result = dict[str, Any]
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class ToolFailed(Exception):
+    """A tool that did nothing: a problem's code, and in words what to change."""
+
+    def __init__(self, code: str, detail: str, errors: Sequence[FieldError] = ()) -> None:
+        super().__init__(code)
+        self.code = code
+        self.detail = detail
+        self.errors = errors
+
+    def text(self) -> str:
+        """Return what the agent reads."""
+        errors = [{"pointer": each.pointer, "code": each.code, "detail": each.detail} for each in self.errors]
+        return json.dumps({"code": self.code, "detail": self.detail} | ({"errors": errors} if errors else {}))
+
+
+class NewTasks(BaseModel):
+    """Several new tasks: all of them are made, or none."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    tasks: Annotated[list[TaskCreate], Field(min_length=1, max_length=MAX_OPERATIONS)]
+
+
+class NamedTasks(BaseModel):
+    """Which tasks: by exactly one of the three. The defaults only mean "absent"."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: CanonicalUUID = Field(UUID(int=0), description="The task's id.")
+    ids: Annotated[list[CanonicalUUID], Field(min_length=1, max_length=MAX_OPERATIONS)] = Field(
+        [], description="Several tasks' ids: all of them are changed, or none."
+    )
+    match: Annotated[str, AfterValidator(search_text)] = Field(
+        "",
+        description="A part of the task's title, in upper or lower case, that no other task's title has.",
+        json_schema_extra=SEARCH_SCHEMA,
+    )
+
+    @model_validator(mode="after")
+    def _by_one(self) -> "NamedTasks":
+        if len(self.model_fields_set) != 1:
+            raise PydanticCustomError("one_of", "needs exactly one of id, ids and match")
+        return self
+
+    async def find(self, tasks: TaskService) -> tuple[list[UUID], str]:
+        """Return the ids, and what they were named by. Raises `ToolFailed` where a part of a title names not one."""
+        if "match" in self.model_fields_set:
+            return [await _only(tasks, self.match.strip())], "match"
+        return ([self.id], "id") if "id" in self.model_fields_set else (list(dict.fromkeys(self.ids)), "ids")
+
+
+async def _only(tasks: TaskService, part: str) -> UUID:
+    """Return the id of the one task with this text in its title."""
+    wanted = TaskFilter(words=tuple(dict.fromkeys(part.split())))  # in the title, or beside it
+    found: list[UUID] = []
+    place = None
+    while len(found) <= MAX_NAMED:
+        page = await tasks.list(wanted, limit=500, after=place)
+        assert page is not None  # noqa: S101 # no revision is known
+        found += [task["id"] for task in page.tasks if part.casefold() in task["title"].casefold()]
+        if not page.more:
+            break
+        place = page.place(len(page.tasks) - 1)
+    if not found:
+        raise ToolFailed("task_not_found", "No title holds this text; list_tasks shows the tasks.", [_at("/match")])
+    if len(found) > 1:
+        named = ", ".join(map(str, found[:MAX_NAMED])) + (", …" if len(found) > MAX_NAMED else "")
+        raise ToolFailed("ambiguous_match", f"Several titles hold this text; name one by its id: {named}")
+    return found[0]
+
+
+def _at(pointer: str) -> FieldError:
+    return FieldError("body", pointer, "task_not_found", "is not in the title of a task of yours")
+
+
+def _parse(model: type[Model], arguments: Arguments) -> Model:
+    try:
+        return model.model_validate(dict(arguments))
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
+        raise Problem(
+            "validation_error", [field_error({**each, "loc": ("body", *each["loc"])}) for each in found]
+        ) from None
+
+
+async def _run(
+    tasks: TaskService, operations: Sequence[Operation], pointer: Callable[[int, str], str]
+) -> list[TaskPublic]:
+    """Run operations, all or none. `pointer` says where the argument of one stands, and of one of its fields."""
+    try:
+        outcomes = await tasks.batch(operations)
+    except OperationFailed as failed:
+        problem = problem_of(failed.error)
+        inner = problem.errors or [FieldError("body", "", problem.type.code, problem.type.detail)]
+        problem.errors = [
+            FieldError("body", pointer(failed.number, each.pointer), each.code, each.detail) for each in inner
+        ]
+        raise problem from failed.error
+    return [outcome.task for outcome in outcomes if outcome.task is not None]
+
+
+_TASKS = TypeAdapter(list[TaskPublic])
+
+
+def _shown(tasks: list[TaskPublic]) -> Result:
+    return {"tasks": _TASKS.dump_python(tasks, mode="json")}
+
+
+async def add_task(tasks: TaskService, arguments: Arguments) -> Result:
+    """Make one task, or with `tasks` up to 100 at once: all of them, or none."""
+    several = "tasks" in arguments
+    new = _parse(NewTasks, arguments).tasks if several else [_parse(TaskCreate, arguments)]
+    operations = [Operation("put", uuid7(), task.changes()) for task in new]
+    return _shown(await _run(tasks, operations, lambda number, field: f"/tasks/{number}{field}" if several else field))
+
+
+async def list_tasks(tasks: TaskService, arguments: Arguments) -> Result:
+    """List tasks, newest first unless sorted. `next_cursor` is null on the last page."""
+    query = _list_query(arguments)
+    order = query.keys()
+    page = await tasks.list(query.wanted(), order=order, limit=query.limit, after=query.place(order))
+    assert page is not None  # noqa: S101 # no revision is known
+    content, count = tasks_content(page.tasks, deleted=False)
+    more = page.more or count < len(page.tasks)
+    cursor = encode_cursor(page.place(count - 1), query.canonical()) if more else None
+    return {"tasks": json.loads(content), "next_cursor": cursor}
+
+
+LIST_SCHEMA = {
+    name: schema
+    for name, schema in ListQuery.model_json_schema()["properties"].items()
+    if name not in {"skip", "count", "deleted"}
+}
+
+
+def _list_query(arguments: Arguments) -> ListQuery:
+    """Return the list's query. In an address all is text; here a value has the type that the schema says."""
+    types: dict[str, type] = {"boolean": bool, "integer": int, "string": str, "array": list}
+    wrong = [
+        FieldError("body", f"/{name}" if name in LIST_SCHEMA else "", code, detail)
+        for name, value in arguments.items()
+        for code, detail in (
+            [("unknown_field", "is not a field of this request")]
+            if name not in LIST_SCHEMA
+            else [("invalid", f"must be of type {LIST_SCHEMA[name]['type']}")]
+            if type(value) is not types[LIST_SCHEMA[name]["type"]]
+            else []
+        )
+    ]
+    if wrong:
+        raise Problem("validation_error", wrong[:MAX_ERRORS])
+    text = {name: str(value).lower() if isinstance(value, bool) else value for name, value in arguments.items()}
+    return _parse(ListQuery, text)
+
+
+async def update_task(tasks: TaskService, arguments: Arguments) -> Result:
+    """Change the fields that are given; null clears what may be null. Of several tasks all are changed, or none."""
+    names = NamedTasks.model_fields.keys()
+    named = _parse(NamedTasks, {name: value for name, value in arguments.items() if name in names})
+    patch = _parse(TaskUpdate, {name: value for name, value in arguments.items() if name not in names})
+    return await _change(tasks, named, "patch", patch.changes())
+
+
+async def complete_task(tasks: TaskService, arguments: Arguments) -> Result:
+    """Complete tasks. One that recurs gets its successor. `update_task` with `completed: false` opens one again."""
+    return await _change(tasks, _parse(NamedTasks, arguments), "patch", {"completed": True})
+
+
+async def delete_task(tasks: TaskService, arguments: Arguments) -> Result:
+    """Move tasks to the trash, from where the user can bring them back."""
+    return await _change(tasks, _parse(NamedTasks, arguments), "delete", {})
+
+
+async def _change(
+    tasks: TaskService, named: NamedTasks, op: Literal["patch", "delete"], changes: dict[str, Any]
+) -> Result:
+    ids, by = await named.find(tasks)
+
+    def pointer(number: int, field: str) -> str:
+        return f"/ids/{number}" if by == "ids" else field or f"/{by}"
+
+    return _shown(await _run(tasks, [Operation(op, task_id, changes) for task_id in ids], pointer))
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as an agent sees it, and what runs it."""
+
+    run: Callable[[TaskService, Arguments], Awaitable[Result]]
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any]
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.run.__name__
+
+    @property
+    def description(self) -> str:
+        """What it does, in a sentence or two."""
+        return " ".join((self.run.__doc__ or "").split())
+
+
+def _object(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
+    # Plain, without a choice at its root, which many clients cannot read. What goes with what, a refusal says.
+    schema: dict[str, Any] = {"type": "object", "properties": dict(properties), "additionalProperties": False}
+    return schema | ({"required": list(required)} if required else {})
+
+
+def _properties(model: type[BaseModel], *, without: Sequence[str] = ()) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return {
+        name: {key: value for key, value in schema.items() if key != "default"}
+        for name, schema in properties.items()
+        if name not in without
+    }
+
+
+_NEW_TASK = TaskCreate.model_json_schema()
+_NAMED = _properties(NamedTasks)
+_OUTPUT = {"tasks": {"type": "array", "items": TypeAdapter(TaskPublic).json_schema()}}
+_CURSOR = {"next_cursor": {"anyOf": [LIST_SCHEMA["cursor"], {"type": "null"}]}}
+
+TOOLS = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            add_task,
+            _object(
+                _NEW_TASK["properties"]
+                | {
+                    "tasks": {
+                        "type": "array",
+                        "items": _NEW_TASK,
+                        "minItems": 1,
+                        "maxItems": MAX_OPERATIONS,
+                        "description": "Several new tasks, instead of the other fields.",
+                    }
+                }
+            ),
+            _object(_OUTPUT, ["tasks"]),
+        ),
+        Tool(list_tasks, _object(LIST_SCHEMA), _object(_OUTPUT | _CURSOR, ["tasks", "next_cursor"]), read_only=True),
+        Tool(
+            update_task,
+            _object(_NAMED | _properties(TaskUpdate, without=["id"])),
+            _object(_OUTPUT, ["tasks"]),
+            destructive=True,
+            idempotent=True,
+        ),
+        Tool(complete_task, _object(_NAMED), _object(_OUTPUT, ["tasks"]), idempotent=True),
+        Tool(delete_task, _object(_NAMED), _object(_OUTPUT, ["tasks"]), destructive=True),
+    )
+}
