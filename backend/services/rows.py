@@ -224,5 +224,9 @@ def changed_rows(result: Rows) -> int:
 
 
 def task_ids(values: Iterable[UUID]) -> list[UUID]:
-    """Return ids as a parameter of `IN`, each once."""
-    return list(dict.fromkeys(values))
+    """Return ids as a parameter of `IN`, each once, and the last again up to a power of two.
+
+    Each number of ids is a statement of its own, of which the database is asked for the types: so there are few.
+    """
+    ids = list(dict.fromkeys(values))
+    return ids + ids[-1:] * ((1 << (len(ids) - 1).bit_length()) - len(ids))

@@ -203,7 +203,7 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, Ta
         """Set `completed` on those of the tasks that are the user's; return how many that changed."""
         wanted = task_ids(ids)
         changed = changed_rows(await self._run(_set_completed, task_ids=wanted, state=completed, now=now()))
-        if not completed or changed == len(wanted):
+        if not completed or changed == len(set(wanted)):
             return changed
         recurring = (await self._run(_select_recurring, task_ids=wanted)).scalars().all()
         operations = [Operation("patch", task_id, {"completed": True}) for task_id in recurring]

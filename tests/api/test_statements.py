@@ -1,5 +1,6 @@
 """Round trips are the budget: one SQL statement for a request, none for one that is refused before."""
 
+import uuid
 from typing import Any
 
 import httpx
@@ -80,6 +81,19 @@ async def test_its_variants_are_one_statement(
         response = await alice.request(method, path.replace("{id}", task["id"]), json=filled(body, task["id"]))
     assert response.status_code == 200
     assert len(statements) == 1, statements
+
+
+@pytest.mark.parametrize(("few", "many"), [(3, 4), (257, 500)])
+async def test_few_numbers_of_ids_are_statements_of_their_own(
+    app: FastAPI, alice: httpx.AsyncClient, few: int, many: int
+) -> None:
+    # The types of each statement are asked for first, which is a round trip.
+    with recorded_statements(app.state.database) as statements:
+        for number in (few, many):
+            body = {"task_ids": [str(uuid.uuid4()) for _ in range(number)], "completed": False}
+            assert (await alice.post("/api/tasks/bulk-complete", json=body)).json() == {"updated": 0}
+    assert len(statements) == 2
+    assert len({sql for sql, _ in statements}) == 1
 
 
 async def test_the_next_page_is_one_statement(app: FastAPI, alice: httpx.AsyncClient) -> None:
