@@ -35,6 +35,8 @@ from tests.programs import needed_program
 USER = "app"
 PASSWORD = canaries.PASSWORD
 DATABASE = "todo"
+HOST = "ep-cool-darkness-a1b2c3d4-pooler.eu-central-1.aws.neon.tech"
+"""A name that Neon could give out; a test that uses it has it mean this machine."""
 
 
 class Postgres:
@@ -164,7 +166,7 @@ def free_port() -> int:
 
 @contextmanager
 def certificate_of_localhost() -> Iterator[tuple[ssl.SSLContext, Path]]:
-    """Make a certificate for localhost; give a server's context with it, and the file to trust it by."""
+    """Make a certificate for localhost and `HOST`; give a server's context with it, and the file to trust it by."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
     now = datetime.datetime.now(datetime.UTC)
@@ -172,7 +174,7 @@ def certificate_of_localhost() -> Iterator[tuple[ssl.SSLContext, Path]]:
         x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
         .not_valid_before(now - datetime.timedelta(days=1))
         .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.DNSName(HOST)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -4,6 +4,7 @@ The first is asked over the address that serves requests, the second over the di
 """
 
 import os
+import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator
@@ -181,7 +182,7 @@ def _tls(connection: DriverConnection, url: PostgresURL) -> Finding:
     tls = connection._transport.get_extra_info("ssl_object")  # noqa: SLF001 # asyncpg offers no other way to it
     if tls is None:
         return Finding("tls", "warn", "not encrypted")
-    if url.sslmode == "verify-full":
+    if isinstance(url.tls, ssl.SSLContext) and url.tls.check_hostname:
         return Finding("tls", "ok", f"{tls.version()}, certificate and host name verified")
     advice = "sslmode=verify-full keeps an impostor out"
     if url.channel_binding_required:

@@ -51,7 +51,15 @@ _NOT_YET = (
     "server login has been failing",  # PgBouncer
     "no more connections allowed",  # PgBouncer
 )
+NO_TLS = "rejected SSL upgrade"
+"""asyncpg's words for a server that has no TLS, where the URL asks for it."""
 _NEVER = ("endpoint is disabled", "cannot be found")
+
+
+_UNTRUSTED = (
+    "the server's certificate is not trusted: install the system's authorities (ca-certificates), or name its own in "
+    "sslrootcert; sslmode=no-verify takes any"
+)
 
 
 def is_transient(error: BaseException) -> bool:
@@ -63,6 +71,8 @@ def is_transient(error: BaseException) -> bool:
         return (error.sqlstate or "").startswith(_STARTING_OR_FULL) or any(text in message for text in _NOT_YET)
     if isinstance(error, socket.gaierror):
         return error.errno == socket.EAI_AGAIN
+    if NO_TLS in str(error):
+        return False
     # A server that restarts refuses connections or drops them half made; its socket's file is gone for a moment.
     return isinstance(error, OSError) and not isinstance(error, ssl.SSLError | PermissionError | TimeoutError)
 
@@ -125,6 +135,8 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
     if isinstance(error, TimeoutError):
         reason = f"timed out {error}".rstrip()
         return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason)
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return DatabaseUnavailable(_UNTRUSTED)
     if isinstance(error, OSError):
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
     if isinstance(error, DBAPIError) and error.orig is not None:

@@ -7,6 +7,7 @@ A message never holds a part of the URL, since any part may be a piece of a badl
 libpq's meanings: https://www.postgresql.org/docs/current/libpq-connect.html#LIBPQ-PARAMKEYWORDS
 """
 
+import re
 import ssl
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +17,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from backend.config import ConfigurationError, Settings
 
-SslMode = Literal["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]
+SslMode = Literal["disable", "allow", "prefer", "no-verify", "require", "verify-ca", "verify-full"]
 SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 SslNegotiation = Literal["postgres", "direct"]
 
@@ -25,14 +26,21 @@ MAX_CONNECT_TIMEOUT = 300
 POSTGRES_SCHEMES = ("postgres", "postgresql", "postgresql+asyncpg")
 SQLITE_SCHEME = "sqlite+aiosqlite"
 
+_IGNORED = frozenset(
+    """
+    pgbouncer connection_limit pool_timeout supa uselibpqcompat
+    keepalives keepalives_idle keepalives_interval keepalives_count
+    """.split()  # noqa: SIM905 # as below
+)
+"""What other tools need in a URL, and what is always so here: keepalives."""
+
 # libpq's other parameters. Known by name, so that the message may repeat the name: an unknown one may be a secret.
 _REFUSED = frozenset(
     """
-    hostaddr passfile require_auth client_encoding replication gssencmode sslcompression sslcert sslkey sslpassword
+    hostaddr passfile require_auth client_encoding replication sslcompression sslcert sslkey sslpassword
     sslcertmode sslkeylogfile sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version ssl_max_protocol_version
     min_protocol_version max_protocol_version krbsrvname gsslib gssdelegation scram_client_key scram_server_key service
-    target_session_attrs load_balance_hosts keepalives keepalives_idle keepalives_interval keepalives_count
-    tcp_user_timeout oauth_issuer oauth_client_id oauth_client_secret oauth_scope
+    load_balance_hosts tcp_user_timeout oauth_issuer oauth_client_id oauth_client_secret oauth_scope
     """.split()  # noqa: SIM905 # a list would be forty lines
 )
 
@@ -68,6 +76,8 @@ class PostgresURL:
     """Whether TLS is asked for first; None where the URL does not say."""
     channel_binding_required: bool = False
     connect_timeout: int | None = None
+    must_be_writable: bool = False
+    """Whether a server that only reads, such as a replica, is refused when connecting; that costs a round trip."""
     server_settings: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -100,19 +110,24 @@ class PostgresURL:
         }
         return replace(self, host=endpoint + self.host.removeprefix(pooled), server_settings=settings)
 
+    @property
+    def _verifies(self) -> bool:
+        """Whether the certificate is verified. In libpq "require" does not; Neon's is public, so there it can be."""
+        return self.sslmode in {"verify-ca", "verify-full"} or (self.sslmode == "require" and self.is_neon)
+
     @cached_property
     def tls(self) -> ssl.SSLContext | SslMode:
         """What asyncpg takes as `ssl`. The context is made once: each one costs as much as a connection's handshake."""
         if self.sslmode in {"disable", "allow", "prefer"}:
             return self.sslmode  # asyncpg tries the one and the other as libpq does
-        if self.sslmode == "require" and self.sslrootcert is None:  # encryption without proof of who is there
+        if not self._verifies:  # encryption without proof of who is there
             # No authorities: OpenSSL would look for the issuer in all of them, in each handshake, to no end.
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
             context.check_hostname = False
             context.verify_mode = ssl.CERT_NONE
         else:
             context = ssl.create_default_context(cafile=None if self.sslrootcert == "system" else self.sslrootcert)
-            context.check_hostname = self.sslmode == "verify-full"
+            context.check_hostname = self.sslmode != "verify-ca"
         if self.direct_tls:
             context.set_alpn_protocols(["postgresql"])
         return context
@@ -128,6 +143,7 @@ class PostgresURL:
             "ssl": self.tls,
             "direct_tls": self.direct_tls,
             "server_settings": dict(self.server_settings),
+            "target_session_attrs": "read-write" if self.must_be_writable else "any",
         }
 
 
@@ -136,7 +152,7 @@ DatabaseURL = SQLiteURL | PostgresURL
 
 def parse_database_url(url: str, variable: str = "DATABASE_URL") -> DatabaseURL:
     """Read a database URL. Raises `ConfigurationError`, which names `variable` and repeats nothing of the URL."""
-    url = url.strip()
+    url = _unwrapped(url)
     try:
         if not url.isprintable():
             raise _Unusable("must not contain control characters")
@@ -163,11 +179,23 @@ def direct_database_url(settings: Settings) -> DatabaseURL:
     return url.direct() if isinstance(url, PostgresURL) else url
 
 
+def _unwrapped(text: str) -> str:
+    """Return the URL in what was pasted: consoles show it as a command, `psql 'postgresql://…'`, or in quotes."""
+    text = text.strip().removeprefix("psql ").strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    return text[1:-1].strip() if quoted else text
+
+
 def _parse_sqlite(url: str) -> SQLiteURL:
     _, found, path = url.partition(":///")
     if "?" in path or (not found and url != f"{SQLITE_SCHEME}://"):
         raise _Unusable(f"must be {SQLITE_SCHEME}:///path, without parameters")
-    return SQLiteURL(Path(path) if path and path != ":memory:" else None)
+    if not path or path == ":memory:":
+        return SQLiteURL(None)
+    try:
+        return SQLiteURL(Path(path).expanduser())
+    except RuntimeError:
+        raise _Unusable("~ is the home folder of a user, and there is none") from None
 
 
 def _parse_postgres(url: str) -> PostgresURL:
@@ -197,6 +225,10 @@ def _parse_postgres(url: str) -> PostgresURL:
     }
     if "fallback_application_name" in query:
         server_settings.setdefault("application_name", query.pop("fallback_application_name"))
+    if "schema" in query:
+        server_settings["search_path"] = query.pop("schema")
+    if _one_of(query, "gssencmode", ("disable", "prefer", "require")) == "require":
+        raise _Unusable("gssencmode=require is not supported")
     result = PostgresURL(
         host=address["host"],
         port=_port(address["port"]),
@@ -206,11 +238,16 @@ def _parse_postgres(url: str) -> PostgresURL:
         sslmode="prefer",
         channel_binding_required=_one_of(query, "channel_binding", ("disable", "prefer", "require")) == "require",
         connect_timeout=_connect_timeout(query),
+        must_be_writable=_one_of(query, "target_session_attrs", ("any", "read-write")) == "read-write",
         server_settings=server_settings,
     )
     result = _with_tls(result, query)
-    for name in query:
-        raise _Unusable(f"{name} is not supported" if name in _REFUSED else "has a parameter that libpq does not know")
+    if "search_path" in server_settings and result.is_pooled:
+        raise _Unusable("schema is not supported by Neon's pooler: set the role's search_path")
+    for name in query.keys() - _IGNORED:
+        # Where no host was found before it, it is likely a piece of a password that was not percent-encoded.
+        is_word = re.fullmatch("[a-z_]{2,40}", name) and "@" in parts.netloc
+        raise _Unusable(f"{name} is not supported" if name in _REFUSED or is_word else "has an unknown parameter")
     return result
 
 
@@ -253,7 +290,7 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
     if "ssl" in query:
         # So spelled by JDBC, which libpq understands, and by many recipes for SQLAlchemy with asyncpg.
         value = query.pop("ssl")
-        query.setdefault("sslmode", "require" if value == "true" else value)
+        query.setdefault("sslmode", {"true": "require", "false": "disable"}.get(value, value))
     mode = _one_of(query, "sslmode", SSL_MODES)
     root = query.pop("sslrootcert", None)
     negotiation: SslNegotiation | None = _one_of(query, "sslnegotiation", get_args(SslNegotiation))  # type: ignore[assignment] # it has seen to it
@@ -269,7 +306,7 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
         raise _Unusable(f"sslmode={mode} is refused: a Neon host is never spoken to without TLS")
     if url.is_neon and mode in {None, "prefer"}:
         mode = "require"
-    if negotiation == "direct" and mode not in {"require", "verify-ca", "verify-full"}:
+    if negotiation == "direct" and mode not in {"no-verify", "require", "verify-ca", "verify-full"}:
         raise _Unusable("sslnegotiation=direct needs sslmode=require or stronger")
     if mode == "require" and root is not None:
         mode = "verify-ca"  # libpq: with a root certificate at hand, "require" checks against it

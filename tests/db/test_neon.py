@@ -18,30 +18,30 @@ from backend.db.connection import closed_connections
 from backend.db.session import Database, check_db_health
 from backend.errors import DatabaseUnavailable
 from backend.models.task import TaskCreate
+from backend.observation import Observation, observation
 from backend.services.tasks import TaskService
 from tests.api.operations import OPERATIONS, RESTORE, Operation
 from tests.api.shared import token_of
 from tests.applications import client_of, running
-from tests.neon import Neon, certificate_of_localhost
+from tests.neon import HOST, Neon, certificate_of_localhost
 from tests.network import proxy_to
 from tests.settings import make_settings
 
 NULL_POOL_ROUND_TRIPS = 5
 """TLS, start, password (2), statement. TCP's own is not seen here."""
 
-NEON_HOST = "ep-cool-darkness-a1b2c3d4-pooler.eu-central-1.aws.neon.tech"
-
 
 @pytest.fixture
-def neon_host(monkeypatch: pytest.MonkeyPatch) -> str:
-    """A host name of Neon's that is this machine, and of which nothing is known yet."""
+def neon_host(neon: Neon, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A host name of Neon's that is this machine, trusted by it, and of which nothing is known yet."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(neon.certificate))  # where OpenSSL looks for the system's authorities
     resolve = socket.getaddrinfo
-    addresses = {NEON_HOST: "127.0.0.1"}
+    addresses = {HOST: "127.0.0.1"}
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, *rest, **more: resolve(addresses.get(host, host), *rest, **more)
     )
     monkeypatch.setattr(connection_module, "_without_direct_tls", set())
-    return NEON_HOST
+    return HOST
 
 
 @pytest.mark.parametrize(
@@ -77,11 +77,34 @@ async def test_tls_on_neon_begins_at_once_where_the_server_lets_it(
     await database.close()
 
 
+async def test_require_on_neon_is_no_impostor(neon: Neon, neon_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with certificate_of_localhost() as (_, other):
+        monkeypatch.setenv("SSL_CERT_FILE", str(other))
+        database = Database(make_settings(neon.url("sslmode=require", neon_host)))
+        with pytest.raises(DatabaseUnavailable, match=r"not trusted: install .* sslrootcert; sslmode=no-verify"):
+            await check_db_health(database)
+        database = Database(make_settings(neon.url("sslmode=no-verify", neon_host)))
+        await TaskService(database.executor, "somebody").stats()
+
+
+async def test_a_server_without_tls_is_not_asked_again(neon: Neon) -> None:
+    seen = Observation()
+    token = observation.set(seen)
+    url = neon.url("sslmode=require").replace(str(neon.edge.port), str(neon.pgbouncer.port))
+    with pytest.raises(DatabaseUnavailable, match="rejected SSL upgrade"):
+        await TaskService(Database(make_settings(url)).executor, "somebody").stats()
+    observation.reset(token)
+    assert seen.retries == 0
+
+
 @pytest.mark.parametrize("parameters", ["sslmode=require&sslnegotiation=direct", "sslmode=verify-full"])
 async def test_what_was_asked_for_is_not_done_in_another_way(
     neon: Neon, neon_host: str, monkeypatch: pytest.MonkeyPatch, parameters: str
 ) -> None:
-    monkeypatch.setattr(neon.edge, "takes_direct_tls", "verify-full" in parameters)  # then its certificate is wrong
+    direct = "direct" in parameters
+    monkeypatch.setattr(neon.edge, "takes_direct_tls", not direct)
+    if not direct:
+        monkeypatch.delenv("SSL_CERT_FILE")  # then its certificate is the matter
     monkeypatch.setattr(neon.edge, "connections", 0)
     database = Database(make_settings(neon.url(parameters, neon_host)))
     with pytest.raises(DatabaseUnavailable):

@@ -66,6 +66,25 @@ ACCEPTED: list[tuple[str, dict[str, Any]]] = [
     (f"postgresql://u:p@{NEON}/db", {"sslmode": "require"}),
     (f"postgresql://u:p@{NEON}/db?sslmode=prefer", {"sslmode": "require"}),
     (f"postgresql://u:p@{NEON}/db?sslmode=verify-full", {"sslmode": "verify-full"}),
+    (f"postgresql://u:p@{NEON}/db?sslmode=no-verify", {"sslmode": "no-verify"}),
+    ("postgresql://u:p@host/db?ssl=true", {"sslmode": "require"}),
+    ("postgresql://u:p@host/db?ssl=false", {"sslmode": "disable"}),
+    ("postgresql://u:p@host/db?ssl=no-verify", {"sslmode": "no-verify"}),
+    # As a console shows it, or as a shell or a .env file kept it.
+    (f"psql 'postgresql://{CONSOLE}'", {"host": NEON, **NEON_PARTS}),
+    (f'psql "postgresql://{CONSOLE}"', {"host": NEON, **NEON_PARTS}),
+    (f"psql postgresql://{CONSOLE}", {"host": NEON, **NEON_PARTS}),
+    (f" 'postgresql://{CONSOLE}' ", {"host": NEON, **NEON_PARTS}),
+    (f'" postgresql://{CONSOLE} "', {"host": NEON, **NEON_PARTS}),
+    # What other tools add.
+    (
+        "postgresql://u:p@host/db?pgbouncer=true&connection_limit=1&pool_timeout=10&supa=x&keepalives=1",
+        {"server_settings": {}, "must_be_writable": False},
+    ),
+    ("postgresql://u:p@host/db?uselibpqcompat=true&keepalives_idle=30&gssencmode=disable", {"server_settings": {}}),
+    ("postgresql://u:p@host/db?gssencmode=prefer&target_session_attrs=any", {"must_be_writable": False}),
+    ("postgresql://u:p@host/db?target_session_attrs=read-write", {"must_be_writable": True}),
+    ("postgresql://u:p@host/db?schema=todo", {"server_settings": {"search_path": "todo"}}),
     # channel_binding, options, application_name.
     ("postgresql://u:p@host/db?channel_binding=disable", {"channel_binding_required": False}),
     ("postgresql://u:p@host/db?channel_binding=prefer", {"channel_binding_required": False}),
@@ -154,7 +173,8 @@ REFUSED: list[tuple[str, str]] = [
     ("", "must begin with"),
     (SECRET, "must begin with"),
     (f"mysql://dave:{SECRET}@host/db", "must begin with"),
-    (f"psql 'postgresql://dave:{SECRET}@host/db'", "must begin with"),
+    (f"psql -h '{SECRET}'", "must begin with"),
+    (f"'postgresql://dave:{SECRET}@host/db", "must begin with"),
     (f"sqlite:///{SECRET}.db", "must begin with"),
     (f"postgresql+psycopg://dave:{SECRET}@host/db", "must begin with"),
     (f"postgresql:dave:{SECRET}@host/db", ""),
@@ -181,7 +201,6 @@ REFUSED: list[tuple[str, str]] = [
     (f"postgresql://dave:{SECRET}@one%2Ctwo/db", "one host"),
     (f"postgresql://dave:{SECRET}@/db?host=one,two", "one host"),
     # Parameters.
-    (f"{WITH_SECRET}?sslmode=no-verify", "sslmode must be one of"),
     (f"{WITH_SECRET}?sslmode=", "sslmode must be one of"),
     (f"{WITH_SECRET}?sslmode=REQUIRE", "sslmode must be one of"),
     (f"{WITH_SECRET}?channel_binding=yes", "channel_binding must be one of"),
@@ -200,10 +219,13 @@ REFUSED: list[tuple[str, str]] = [
     (f"{WITH_SECRET}?sslnegotiation=tls", "sslnegotiation must be one of"),
     (f"{WITH_SECRET}?sslcert=/x", "sslcert is not supported"),
     (f"{WITH_SECRET}?hostaddr=127.0.0.1", "hostaddr is not supported"),
-    (f"{WITH_SECRET}?target_session_attrs=read-write", "target_session_attrs is not supported"),
-    (f"{WITH_SECRET}?{SECRET}=1", "has a parameter that libpq does not know"),
-    (f"{WITH_SECRET}?{SECRET}", "has a parameter that libpq does not know"),
-    (f"{WITH_SECRET}?prepared_statement_cache_size=0", "has a parameter that libpq does not know"),
+    (f"{WITH_SECRET}?target_session_attrs=primary", "target_session_attrs must be one of"),
+    (f"{WITH_SECRET}?gssencmode=require", "gssencmode=require is not supported"),
+    (f"postgresql://dave:{SECRET}@{POOLED}/db?schema=todo", "set the role's search_path"),
+    (f"{WITH_SECRET}?{SECRET}1=1", "has an unknown parameter"),
+    (f"{WITH_SECRET}?{SECRET.upper()}", "has an unknown parameter"),
+    (f"postgresql://dave:pass?{SECRET}=1@host/db", "percent-encode the password"),
+    (f"{WITH_SECRET}?prepared_statement_cache_size=0", "prepared_statement_cache_size is not supported"),
     (f"{WITH_SECRET}?sslmode=require&sslmode=disable", "has a parameter twice"),
     # Neon is reached over the open internet: never without TLS, however the host is written.
     (f"postgresql://dave:{SECRET}@{NEON}/db?sslmode=disable", "without TLS"),
@@ -243,6 +265,7 @@ def test_a_url_does_not_show_its_password() -> None:
     ("query", "verify_mode", "check_hostname"),
     [
         ("sslmode=require", ssl.CERT_NONE, False),
+        ("sslmode=no-verify", ssl.CERT_NONE, False),
         ("sslmode=verify-ca", ssl.CERT_REQUIRED, False),
         ("sslmode=verify-full", ssl.CERT_REQUIRED, True),
         ("sslrootcert=system", ssl.CERT_REQUIRED, True),
@@ -260,6 +283,13 @@ def test_a_mode_verifies_what_libpq_would_verify(query: str, verify_mode: ssl.Ve
     assert url.connect_arguments()["direct_tls"] is ("direct" in query)
 
 
+@pytest.mark.parametrize(("mode", "verifies"), [("require", True), ("prefer", True), ("no-verify", False)])
+def test_the_certificate_of_neon_is_verified_unless_told_otherwise(mode: str, verifies: bool) -> None:
+    context = parse(f"postgresql://u:p@{NEON}/db?sslmode={mode}").tls
+    assert isinstance(context, ssl.SSLContext)
+    assert (context.verify_mode is ssl.CERT_REQUIRED, context.check_hostname) == (verifies, verifies)
+
+
 @pytest.mark.parametrize("mode", ["disable", "allow", "prefer"])
 def test_the_weak_modes_are_left_to_asyncpg(mode: str) -> None:
     assert parse(f"postgresql://u:p@host/db?sslmode={mode}").connect_arguments()["ssl"] == mode
@@ -275,6 +305,7 @@ def test_asyncpg_is_told_where_and_as_whom() -> None:
         "ssl": "disable",
         "direct_tls": False,
         "server_settings": {"application_name": "app"},
+        "target_session_attrs": "any",
     }
 
 
@@ -326,6 +357,7 @@ def test_a_wrong_direct_address_is_refused_under_its_own_name() -> None:
 
 
 SQLITE = [
+    ("sqlite+aiosqlite:///~/todo.db", Path.home() / "todo.db"),
     ("sqlite+aiosqlite:///./todo.db", Path("todo.db")),
     ("sqlite+aiosqlite:///todo.db", Path("todo.db")),
     ("sqlite+aiosqlite:////var/lib/todo.db", Path("/var/lib/todo.db")),
