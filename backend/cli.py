@@ -162,12 +162,17 @@ def serve(
     keep_alive: Annotated[
         float | None, typer.Option(help="Seconds for which an idle connection stays open.", min=1, max=3600)
     ] = None,
+    root_path: Annotated[
+        str | None, typer.Option(help="The path in front of /api, which a proxy takes off or leaves.")
+    ] = None,
     admin_port: Annotated[
         int | None, typer.Option(help="A port for /metrics and probes, for the operator.", min=1, max=65_535)
     ] = None,
     admin_host: Annotated[str, typer.Option(help="The address of the admin port.")] = "127.0.0.1",
 ) -> None:
     """Serve for production. On SIGTERM it drains, if told to; then requests under way finish, within 9 seconds."""
+    if root_path is not None:
+        os.environ["ROOT_PATH"] = root_path  # for the workers, too, which read the settings anew
     settings = _settings()
     sockets = _bind(host, port)
     if admin_port is not None:
@@ -188,6 +193,8 @@ def _announce(settings: Settings, workers: int) -> None:
     place = "an SQLite file" if isinstance(url, SQLiteURL) else f"the database on {url.host or 'a local socket'}"
     migrations = (Path(__file__).parent / "db/migrations/versions").glob("[0-9]*.py")
     schema = max(path.name.partition("_")[0] for path in migrations)  # Alembic would take long to import
+    if settings.production and settings.better_auth_secret is not None:
+        logger.warning("BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody")
     logger.info("todo-backend %s, schema %s, workers: %d, %s", version("todo-backend"), schema, workers, place)
 
 

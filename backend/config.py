@@ -3,15 +3,34 @@
 This module imports nothing of ours and nothing heavy, so that a wrong setting is reported at once.
 """
 
+import ipaddress
+import logging
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    EnvSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
 MINIMUM_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the 256 bits of the hash."""
@@ -27,6 +46,8 @@ class ConfigurationError(Exception):
 def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
+    if not {"[", "]", '"', "'"}.isdisjoint(value):
+        raise ValueError("takes names separated by commas, without brackets and quotes")
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
     if not parts:
         raise ValueError("must name at least one")
@@ -77,14 +98,38 @@ def _long_enough(value: SecretStr) -> SecretStr:
     return value
 
 
-def _upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
+
+
+def _level(value: Any) -> Any:
+    name = value.upper() if isinstance(value, str) else value
+    return "WARNING" if name == "WARN" else name
+
+
+def _root_path(value: str) -> str:
+    path = value.rstrip("/")
+    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+        raise ValueError("must be a path such as /todo")
+    return path
+
+
+def _plain(value: SecretStr) -> SecretStr:
+    text = value.get_secret_value()
+    if text.startswith("-----BEGIN"):
+        return value  # a key, which the verifier refuses as such
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    if quoted or text != text.strip() or not text.isprintable():
+        raise ValueError("must have no blanks or quotes around it, and no line end or other control character in it")
+    return value
 
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
+Secret = Annotated[SecretStr, AfterValidator(_plain)]
+SigningSecret = Annotated[SecretStr, AfterValidator(_plain), AfterValidator(_long_enough)]
 
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
@@ -102,6 +147,54 @@ def _rate(value: Any) -> Any:
 RateLimitText = Annotated[tuple[int, int] | None, NoDecode, BeforeValidator(_rate)]
 
 
+_PUBLISHED = re.compile(
+    r"better-auth-secret-|change.?(me|this|it)|(your|my|super|some|default).{0,20}secret|secret.?(here|key)|placeholder|example",
+    re.IGNORECASE,
+)
+"""What documentation and templates write where a secret is meant: Better Auth's own default, and phrases."""
+
+
+def _is_local(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+class _SecretFiles(PydanticBaseSettingsSource):
+    """Secrets in files, as Docker and Kubernetes mount them: `NAME_FILE` is the path of the file that holds `NAME`."""
+
+    def __init__(self, settings_cls: type[BaseSettings], *sources: EnvSettingsSource) -> None:
+        super().__init__(settings_cls)
+        self._variables = {name: value for source in reversed(sources) for name, value in source.env_vars.items()}
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Return the secret in the file, None where no file is named. Raises `ConfigurationError`."""
+        path = self._variables.get(f"{field_name}_file") if _holds_a_secret(field) else None
+        variable = f"{field_name}_file".upper()
+        if not path:
+            return None, field_name, False
+        if self._variables.get(field_name):
+            raise ConfigurationError(variable, f"is set, and so is {field_name.upper()}: one of them is too many")
+        try:
+            text = Path(path).read_text().rstrip()
+        except (OSError, ValueError):
+            raise ConfigurationError(variable, "names a file that cannot be read as text") from None
+        if not text:
+            raise ConfigurationError(variable, "names an empty file")
+        return text, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        """Return the secrets that were found."""
+        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def _holds_a_secret(field: FieldInfo) -> bool:
+    return "SecretStr" in str(field.annotation)
+
+
 class Settings(BaseSettings):
     """Every setting of the service; `.env.example` explains each. An empty variable counts as unset."""
 
@@ -109,7 +202,7 @@ class Settings(BaseSettings):
         env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
     )
 
-    environment: Literal["development", "production"] = "development"
+    environment: Annotated[Literal["development", "production"], BeforeValidator(_lower)] = "development"
 
     database_url: SecretStr = SecretStr("sqlite+aiosqlite:///./todo.db")
     database_url_direct: SecretStr | None = None
@@ -122,10 +215,10 @@ class Settings(BaseSettings):
     database_connect_timeout: Seconds = 10
     database_command_timeout: Seconds = 10
     health_db_ttl: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] = 10
-    health_db_token: SecretStr | None = None
+    health_db_token: Secret | None = None
 
-    better_auth_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
-    better_auth_previous_secret: Annotated[SecretStr, AfterValidator(_long_enough)] | None = None
+    better_auth_secret: SigningSecret | None = None
+    better_auth_previous_secret: SigningSecret | None = None
     better_auth_url: HttpUrl | None = None
     better_auth_issuer: CommaSeparated = ()
     better_auth_jwks_url: HttpUrl | None = None
@@ -140,18 +233,59 @@ class Settings(BaseSettings):
     trash_days: Annotated[int, Field(ge=0, le=3650)] = 30
 
     mcp: bool = False
-    mcp_token: SecretStr | None = None
+    mcp_token: Secret | None = None
     public_url: HttpUrl | None = None
+    root_path: Annotated[str, AfterValidator(_root_path)] = ""
 
     keep_alive: Annotated[float, Field(gt=0, le=3600)] = 75
     max_connections: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
 
-    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_upper)] = "INFO"
-    log_format: Literal["text", "json"] | None = None
-    log_requests: Literal["all", "errors", "slow"] = "all"
+    log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)] = "INFO"
+    log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] | None = None
+    log_requests: Annotated[Literal["all", "errors", "slow"], BeforeValidator(_lower)] = "all"
     log_slow_ms: Annotated[float, Field(ge=0)] = 1000
-    log_user_key: SecretStr | None = None
+    log_user_key: Secret | None = None
     server_timing: bool = False
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, then `.env`, then the files of secrets that either names."""
+        assert isinstance(env_settings, EnvSettingsSource)  # noqa: S101 # of pydantic-settings
+        assert isinstance(dotenv_settings, EnvSettingsSource)  # noqa: S101 # as above
+        files = _SecretFiles(settings_cls, env_settings, dotenv_settings)
+        return init_settings, env_settings, dotenv_settings, files
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _without_blanks(cls, value: Any, info: Any) -> Any:
+        """Drop blanks around a value; those around a secret may be a part of it, and are for `_plain` to refuse."""
+        is_secret = _holds_a_secret(cls.model_fields[info.field_name])
+        return value.strip() if isinstance(value, str) and not is_secret else value
+
+    @model_validator(mode="after")
+    def _is_fit_for_production(self) -> Self:
+        if not self.production:
+            return self
+        if "database_url" not in self.model_fields_set:
+            raise ValueError("DATABASE_URL: is required in production; where an SQLite file is meant, name it")
+        for name in ("better_auth_url", "better_auth_jwks_url"):
+            url: str = getattr(self, name) or ""
+            if url.startswith("http:") and not _is_local(url):
+                raise ValueError(
+                    f"{name.upper()}: must be https in production: whoever is on the way could make tokens"
+                )
+        for name in ("better_auth_secret", "better_auth_previous_secret"):
+            secret: SecretStr | None = getattr(self, name)
+            if secret is not None and _PUBLISHED.search(secret.get_secret_value()):
+                raise ValueError(f"{name.upper()}: is from a template; make one: openssl rand -base64 48")
+        return self
 
     @model_validator(mode="after")
     def _has_a_way_to_verify_tokens(self) -> Self:
@@ -193,7 +327,8 @@ def load_settings(*checks: Callable[[Settings], object]) -> Settings:
     `checks` are further looks at the settings by modules that this one must not know; they raise `ConfigurationError`.
     """
     try:
-        settings = Settings()
+        with _read_whole():
+            settings = Settings()
         for check in checks:
             check(settings)
     except ValidationError as error:
@@ -202,7 +337,27 @@ def load_settings(*checks: Callable[[Settings], object]) -> Settings:
         _exit(str(error))
     except UnicodeDecodeError:
         _exit(".env: must be UTF-8")
+    except OSError as error:
+        _exit(f".env: cannot be read: {error.strerror}")
     return settings
+
+
+class _Refusing(logging.Handler):
+    """Takes python-dotenv's warning of a line that it leaves out for what it is: a setting that is wrong."""
+
+    def emit(self, record: logging.LogRecord) -> NoReturn:
+        """Exit."""
+        _exit(f".env: a line cannot be read; is a quote missing? {record.getMessage()}")
+
+
+@contextmanager
+def _read_whole() -> Iterator[None]:
+    logger, handler = logging.getLogger("dotenv.main"), _Refusing()
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
 
 
 def _describe(error: dict[str, Any]) -> str:

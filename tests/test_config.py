@@ -1,5 +1,7 @@
 """Settings: what each defaults to, and how the start ends where one is wrong."""
 
+from pathlib import Path
+
 import pytest
 from pydantic import SecretStr
 
@@ -91,6 +93,12 @@ WRONG: dict[str, tuple[str, ...]] = {
     "LOG_SLOW_MS": (*NOT_A_NUMBER, "-1"),
     "SERVER_TIMING": ("c4n4ry",),
     "MCP": ("c4n4ry",),
+    "MCP_TOKEN": ("'c4n4ry'", " c4n4ry"),
+    "ROOT_PATH": ("c4n4ry", "/c4n4ry?x", "//c4n4ry", "https://c4n4ry.example.com"),
+    "API_AUDIENCE": ('["c4n4ry"]', "'c4n4ry'"),
+    "BETTER_AUTH_ISSUER": ('["c4n4ry"]', '"c4n4ry"'),
+    "LOG_USER_KEY": ("c4n4ry\n",),
+    "HEALTH_DB_TOKEN": ('"c4n4ry"', "c4n4ry\r"),
     "PUBLIC_URL": ("c4n4ry", "ftp://c4n4ry.example.com"),
 }
 
@@ -148,6 +156,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "max_connections": None,
         "mcp": False,
         "mcp_token": None,
+        "root_path": "",
         "public_url": None,
         "log_level": "INFO",
         "log_format": None,
@@ -159,14 +168,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
 
 
 def test_the_table_of_wrong_values_has_every_setting_that_can_be_wrong() -> None:
-    free = {
-        "API_AUDIENCE",
-        "BETTER_AUTH_ISSUER",
-        "LOG_USER_KEY",
-        "HEALTH_DB_TOKEN",
-        "MCP_TOKEN",
-        "DATABASE_URL_TEST",
-    }  # any text; and only the test suite reads the last
+    free = {"DATABASE_URL_TEST"}  # only the test suite reads it
     assert {name.upper() for name in Settings.model_fields} - free == set(WRONG)
 
 
@@ -229,6 +231,7 @@ def test_logs_are_json_in_production_unless_told_otherwise(
     environment: str, log_format: str | None, json_logs: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ENVIRONMENT", environment)
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite://")
     monkeypatch.setenv("LOG_FORMAT", log_format or "")
     assert Settings().json_logs is json_logs
 
@@ -250,3 +253,99 @@ def test_settings_cannot_be_changed_and_do_not_show_secrets() -> None:
 
 def test_a_configuration_error_names_its_variable() -> None:
     assert str(ConfigurationError("NAME", "reason")) == "NAME: reason"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "field", "read"),
+    [
+        ("ENVIRONMENT", " Production ", "environment", "production"),
+        ("LOG_LEVEL", "warn", "log_level", "WARNING"),
+        ("LOG_FORMAT", "JSON ", "log_format", "json"),
+        ("LOG_REQUESTS", "Errors", "log_requests", "errors"),
+        ("SERVER_TIMING", " True", "server_timing", True),
+        ("DATABASE_POOL_SIZE", " 5 ", "database_pool_size", 5),
+        ("ROOT_PATH", "/todo/", "root_path", "/todo"),
+    ],
+)
+def test_words_are_taken_in_either_case_and_with_blanks_around_them(
+    variable: str, value: str, field: str, read: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite://")
+    monkeypatch.setenv(variable, value)
+    assert getattr(Settings(), field) == read
+
+
+SECRETS = ("DATABASE_URL", "BETTER_AUTH_SECRET", "HEALTH_DB_TOKEN", "LOG_USER_KEY", "MCP_TOKEN")
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secret_can_come_from_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    value = f"sqlite+aiosqlite:///{CANARY}-{'x' * 32}y"
+    (tmp_path / "secret").write_text(f"{value} \n")
+    monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
+    assert getattr(Settings(), name.lower()).get_secret_value() == value
+
+
+@pytest.mark.parametrize("name", SECRETS)
+def test_a_secrets_file_that_cannot_be_meant_is_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(name, raising=False)
+    file = tmp_path / f"{CANARY}"
+    for content, reason in ((None, "cannot be read"), (b" \n", "empty"), (b"\xff\xfe", "cannot be read")):
+        if content is not None:
+            file.write_bytes(content)
+        line = refusal(monkeypatch, **{f"{name}_FILE": str(file)})
+        assert f"{name}_FILE" in line
+        assert reason in line
+    file.write_text("x" * 20 + "y" * 20)
+    assert "one of them is too many" in refusal(monkeypatch, **{name: SECRET})
+
+
+@pytest.mark.parametrize(
+    ("variables", "reason"),
+    [
+        ({}, "DATABASE_URL: is required in production"),
+        ({"POSTGRES_URL": "postgresql://u:c4n4ry@host/db"}, "DATABASE_URL: is required in production"),
+        ({"BETTER_AUTH_URL": "http://auth.example.com"}, "BETTER_AUTH_URL: must be https"),
+        (
+            {"BETTER_AUTH_URL": "https://auth.example.com", "BETTER_AUTH_JWKS_URL": "http://auth.example.com/jwks"},
+            "BETTER_AUTH_JWKS_URL: must be https",
+        ),
+        ({"BETTER_AUTH_SECRET": "better-auth-secret-12345678901234567890"}, "BETTER_AUTH_SECRET: is from a template"),
+        ({"BETTER_AUTH_SECRET": "your-super-secret-key-change-me-please"}, "BETTER_AUTH_SECRET: is from a template"),
+    ],
+)
+def test_production_refuses_what_only_development_may_have(
+    variables: dict[str, str], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    needed = {"DATABASE_URL": "sqlite+aiosqlite://"} if "DATABASE_URL" not in reason else {}
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    assert reason in refusal(monkeypatch, ENVIRONMENT="production", **needed, **variables)
+
+
+@pytest.mark.parametrize("url", ["http://localhost:3000", "http://127.0.0.1:3000", "http://[::1]:3000"])
+def test_an_issuer_on_this_machine_may_be_http_in_production(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite://")
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("BETTER_AUTH_URL", url)
+    assert Settings().better_auth_url == url
+
+
+@pytest.mark.parametrize(
+    "content", [b'BETTER_AUTH_SECRET="c4n4ry\nLOG_LEVEL=INFO\n', b"LOG_LEVEL='INFO\n", b"\xff\xfe"]
+)
+def test_a_settings_file_that_cannot_be_read_whole_is_refused(
+    content: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_bytes(content)
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    assert ".env: " in refusal(monkeypatch)
+
+
+@pytest.mark.not_root
+def test_a_settings_file_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").touch(0o000)
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    assert ".env: cannot be read" in refusal(monkeypatch)

@@ -84,6 +84,8 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
+        if self._settings.root_path:
+            scope = {**scope, "root_path": self._settings.root_path}
         exchange = Exchange(scope, receive, send, self._cors, self._settings)
         observation.set(exchange.seen)
         try:

@@ -8,18 +8,23 @@ import ssl
 import time
 from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jose.backends.base import Key
 
 from backend.auth.keys import public_keys
 from backend.errors import IssuerUnavailable, TokenInvalid
 
+if TYPE_CHECKING:
+    import httpx
+
 FETCH_TIMEOUT = 3.0
 """Seconds that a fetch may take, connecting included."""
 MAX_BYTES = 64 * 1024
 REFETCH_INTERVAL = 30.0
 """Seconds between two fetches for unknown key ids: strangers choose those, and must not choose our requests."""
+RETRY_INTERVAL = 1.0
+"""Seconds after a failed fetch in which the next is not begun, where no key is known: every request would begin one."""
 REFRESH_AFTER = 600.0
 """Seconds after which the keys are fetched again in the background, so that a withdrawn key is forgotten."""
 
@@ -60,6 +65,9 @@ class JWKS:
         """
         wanted = (key_id, algorithm)
         if self._keys is None:
+            failed = not self._reachable and not self._fetching()
+            if failed and self._clock() - self._fetched_at < RETRY_INTERVAL:
+                raise IssuerUnavailable(f"the keys could not be fetched from {self._url}: {self._failure}")
             await self.fetch()
         elif wanted in self._keys:
             if self._clock() - self._fetched_at >= REFRESH_AFTER:
@@ -110,7 +118,7 @@ class JWKS:
 
         body = bytearray()
         async with (
-            httpx.AsyncClient(verify=_authorities(), timeout=FETCH_TIMEOUT, follow_redirects=False) as client,
+            _client() as client,
             client.stream("GET", self._url, headers=_HEADERS) as response,
         ):
             if response.has_redirect_location:
@@ -123,6 +131,23 @@ class JWKS:
                 if len(body) > MAX_BYTES:
                     raise ValueError(f"more than {MAX_BYTES} bytes")
         return bytes(body)
+
+
+def _client() -> "httpx.AsyncClient":
+    """Return a client that goes by the proxies of the environment, where they can be understood."""
+    import httpx
+
+    options: dict[str, Any] = {"verify": _authorities(), "timeout": FETCH_TIMEOUT, "follow_redirects": False}
+    try:
+        return httpx.AsyncClient(**options)
+    except (ImportError, ValueError, httpx.InvalidURL):  # SOCKS without its library; a NO_PROXY with ranges of IPv6
+        _warn_of_proxies()
+        return httpx.AsyncClient(**options, trust_env=False)
+
+
+@functools.cache
+def _warn_of_proxies() -> None:
+    logger.warning("ALL_PROXY, NO_PROXY or the like cannot be understood: the issuer is asked without a proxy")
 
 
 def _describe(error: Exception) -> str:

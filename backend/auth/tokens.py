@@ -108,9 +108,17 @@ class TokenVerifier:
         if verified is None or verified.key not in await self._keys(verified.algorithm, verified.key_id):
             verified = await self._verify(token)
             if len(self._kept) >= MAX_KEPT:
-                del self._kept[next(iter(self._kept))]
+                self._make_room()
             self._kept[digest] = verified
         return verified
+
+    def _make_room(self) -> None:
+        """Forget what has expired; where nothing has, the oldest."""
+        now = self._clock()
+        valid = {digest: each for digest, each in self._kept.items() if now < each.expires + LEEWAY}
+        if len(valid) == len(self._kept):
+            del valid[next(iter(valid))]
+        self._kept = valid
 
     async def _verify(self, token: str) -> _Verified:
         parts = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
@@ -196,8 +204,9 @@ def issuer(settings: Settings) -> str | None:
 
 def issuers(settings: Settings) -> frozenset[str]:
     """Return the values of which a token's `iss` must be one; empty where any will do."""
-    origin = issuer(settings)
-    return frozenset(settings.better_auth_issuer or ((origin,) if origin is not None else ()))
+    # Better Auth's OAuth provider, which agents use, names its base path where its sessions name the origin.
+    known = (issuer(settings), authorization_server(settings) if settings.mcp else None)
+    return frozenset(settings.better_auth_issuer or (each for each in known if each is not None))
 
 
 def audiences(settings: Settings) -> frozenset[str]:

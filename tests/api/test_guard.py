@@ -18,6 +18,7 @@ from backend.db.session import Database
 from backend.services.tasks import TaskService
 from tests.api.shared import ABSENT, assert_problem, on_one_engine, tasks_of
 from tests.applications import client_of, running
+from tests.settings import make_settings
 
 pytestmark = on_one_engine
 
@@ -158,6 +159,16 @@ async def test_under_a_prefix_tokens_are_asked_for_and_addresses_have_it(
         page = await client.get("/todo/api/tasks?limit=1", headers=alice.headers)
         assert page.links["next"]["url"].startswith("/todo/api/tasks?")
         assert (await client.get("/todo/health")).status_code == 200
+
+
+@pytest.mark.parametrize("prefix", ["", "/todo"], ids=["taken off by the proxy", "left by the proxy"])
+async def test_a_prefix_can_be_a_setting(prefix: str, database_url: str, user_id: Callable[[str], str]) -> None:
+    settings = make_settings(database_url, root_path="/todo")
+    async with running(settings) as app, client_of(app, settings, user_id("alice")) as alice:
+        created = await alice.post(f"{prefix}/api/tasks", json={"title": "x"})
+        assert created.headers["Location"] == f"/todo/api/tasks/{created.json()['id']}"
+        assert (await alice.get(f"{prefix}/health")).status_code == 200
+        assert (await alice.get(f"{prefix}/api/tasks", headers={"Authorization": ""})).status_code == 401
 
 
 @pytest.mark.parametrize("ending", ["an error", "a bug", "a refusal", "an abort"])

@@ -189,9 +189,7 @@ async def test_a_public_key_as_the_secret_stops_the_start(algorithm: str):
         TokenVerifier(make_settings("sqlite+aiosqlite://", better_auth_secret=signer(algorithm).pem().decode()))
 
 
-@pytest.mark.parametrize(
-    "secret", ['"' + "q" * 40 + '"', "[" + "1," * 40 + "1]", '{"keys": [], "pad": "' + "x" * 40 + '"}']
-)
+@pytest.mark.parametrize("secret", ["[" + "1," * 40 + "1]", '{"keys": [], "pad": "' + "x" * 40 + '"}'])
 async def test_a_secret_that_looks_like_json_is_taken_as_it_is(secret: str):
     verifier = TokenVerifier(make_settings("sqlite+aiosqlite://", better_auth_secret=secret))
     assert (await verifier.verify(secret_signer(secret).token())).user_id == "user-1"

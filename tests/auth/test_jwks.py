@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from backend.auth import jwks as module
-from backend.auth.jwks import FETCH_TIMEOUT, JWKS, MAX_BYTES, REFETCH_INTERVAL, REFRESH_AFTER
+from backend.auth.jwks import FETCH_TIMEOUT, JWKS, MAX_BYTES, REFETCH_INTERVAL, REFRESH_AFTER, RETRY_INTERVAL
 from backend.auth.tokens import TokenVerifier, mint
 from backend.errors import IssuerUnavailable, TokenInvalid
 from backend.main import create_app
@@ -98,7 +98,7 @@ async def settled(verifier: TokenVerifier) -> None:
 
 
 async def test_the_limits_are_those_of_the_contract():
-    assert (FETCH_TIMEOUT, MAX_BYTES, REFETCH_INTERVAL, REFRESH_AFTER) == (3, 64 * 1024, 30, 600)
+    assert (FETCH_TIMEOUT, MAX_BYTES, REFETCH_INTERVAL, REFRESH_AFTER, RETRY_INTERVAL) == (3, 64 * 1024, 30, 600, 1)
 
 
 # --- when the keys are fetched
@@ -339,23 +339,25 @@ async def test_known_keys_outlive_a_day_without_the_issuer(issuer: Issuer, verif
 
 @pytest.mark.parametrize("answer", UNUSABLE.values(), ids=UNUSABLE)
 async def test_without_any_key_the_issuer_is_at_fault_not_the_token(
-    issuer: Issuer, verifier: TokenVerifier, answer: bytes
+    issuer: Issuer, verifier: TokenVerifier, clock: Clock, answer: bytes
 ):
     issuer.answer = answer
     with pytest.raises(IssuerUnavailable):
         await verifier.verify(token(issuer, OLD))
     assert issuer.fetches == 1
+    clock.advance(RETRY_INTERVAL)
     issuer.publish(OLD.jwk())
     assert await accepts(verifier, token(issuer, OLD))  # the first fetch that succeeds is the first
 
 
 async def test_an_issuer_that_refuses_connections_is_unavailable_until_it_is_up(
-    issuer: Issuer, verifier: TokenVerifier
+    issuer: Issuer, verifier: TokenVerifier, clock: Clock
 ):
     await issuer.down()
     with pytest.raises(IssuerUnavailable):
         await verifier.verify(token(issuer, OLD))
     await issuer.up()
+    clock.advance(RETRY_INTERVAL)
     assert await accepts(verifier, token(issuer, OLD))
 
 
@@ -391,10 +393,45 @@ async def test_an_issuer_that_answers_a_byte_at_a_time_is_given_up(monkeypatch: 
         await hung_up.wait()
 
 
-async def test_redirects_are_not_followed(issuer: Issuer, verifier: TokenVerifier):
+async def test_an_issuer_that_is_down_is_asked_once_a_second(issuer: Issuer, verifier: TokenVerifier, clock: Clock):
+    issuer.answer = response(b"", "503 Service Unavailable")
+    for _ in range(50):
+        with pytest.raises(IssuerUnavailable, match="status 503"):
+            await verifier.verify(token(issuer, OLD))
+    assert issuer.fetches == 1
+    clock.advance(RETRY_INTERVAL)
+    issuer.publish(OLD.jwk())
+    assert await accepts(verifier, token(issuer, OLD))
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "127.0.0.1"},
+        {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,fe80::/10,::1"},
+    ],
+)
+async def test_proxies_that_cannot_be_understood_are_left_out_with_one_warning(
+    variables: dict[str, str],
+    issuer: Issuer,
+    verifier: TokenVerifier,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    module._warn_of_proxies.cache_clear()
+    assert verifier.jwks is not None
+    await verifier.jwks.fetch()
+    await verifier.jwks.fetch()
+    assert len([record for record in caplog.records if "PROXY" in record.getMessage()]) <= 1
+
+
+async def test_redirects_are_not_followed(issuer: Issuer, verifier: TokenVerifier, clock: Clock):
     async with running_issuer(OLD.jwk()) as elsewhere:
         for status in ("301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"):
             issuer.answer = response(b"", status, f"Location: {elsewhere.origin}{JWKS_PATH}")
+            clock.advance(RETRY_INTERVAL)
             with pytest.raises(IssuerUnavailable):
                 await verifier.verify(token(issuer, OLD))
         assert elsewhere.fetches == 0
