@@ -123,7 +123,7 @@ class Pool:
         """Give a connection back that is ready for the next statement. It is kept unless as many as may be are idle.
 
         So one of the overflow stays as long as it is needed: opening it anew for each statement would cost more than
-        the wait that it was opened for.
+        the wait that it was opened for. Where none are kept, it is there until the next turn of the event loop.
         """
         self._in_use.remove(connection)  # raises where it was given back before: two must never have the same one
         enough = self._size and len(self._idle) >= self._size
@@ -131,10 +131,10 @@ class Pool:
             connection.close_soon()
         else:
             self._idle.append(connection)
-            if not self._size:  # the next statement of the same request follows in the same turn of the loop, or never
-                asyncio.get_running_loop().call_soon(self._close_if_idle, connection)
             self._came_back.set()  # before the turn ends: those who could not connect have waited longer
             self._came_back.clear()
+            if not self._size:  # the next statement of the same request follows in the same turn of the loop, or never
+                asyncio.get_running_loop().call_soon(self._close_if_idle, connection)
         self._end_turn()
 
     def discard(self, connection: DriverConnection, error: BaseException) -> None:
