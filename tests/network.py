@@ -34,7 +34,7 @@ class Proxy:
     round_trips: int = 0
     """How often the client has sent something and got something back, since it was last set to zero."""
     bytes_sent: int = 0
-    """By clients, without TLS and what began it, since it was last set to zero."""
+    """By clients, since it was last set to zero; where the proxy ends TLS, what was in it."""
     server_names: list[str | None] = field(default_factory=list)
     open: set[asyncio.StreamWriter] = field(default_factory=set)
     flowing: asyncio.Event = field(default_factory=asyncio.Event)

@@ -1,7 +1,6 @@
 """What one request costs beside the floor and the recipe: CPU, time, round trips; and memory at rest, and the start."""
 
 import asyncio
-import statistics
 import time
 from contextlib import ExitStack
 from typing import Any
@@ -84,13 +83,13 @@ async def count_all(port: int) -> list[dict[str, Any]]:
 
 
 def count_round_trips(name: str, proxy: Proxy, pool_size: int, repeat: int = 5) -> list[dict[str, Any]]:
-    """Make every request, one after the other; return the median of each one's round trips."""
+    """Make every request, one after the other; return the medians of each one's round trips and bytes sent."""
 
-    def count(request: Request) -> int:
+    def count(request: Request) -> Figures:
         time.sleep(0.2)  # the request before may still be closing its connection
-        proxy.round_trips = 0
+        proxy.round_trips = proxy.bytes_sent = 0
         target.request(*request)
-        return proxy.round_trips
+        return {"round_trips": proxy.round_trips, "bytes_sent": proxy.bytes_sent}
 
     with service(name, proxy.port, pool_size) as target:
         task_id = target.request("POST", "/api/tasks", {"title": "Buy milk"})["id"]
@@ -99,7 +98,7 @@ def count_round_trips(name: str, proxy: Proxy, pool_size: int, repeat: int = 5) 
         for _ in range(repeat):
             victim = target.request("POST", "/api/tasks", {"title": "Buy milk"})["id"]
             counts["delete"].append(count(("DELETE", f"/api/tasks/{victim}", None)))
-    return [{"request": label, "round_trips": statistics.median(values)} for label, values in counts.items()]
+    return [{"request": label, **medians(values)} for label, values in counts.items()]
 
 
 def measure_start(repeat: int = 5) -> dict[str, float]:
@@ -142,4 +141,7 @@ def print_round_trips(rows: list[dict[str, Any]]) -> None:
     """Print what `measure_round_trips` has found."""
     print("\nround trips to the database, on the wire\n")
     for row in rows:
-        print(f"{row['request']:9} pool {row['pool_size']}  {row['service']:8} {row['round_trips']}")
+        print(
+            f"{row['request']:9} pool {row['pool_size']}  {row['service']:8} "
+            f"{row['round_trips']:.0f}  {row['bytes_sent']:.0f} bytes sent"
+        )
