@@ -2,6 +2,7 @@
 
 import http.client
 import os
+import shutil
 import tempfile
 import threading
 from contextlib import suppress
@@ -11,11 +12,30 @@ from pathlib import Path
 
 PROBES = frozenset({"/health", "/health/ready"})
 PROBE_TIMEOUT = 5.0
+FOLDER = "todo-metrics-"
+"""What the names of the folders of metrics begin with; the number of the process follows."""
 
 
 def prepare_metrics() -> None:
-    """Have every process that is started from now on measure. Raises `OSError` where no file can be written."""
-    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix="todo-metrics-")
+    """Have every process that is started from now on measure. Raises `OSError` where no file can be written.
+
+    What it writes is removed by the next start: a process that a signal ends, as uvicorn's does, removes nothing.
+    """
+    for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}[0-9]*-*"):
+        pid = folder.name.split("-")[2]
+        if pid.isdecimal() and not _is_running(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)  # another user's stays
+    os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass  # it is somebody else's
+    return True
 
 
 def start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
@@ -73,10 +93,6 @@ def forget_ended_processes() -> None:
 
     for file in Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).glob("gauge_live*_*.db"):
         pid = int(file.stem.rpartition("_")[2])
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
+        if not _is_running(pid):
             with suppress(FileNotFoundError):
                 mark_process_dead(pid)
-        except PermissionError:
-            continue

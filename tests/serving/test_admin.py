@@ -1,7 +1,10 @@
 """`serve --admin-port`: metrics of all workers, added up, and nothing in them that a client chose."""
 
+import os
 import re
 import signal
+import subprocess
+import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +14,7 @@ import httpx
 import psutil
 import pytest
 
+from backend.serving.admin import FOLDER, prepare_metrics
 from tests.processes import SCRIPT, Server, backend, eventually, free_port, serving
 from tests.settings import SECRET
 
@@ -104,3 +108,18 @@ def test_an_address_that_others_reach_is_warned_about_and_a_port_in_use_is_one_l
         again = backend("serve", "--admin-port", str(port), cwd=tmp_path, **settings)
         assert (again.returncode, len(again.stderr.splitlines())) == (1, 1)
         assert str(port) in again.stderr
+
+
+def test_a_start_removes_what_ended_services_have_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with subprocess.Popen(["/bin/true"]) as ended:
+        pass
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    names = [f"{FOLDER}{ended.pid}-left", f"{FOLDER}{os.getpid()}-in_use", f"{FOLDER}of-others"]
+    for name in names:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "counter_1.db").touch()
+    prepare_metrics()
+    assert not (tmp_path / names[0]).exists()
+    assert {folder.name for folder in tmp_path.iterdir()} >= set(names[1:])
+    assert Path(os.environ["PROMETHEUS_MULTIPROC_DIR"]).parent == tmp_path
