@@ -86,6 +86,8 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
     )
     app.state.settings, app.state.verifier = settings, verifier
+    # The lifespan makes it anew; some have none: serverless adapters, a TestClient without `with`.
+    app.state.database = Database(settings)
     app.state.limits = Limits(settings.max_tasks_per_user, settings.trash_days)
     app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
     observe = None if metrics is None else metrics.observe

@@ -23,7 +23,7 @@ SERVE: dict[str, list[str]] = {
 }
 """The ways to start the service."""
 
-DEADLINE = 30.0
+DEADLINE = 60.0
 """Seconds after which a process that does not do what it should has failed: no measure of how fast it must be."""
 
 

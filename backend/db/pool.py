@@ -25,9 +25,10 @@ class Turns:
     """
 
     def __init__(self, limit: int, overflow: int, timeout: float) -> None:
-        self._turns = asyncio.Semaphore(limit)
-        self._overflow = self._max_overflow = overflow
+        self._limit = limit
+        self._max_overflow = overflow
         self._timeout = timeout
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting = 0
 
     @property
@@ -37,11 +38,15 @@ class Turns:
 
     async def acquire(self) -> None:
         """Wait for a turn. Raises `DatabaseUnavailable` where none has come within `DATABASE_POOL_TIMEOUT`."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:  # a serverless adapter may have one for each request; no turn is taken there
+            self._loop, self._turns = loop, asyncio.Semaphore(self._limit)
+            self._overflow, self._waiting = self._max_overflow, 0
         if not self._turns.locked():
             await self._turns.acquire()
             return
         self._waiting += 1
-        timer = asyncio.get_running_loop().call_later(OVERFLOW_AFTER, self._add_overflow)
+        timer = loop.call_later(OVERFLOW_AFTER, self._add_overflow)
         try:
             async with asyncio.timeout(self._timeout):
                 await self._turns.acquire()
@@ -132,7 +137,7 @@ class Pool:
         else:
             self._idle.append(connection)
             self._came_back.set()  # before the turn ends: those who could not connect have waited longer
-            self._came_back.clear()
+            self._came_back = asyncio.Event()
             if not self._size:  # the next statement of the same request follows in the same turn of the loop, or never
                 asyncio.get_running_loop().call_soon(self._close_if_idle, connection)
         self._end_turn()

@@ -1,0 +1,89 @@
+"""Without a lifespan, and with an event loop for each request: what serverless adapters do, and `TestClient(app)`."""
+
+import asyncio
+import gc
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from fastapi.testclient import TestClient
+from mangum import Mangum
+
+from backend.auth.tokens import mint
+from backend.config import Settings
+from backend.db.session import Database
+from backend.main import create_app
+from tests.applications import client_of
+from tests.settings import make_settings
+
+# Who ends an event loop without a goodbye leaves its connections to the garbage collector, which says so.
+pytestmark = pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Have it say so here, where it is expected."""
+    yield
+    gc.collect()
+
+
+@pytest.fixture(params=[0, 2], ids=["NullPool", "pool"])
+def embedded(request: pytest.FixtureRequest, database_url: str, database: Database) -> tuple[FastAPI, Settings]:
+    """An application that nobody starts, on a migrated database."""
+    settings = make_settings(database_url, database_pool_size=request.param, database_max_overflow=1)
+    return create_app(settings), settings
+
+
+def test_requests_are_served_on_one_event_loop_after_the_other(
+    embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]
+) -> None:
+    app, settings = embedded
+
+    async def invocation() -> set[int]:
+        # Of several users, so that they wait for connections and not for one another.
+        clients = [client_of(app, settings, user_id("alice")) for _ in range(8)]
+        responses = await asyncio.gather(*(client.post("/api/tasks", json={"title": "x"}) for client in clients))
+        responses += [await clients[0].get("/health/db"), await clients[0].get("/health/ready")]
+        return {response.status_code for response in responses}
+
+    for _ in range(4):
+        assert asyncio.run(invocation()) == {200, 201}
+
+
+def test_mangum_serves_it(embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]) -> None:
+    app, settings = embedded
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "rawQueryString": "",
+        "headers": {"authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"},
+        "requestContext": {"http": {"method": "GET", "path": "/api/tasks", "sourceIp": "192.0.2.1"}},
+        "isBase64Encoded": False,
+    }
+    for _ in range(2):
+        with asyncio.Runner() as runner:  # Mangum runs on the thread's event loop
+            asyncio.set_event_loop(runner.get_loop())
+            response = Mangum(app, lifespan="off")(event, {})  # type: ignore[arg-type] # a context that nobody reads
+            asyncio.set_event_loop(None)
+        assert (response["statusCode"], json.loads(response["body"])) == (200, [])
+
+
+def test_a_test_client_needs_no_with(embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]) -> None:
+    app, settings = embedded
+    client = TestClient(app, headers={"Authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"})
+    created = client.post("/api/tasks", json={"title": "x"})
+    assert created.status_code == 201
+    assert client.get(f"/api/tasks/{created.json()['id']}").json() == created.json()
+
+
+async def test_another_application_can_mount_it(database_url: str, user_id: Callable[[str], str]) -> None:
+    settings = make_settings(database_url)
+    outer = FastAPI()
+    outer.mount("/todo", create_app(settings))
+    async with client_of(outer, settings, user_id("alice")) as alice:
+        created = await alice.post("/todo/api/tasks", json={"title": "x"})
+        assert created.headers["Location"] == f"/todo/api/tasks/{created.json()['id']}"
+        assert (await alice.get("/todo/health/db")).status_code == 200
+        assert (await alice.get("/todo/docs")).status_code == 200
+        assert (await alice.get("/todo/api/tasks", headers={"Authorization": ""})).status_code == 401
