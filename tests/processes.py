@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from backend.config import Settings
-from tests import canaries
+from tests import canaries, commands
 
 SCRIPT = str(Path(sys.executable).parent / "todo-backend")
 SERVE: dict[str, list[str]] = {
@@ -46,7 +46,10 @@ def run(command: list[str], cwd: Path, **variables: str) -> subprocess.Completed
 
 def backend(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the service to its end."""
-    return run([sys.executable, "-m", "backend", *arguments], cwd, **variables)
+    result = commands.run(list(arguments), cwd, environment(**variables), DEADLINE)
+    canaries.look_at_output(result.stdout)
+    canaries.look_at_log(result.stderr)
+    return result
 
 
 def eventually(condition: Callable[[], Any], what: str) -> Any:

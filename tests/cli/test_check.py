@@ -324,7 +324,8 @@ def settings_of(tmp_path: Path, **changes: str) -> dict[str, str]:
 def test_it_ends_though_everything_hangs(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"postgresql://u:p@127.0.0.1:{silent.getsockname()[1]}/db"
-        result = backend("check", cwd=tmp_path, **settings_of(tmp_path, DATABASE_URL=url))
+        settings = settings_of(tmp_path, DATABASE_URL=url, DATABASE_CONNECT_TIMEOUT="1")
+        result = backend("check", cwd=tmp_path, **settings)
     assert result.returncode == 1
     assert "FAIL  database" in result.stdout
 

@@ -13,7 +13,7 @@ import pytest
 from backend.db.migrations import head
 from backend.db.url import PostgresURL, parse_database_url
 from tests.databases import new_postgres_database
-from tests.processes import run
+from tests.processes import backend, run
 from tests.settings import SECRET
 
 ROOT = Path(__file__).parents[2]
@@ -68,8 +68,11 @@ async def migrate(
     url: str, *arguments: str, cwd: Path = ROOT, command: str = "migrate", **variables: str
 ) -> "CompletedProcess[str]":
     """Run a command; the code is what `cwd` has of it."""
-    variables = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET, "PYTHONPATH": str(cwd)} | variables
-    return await asyncio.to_thread(run, [sys.executable, "-m", "backend", command, *arguments], cwd, **variables)
+    variables = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET} | variables
+    if cwd == ROOT:
+        return await asyncio.to_thread(backend, command, *arguments, cwd=cwd, **variables)
+    another = [sys.executable, "-m", "backend", command, *arguments]
+    return await asyncio.to_thread(run, another, cwd, PYTHONPATH=str(cwd), **variables)
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.processes import SCRIPT, Server, serving
 from tests.settings import SECRET, make_settings
 
 LONG = "FAULT_ROUNDS" in os.environ
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 """How often a fault strikes in one test; `make faults` asks for many, and measures."""
 
 WRITES = 100 if LONG else 0

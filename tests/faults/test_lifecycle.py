@@ -23,7 +23,7 @@ from backend.auth.tokens import mint
 from tests.processes import DEADLINE, SCRIPT, Server, eventually, serving
 from tests.settings import SECRET, make_settings
 
-ROUNDS = int(os.environ.get("FAULT_ROUNDS", "2"))
+ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 CLIENTS = 8
 LONGER_THAN_THE_TEST = "300"
 HEADERS = {"Authorization": f"Bearer {mint(make_settings('sqlite+aiosqlite://'), 'alice', 24 * 3600)}"}

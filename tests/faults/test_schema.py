@@ -23,9 +23,9 @@ ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 ROOT = Path(__file__).parents[2]
 SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
 OPERATIONS = 19
-EXAMPLES = 30
+EXAMPLES = 30 if "FAULT_ROUNDS" in os.environ else 10
 """Of each operation, in the phase that makes them up at random."""
-CASES = 500 * ROUNDS
+CASES = 300 * ROUNDS
 """About seven hundred are made in a run; how many exactly is chance."""
 PHASES = dict.fromkeys(("examples", "coverage", "fuzzing", "stateful"), "success")
 CHECKS = {
