@@ -88,7 +88,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def __init__(self) -> None:
         super().__init__()
         self._waiting: SimpleQueue[str | None] | None = None
-        self._dropped = 0
+        self.dropped = 0
+        """Lines that found no room since the start."""
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a line, or have it written."""
@@ -97,7 +98,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         elif self._waiting.qsize() < MAX_WAITING:
             self._waiting.put(self.format(record))
         else:
-            self._dropped += 1
+            self.dropped += 1
 
     @property
     def has_descriptor(self) -> bool:
@@ -131,9 +132,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
             lines = [line]
             while not waiting.empty() and (line := waiting.get()) is not None:
                 lines.append(line)
-            if self._dropped > said:
-                lines.append(self._note(self._dropped - said))
-                said = self._dropped
+            if self.dropped > said:
+                lines.append(self._note(self.dropped - said))
+                said = self.dropped
             _write_all(descriptor, "".join(f"{each}\n" for each in lines).encode(errors="backslashreplace"))
             if line is not None:
                 time.sleep(PAUSE)
@@ -154,10 +155,20 @@ def _write_all(descriptor: int, data: bytes) -> None:
             return
 
 
+def dropped_lines() -> int:
+    """Return how many lines the log has dropped since the start."""
+    handler = _handler()
+    return 0 if handler is None else handler.dropped
+
+
+def _handler() -> LogHandler | None:
+    return next((each for each in logging.getLogger().handlers if isinstance(each, LogHandler)), None)
+
+
 @contextmanager
 def logging_in_background() -> Iterator[None]:
     """Let no line of the log hold up the process, however slowly it is read."""
-    handler = next((each for each in logging.getLogger().handlers if isinstance(each, LogHandler)), None)
+    handler = _handler()
     with handler.in_background() if handler is not None and handler.has_descriptor else nullcontext():
         yield
 

@@ -29,7 +29,7 @@ from backend.api.routers import batch, docs, health, mcp, page, tasks
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
-from backend.log import configure_logging, logging_in_background
+from backend.log import configure_logging, dropped_lines, logging_in_background
 from backend.services.rows import Limits
 
 LAST_RESPONSES = 1.0
@@ -57,7 +57,15 @@ def create_app(settings: Settings) -> FastAPI:
             await _migrate(database)
         sampling = None
         if metrics is not None:
-            sampling = asyncio.create_task(metrics.sample(lambda: {"places_taken": places.taken} | database.state()))
+            sampling = asyncio.create_task(
+                metrics.sample(
+                    lambda: (
+                        {"places_taken": places.taken, "log_lines_dropped_total": dropped_lines()}
+                        | database.state()
+                        | verifier.state()
+                    )
+                )
+            )
         yield
         if sampling is not None:
             sampling.cancel()

@@ -7,7 +7,7 @@ route or no known method shares one value.
 
 import asyncio
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -21,7 +21,8 @@ _OTHER = "other"
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25)
 
 State = Callable[[], Mapping[str, float]]
-"""Returns the gauges by name; those whose names end in `_total` are counted since the process began."""
+"""Returns the gauges by name. Those whose names end in `_total` are counted since the process began; of an age, which
+ends in `_age_seconds`, the oldest of all processes is shown, and of others the sum."""
 
 
 class Metrics:
@@ -75,6 +76,7 @@ class Metrics:
                     counters[name] = counter, value
                 else:
                     if name not in gauges:
-                        gauges[name] = Gauge(f"todo_{name}", help_text, multiprocess_mode="livesum")
+                        mode: Literal["livemax", "livesum"] = "livemax" if name.endswith("_age_seconds") else "livesum"
+                        gauges[name] = Gauge(f"todo_{name}", help_text, multiprocess_mode=mode)
                     gauges[name].set(value)
             await asyncio.sleep(SAMPLED_EVERY)

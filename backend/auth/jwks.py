@@ -49,6 +49,8 @@ class JWKS:
         self._refetched_at = float("-inf")
         self._reachable = True
         self._failure = ""
+        self._replaced_at = 0.0
+        self._fetches = self._failures = 0
         self._fetch: asyncio.Task[None] | None = None
         self.date: str | None = None
         """The issuer's clock at the last fetch: its `Date` header, if it sends one."""
@@ -57,6 +59,11 @@ class JWKS:
     def keys(self) -> dict[tuple[str, str], Key]:
         """The keys that are known now, by key id and algorithm."""
         return self._keys or {}
+
+    def state(self) -> dict[str, float]:
+        """Return, for metrics, how many fetches there were, how many failed, and how old the keys are, if any."""
+        counted: dict[str, float] = {"key_fetches_total": self._fetches, "key_fetch_failures_total": self._failures}
+        return counted if self._keys is None else counted | {"keys_age_seconds": self._clock() - self._replaced_at}
 
     async def key(self, key_id: str, algorithm: str) -> Key:
         """Return the issuer's key of this id for this algorithm, fetching the keys where that may help.
@@ -103,13 +110,16 @@ class JWKS:
         return self._fetch
 
     async def _replace_keys(self) -> None:
+        self._fetches += 1
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
                 document = await self._download()
             self._keys = _read(document)
+            self._replaced_at = self._clock()
             self._reachable = True
         except Exception as error:  # noqa: BLE001 # whatever the issuer sends or does, what is known stays known
             self._reachable = False
+            self._failures += 1
             self._failure = _describe(error)
             logger.warning("the issuer's keys cannot be fetched from %s: %s", self._url, self._failure)
 

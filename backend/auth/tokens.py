@@ -85,6 +85,11 @@ class TokenVerifier:
         self._issuers = issuers(settings)
         self._audiences = audiences(settings)
         self._kept: dict[bytes, _Verified] = {}
+        self._recalled = 0
+
+    def state(self) -> dict[str, float]:
+        """Return, for metrics, how often an outcome that was kept served, and figures of the issuer's keys."""
+        return {"token_cache_hits_total": self._recalled} | ({} if self.jwks is None else self.jwks.state())
 
     async def verify(self, token: str) -> Identity:
         """Return who the token speaks for.
@@ -110,6 +115,8 @@ class TokenVerifier:
             if len(self._kept) >= MAX_KEPT:
                 self._make_room()
             self._kept[digest] = verified
+        else:
+            self._recalled += 1
         return verified
 
     def _make_room(self) -> None:

@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
+from importlib.metadata import version
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,9 @@ from backend.db.url import DatabaseURL, PostgresURL
 from backend.observation import observation
 
 logger = logging.getLogger(__name__)
+
+APPLICATION_NAME = f"todo-backend/{version('todo-backend')}"
+"""Whose sessions these are, in pg_stat_activity and the server's log, where the URL names nobody."""
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that a goodbye to the server may take."""
@@ -201,8 +205,10 @@ async def _connect_once(url: PostgresURL, command_timeout: float) -> DriverConne
 async def _open(url: PostgresURL, command_timeout: float, *, direct_tls: bool) -> DriverConnection:
     # `statement_cache_size=0` makes asyncpg send statements without names, which every PgBouncer in transaction mode
     # can pass on. What would cost a second round trip each time, `StatementTypes` remembers.
+    arguments = url.connect_arguments() | {"direct_tls": direct_tls}
+    arguments["server_settings"] = {"application_name": APPLICATION_NAME} | arguments["server_settings"]
     connection: DriverConnection = await asyncpg.connect(
-        **url.connect_arguments() | {"direct_tls": direct_tls},
+        **arguments,
         command_timeout=command_timeout,
         statement_cache_size=0,
         connection_class=DriverConnection,

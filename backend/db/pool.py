@@ -91,6 +91,7 @@ class Pool:
         self._turns = (
             Turns(self._size, settings.database_max_overflow, settings.database_pool_timeout) if self._size else None
         )
+        self._connects, self._connect_seconds = 0, 0.0
         self.types = StatementTypes(settings.database_pool_recycle)
         """Of the statements that were run on any of the connections."""
         self._idle: list[DriverConnection] = []
@@ -98,13 +99,23 @@ class Pool:
         self._came_back = asyncio.Event()
 
     def state(self) -> dict[str, float]:
-        """Return how many connections are idle and in use, and how many requests wait for one."""
+        """Return how many connections are idle and in use, how many requests wait for one, and what connecting took."""
         waiting = 0 if self._turns is None else self._turns.waiting
         return {
             "connections_idle": len(self._idle),
             "connections_in_use": len(self._in_use),
             "connections_waited_for": waiting,
+            "connects_total": self._connects,
+            "connect_seconds_total": self._connect_seconds,
         }
+
+    async def _connect(self, *, retry: bool) -> DriverConnection:
+        begun = time.perf_counter()
+        try:
+            return await connect(self._url, self._settings, retry=retry, pause=self._pause)
+        finally:  # those that fail cost the most
+            self._connects += 1
+            self._connect_seconds += time.perf_counter() - begun
 
     async def acquire(self, *, retry: bool = True) -> DriverConnection:
         """Return a connection that nobody else has: one that was kept and is alive, or a new one.
@@ -115,9 +126,7 @@ class Pool:
         if self._turns is not None:
             await self._turns.acquire()
         try:
-            connection = await self._next_idle() or await connect(
-                self._url, self._settings, retry=retry, pause=self._pause
-            )
+            connection = await self._next_idle() or await self._connect(retry=retry)
         except BaseException:
             self._end_turn()
             raise

@@ -101,6 +101,24 @@ async def test_the_limits_are_those_of_the_contract():
     assert (FETCH_TIMEOUT, MAX_BYTES, REFETCH_INTERVAL, REFRESH_AFTER, RETRY_INTERVAL) == (3, 64 * 1024, 30, 600, 1)
 
 
+async def test_metrics_show_fetches_their_failures_the_keys_age_and_what_was_not_verified_again(
+    issuer: Issuer, verifier: TokenVerifier, clock: Clock
+):
+    assert verifier.state() == {"token_cache_hits_total": 0, "key_fetches_total": 0, "key_fetch_failures_total": 0}
+    for _ in range(3):
+        assert await accepts(verifier, token(issuer, OLD))
+    issuer.answer = UNUSABLE["500"]
+    clock.advance(REFRESH_AFTER)
+    assert await accepts(verifier, token(issuer, OLD))
+    await settled(verifier)
+    assert verifier.state() == {
+        "token_cache_hits_total": 3,
+        "key_fetches_total": 2,
+        "key_fetch_failures_total": 1,
+        "keys_age_seconds": REFRESH_AFTER,
+    }
+
+
 # --- when the keys are fetched
 
 

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import date, time
 from decimal import Decimal
+from importlib.metadata import version
 from typing import Any
 
 import asyncpg
@@ -35,7 +36,7 @@ from sqlalchemy import select as core_select
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlmodel import select
 
-from backend.db.connection import DriverConnection, closed_connections
+from backend.db.connection import DriverConnection, closed_connections, connect
 from backend.db.pool import Pool
 from backend.db.session import check_db_health
 from backend.db.statements import compile_statement
@@ -104,6 +105,27 @@ async def test_without_a_size_nothing_is_kept_but_for_the_next_statement_of_the_
     assert pool.state()["connections_idle"] == 0
     await closed_connections()
     assert connection.is_closed()
+
+
+async def test_a_session_says_whose_it_is_and_what_connecting_took_is_counted(
+    make_pool: Callable[..., Pool], migrated_postgres_url: str
+) -> None:
+    pool = make_pool(1)
+    connection = await pool.acquire()
+    assert await connection.fetchval("SHOW application_name") == f"todo-backend/{version('todo-backend')}"
+    pool.release(connection)
+    assert await pool.acquire() is connection
+    state = pool.state()
+    assert state["connects_total"] == 1
+    assert state["connect_seconds_total"] > 0
+    named = parse_database_url(
+        f"{migrated_postgres_url}{'&' if '?' in migrated_postgres_url else '?'}application_name=own"
+    )
+    assert isinstance(named, PostgresURL)
+    own = await connect(named, make_settings(migrated_postgres_url))
+    assert await own.fetchval("SHOW application_name") == "own"
+    await own.close()
+    await closed_connections()
 
 
 async def test_a_connection_that_is_too_old_is_not_used_again(make_pool: Callable[..., Pool]) -> None:

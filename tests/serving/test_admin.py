@@ -80,6 +80,10 @@ def test_requests_of_all_workers_are_added_up_and_outlive_them(service: Service)
     assert "alice" not in text
     assert set(re.findall(r'method="(\w+)"', text)) <= {"GET", "other"}
     assert eventually(lambda: service.sums().get("todo_places_taken") == 0, "the state is looked at")
+    assert eventually(lambda: service.sums().get("todo_log_lines_dropped_total") == 0, "the log is looked at")
+    assert eventually(
+        lambda: service.sums().get("todo_token_cache_hits_total", 0) >= 18, "of each worker, but for its first"
+    )
     (worker, _) = [
         each
         for each in psutil.Process(service.server.process.pid).children()
