@@ -6,15 +6,29 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
+from tests.settings import make_settings
+
+
+async def connect(url: str) -> asyncpg.Connection:
+    """Open a connection to a PostgreSQL database, past the service; whoever opens it closes it."""
+    parsed = parse_database_url(url)
+    assert isinstance(parsed, PostgresURL)
+    return await asyncpg.connect(**parsed.connect_arguments())
+
+
+async def create_tables(url: str) -> None:
+    """Migrate an empty database of either engine."""
+    database = Database(make_settings(url))
+    await create_db_and_tables(database)
+    await database.close()
 
 
 @asynccontextmanager
 async def new_postgres_database(server_url: str) -> AsyncIterator[str]:
     """Make an empty database on a server for as long as the block lasts."""
-    url = parse_database_url(server_url)
-    assert isinstance(url, PostgresURL)
-    connection = await asyncpg.connect(**url.connect_arguments())
+    connection = await connect(server_url)
     name = f"todo_{uuid.uuid4().hex}"
     await connection.execute(f"CREATE DATABASE {name}")
     try:

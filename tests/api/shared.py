@@ -12,6 +12,7 @@ ABSENT = "0192f0c1-2345-7abc-8def-0123456789ab"
 on_one_engine = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True, scope="session")
 """For requests that are refused before a database is asked: another engine would show nothing new."""
 
+# Written out a second time: titles taken from the service would agree with whatever it says.
 _TITLES = {
     400: "Bad Request",
     401: "Unauthorized",

@@ -3,16 +3,13 @@
 from collections.abc import AsyncIterator
 from typing import Any
 
-import asyncpg
 import httpx
 import pytest
 
-from backend.db.session import Database, create_db_and_tables
-from backend.db.url import PostgresURL, parse_database_url
 from tests.api.operations import OPERATIONS, Operation
 from tests.api.shared import assert_problem, create, tasks_of, token_of
 from tests.applications import client_of, running
-from tests.databases import new_postgres_database
+from tests.databases import connect, create_tables, new_postgres_database
 from tests.settings import make_settings
 
 WRITES = [operation for operation in OPERATIONS if operation.method != "GET"]
@@ -30,12 +27,8 @@ ACCEPT = "DROP TRIGGER IF EXISTS refuse ON tasks; DROP FUNCTION IF EXISTS refuse
 async def own_database(postgres_server_url: str) -> AsyncIterator[tuple[str, Any]]:
     """The address of a migrated database, and a connection to it that may change its tables."""
     async with new_postgres_database(postgres_server_url) as address:
-        database = Database(make_settings(address))
-        await create_db_and_tables(database)
-        await database.close()
-        url = parse_database_url(address)
-        assert isinstance(url, PostgresURL)
-        connection = await asyncpg.connect(**url.connect_arguments())
+        await create_tables(address)
+        connection = await connect(address)
         yield address, connection
         await connection.close()
 

@@ -16,10 +16,8 @@ from pydantic import SecretStr
 from backend.auth.tokens import mint
 from backend.check import Report, check_all
 from backend.config import Settings
-from backend.db.session import Database, create_db_and_tables
-from backend.db.url import PostgresURL, parse_database_url
 from tests.auth.issuer import response, running_issuer, signer
-from tests.databases import new_postgres_database
+from tests.databases import connect, create_tables, new_postgres_database
 from tests.processes import backend, free_port, run
 from tests.settings import SECRET, make_settings
 
@@ -40,9 +38,7 @@ async def server_url(postgres_server_url: str) -> AsyncIterator[str]:
 async def url(server_url: str) -> AsyncIterator[str]:
     """A migrated database, on which the role may do what requests need."""
     async with new_postgres_database(server_url) as url:
-        database = Database(make_settings(url))
-        await create_db_and_tables(database)
-        await database.close()
+        await create_tables(url)
         yield url
         connection = await connect(url)
         await connection.execute(f"DROP OWNED BY {ROLE}; ALTER ROLE {ROLE} RESET ALL; ALTER ROLE {ROLE} NOBYPASSRLS")
@@ -55,12 +51,6 @@ async def owner(url: str) -> AsyncIterator[asyncpg.Connection]:
     await connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}")
     yield connection
     await connection.close()
-
-
-async def connect(url: str) -> asyncpg.Connection:
-    parsed = parse_database_url(url)
-    assert isinstance(parsed, PostgresURL)
-    return await asyncpg.connect(**parsed.connect_arguments())
 
 
 def as_role(url: str) -> str:
@@ -194,9 +184,7 @@ async def test_a_database_of_another_encoding_fails(server_url: str) -> None:
     try:
         separator = "&" if "?" in server_url else "?"
         latin = f"{server_url}{separator}dbname=todo_latin"
-        database = Database(make_settings(latin))
-        await create_db_and_tables(database)
-        await database.close()
+        await create_tables(latin)
         assert "LATIN1" in failures(await look(latin))
     finally:
         await connection.execute("DROP DATABASE todo_latin WITH (FORCE)")
@@ -244,7 +232,7 @@ ISSUERS = {
 
 @pytest.mark.parametrize("document", ISSUERS)
 async def test_an_issuer_without_keys_fails(document: str, sqlite_url: str) -> None:
-    await create_db_and_tables(Database(make_settings(sqlite_url)))
+    await create_tables(sqlite_url)
     async with running_issuer(signer("EdDSA").jwk()) as issuer:
         issuer.answer = response(ISSUERS[document])
         report = await look(sqlite_url, better_auth_url=issuer.origin)
@@ -252,7 +240,7 @@ async def test_an_issuer_without_keys_fails(document: str, sqlite_url: str) -> N
 
 
 async def test_two_names_of_this_machine_are_two_issuers(sqlite_url: str) -> None:
-    await create_db_and_tables(Database(make_settings(sqlite_url)))
+    await create_tables(sqlite_url)
     async with running_issuer(signer("EdDSA").jwk()) as issuer:
         report = await look(sqlite_url, better_auth_url=issuer.origin.replace("127.0.0.1", "localhost"))
     assert "issuer" in report.lines()
@@ -297,9 +285,7 @@ def execute(path: Path, statement: str) -> None:
 
 @pytest.mark.parametrize("file", FILES)
 async def test_a_broken_file_fails(file: str, sqlite_url: str, tmp_path: Path) -> None:
-    database = Database(make_settings(sqlite_url))
-    await create_db_and_tables(database)
-    await database.close()
+    await create_tables(sqlite_url)
     assert (await look(sqlite_url)).ok
     for leftover in ("todo.db-wal", "todo.db-shm"):
         (tmp_path / leftover).unlink(missing_ok=True)

@@ -11,8 +11,7 @@ import asyncpg
 import pytest
 
 from backend.db.migrations import head
-from backend.db.url import PostgresURL, parse_database_url
-from tests.databases import new_postgres_database
+from tests.databases import connect, new_postgres_database
 from tests.processes import backend, run
 from tests.settings import SECRET
 
@@ -56,12 +55,6 @@ async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
     connection = await connect(url)
     yield connection
     await connection.close()
-
-
-async def connect(url: str) -> asyncpg.Connection:
-    parsed = parse_database_url(url)
-    assert isinstance(parsed, PostgresURL)
-    return await asyncpg.connect(**parsed.connect_arguments())
 
 
 async def migrate(

@@ -5,9 +5,8 @@ from collections.abc import AsyncIterator, Callable
 import asyncpg
 import pytest
 
-from backend.db.session import Database, create_db_and_tables
-from backend.db.url import PostgresURL, parse_database_url
-from tests.databases import new_postgres_database
+from backend.db.session import Database
+from tests.databases import connect, create_tables, new_postgres_database
 from tests.neon import Neon, neon_like
 from tests.programs import needed_program
 from tests.settings import make_settings
@@ -20,9 +19,7 @@ async def neon() -> AsyncIterator[Neon]:
     """A migrated PostgreSQL behind PgBouncer behind TLS."""
     needed_program("pgbouncer")
     async with neon_like() as neon:
-        database = Database(make_settings(neon.url()))
-        await create_db_and_tables(database)
-        await database.close()
+        await create_tables(neon.url())
         yield neon
 
 
@@ -30,9 +27,7 @@ async def neon() -> AsyncIterator[Neon]:
 async def migrated_postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
     """A migrated PostgreSQL database of these tests."""
     async with new_postgres_database(postgres_server_url) as url:
-        database = Database(make_settings(url))
-        await create_db_and_tables(database)
-        await database.close()
+        await create_tables(url)
         yield url
 
 
@@ -40,9 +35,7 @@ async def migrated_postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
 async def migrated_sqlite_url(tmp_path_factory: pytest.TempPathFactory) -> str:
     """A migrated SQLite file of these tests."""
     url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('db') / 'todo.db'}"
-    database = Database(make_settings(url))
-    await create_db_and_tables(database)
-    await database.close()
+    await create_tables(url)
     return url
 
 
@@ -84,8 +77,6 @@ async def open_database() -> AsyncIterator[NewDatabase]:
 @pytest.fixture
 async def server(migrated_postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of the test's own to the migrated PostgreSQL database."""
-    url = parse_database_url(migrated_postgres_url)
-    assert isinstance(url, PostgresURL)
-    connection = await asyncpg.connect(**url.connect_arguments())
+    connection = await connect(migrated_postgres_url)
     yield connection
     await connection.close()

@@ -38,7 +38,7 @@ from backend.errors import (
     TaskNotFound,
 )
 from backend.models.task import Task
-from tests.databases import new_postgres_database
+from tests.databases import connect, new_postgres_database
 from tests.db.conftest import NewDatabase
 from tests.network import Proxy, proxy_to
 from tests.processes import free_port
@@ -130,9 +130,7 @@ async def until_alone(server: asyncpg.Connection) -> None:
 @asynccontextmanager
 async def locked(url: str, owner: str) -> AsyncIterator[asyncpg.Connection]:
     """Hold a lock on the owner's rows."""
-    parsed = parse_database_url(url)
-    assert isinstance(parsed, PostgresURL)
-    connection = await asyncpg.connect(**parsed.connect_arguments())
+    connection = await connect(url)
     transaction = connection.transaction()
     await transaction.start()
     await connection.execute("SELECT 1 FROM tasks WHERE user_id = $1 FOR UPDATE", owner)
@@ -429,12 +427,21 @@ SLEEPING_WRITE = (
 )
 
 
-async def test_a_write_whose_connection_dies_has_an_unknown_outcome(
-    migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection
+@pytest.mark.parametrize(
+    ("end", "error"),
+    [("pg_terminate_backend", OutcomeUnknown), ("pg_cancel_backend", DatabaseUnavailable)],
+    ids=["its connection dies", "the server cancels it"],
+)
+async def test_a_write_has_an_unknown_outcome_unless_the_server_tells_that_it_had_none(
+    end: str,
+    error: type[Exception],
+    migrated_postgres_url: str,
+    open_database: NewDatabase,
+    server: asyncpg.Connection,
 ) -> None:
     write = asyncio.create_task(open_database(migrated_postgres_url).executor.exec(text(SLEEPING_WRITE)))
-    await server.execute("SELECT pg_terminate_backend($1)", await until_running(server, "AS slept"))
-    with pytest.raises(OutcomeUnknown):
+    await server.execute(f"SELECT {end}($1)", await until_running(server, "AS slept"))
+    with pytest.raises(error):
         await write
 
 
@@ -478,15 +485,6 @@ async def test_a_read_whose_connection_dies_twice_is_unavailable(
     with pytest.raises(DatabaseUnavailable):
         await read
     await server.execute("SELECT pg_advisory_unlock(7)")
-
-
-async def test_a_statement_that_the_server_cancels_had_no_effect(
-    migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection
-) -> None:
-    write = asyncio.create_task(open_database(migrated_postgres_url).executor.exec(text(SLEEPING_WRITE)))
-    await server.execute("SELECT pg_cancel_backend($1)", await until_running(server, "AS slept"))
-    with pytest.raises(DatabaseUnavailable):
-        await write
 
 
 async def test_the_servers_own_time_limit_is_unavailable(

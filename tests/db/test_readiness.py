@@ -8,10 +8,9 @@ import asyncpg
 import pytest
 
 from backend.db.session import Database, create_db_and_tables
-from backend.db.url import PostgresURL, parse_database_url
 from backend.errors import DatabaseNotMigrated, DatabaseRefused
+from tests.databases import connect, create_tables
 from tests.db.conftest import NewDatabase
-from tests.settings import make_settings
 
 ROLE = f"todo_ready_{uuid.uuid4().hex}"
 
@@ -19,12 +18,8 @@ ROLE = f"todo_ready_{uuid.uuid4().hex}"
 @pytest.fixture
 async def owner(empty_postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
     """The owner of a migrated database, in which a role may do what requests need."""
-    database = Database(make_settings(empty_postgres_url))
-    await create_db_and_tables(database)
-    await database.close()
-    url = parse_database_url(empty_postgres_url)
-    assert isinstance(url, PostgresURL)
-    connection = await asyncpg.connect(**url.connect_arguments())
+    await create_tables(empty_postgres_url)
+    connection = await connect(empty_postgres_url)
     await connection.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'app'")
     await connection.execute(f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {ROLE}")
     yield connection

@@ -12,11 +12,10 @@ import asyncpg
 import pytest
 
 from backend.db.session import Database, create_db_and_tables
-from backend.db.url import PostgresURL, parse_database_url
 from backend.models.queries import Place, TaskFilter
 from backend.models.task import TaskUpdate
 from backend.services.tasks import TaskService
-from tests.databases import new_postgres_database
+from tests.databases import connect, new_postgres_database
 from tests.settings import make_settings
 from tests.statements import recorded_statements
 
@@ -40,9 +39,7 @@ async def crowded(postgres_server_url: str) -> AsyncIterator[tuple[Database, asy
     async with new_postgres_database(postgres_server_url) as address:
         database = Database(make_settings(address))
         await create_db_and_tables(database)
-        url = parse_database_url(address)
-        assert isinstance(url, PostgresURL)
-        connection = await asyncpg.connect(**url.connect_arguments())
+        connection = await connect(address)
         await connection.execute(SEED, "many", MANY, 1)
         await connection.execute(SEED, "few", FEW, 2)
         for number in range(OTHERS):

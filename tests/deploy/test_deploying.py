@@ -3,13 +3,10 @@
 import re
 from pathlib import Path
 
-import asyncpg
 import pytest
 
 from backend.check import check_all
-from backend.db.session import Database, create_db_and_tables
-from backend.db.url import PostgresURL, parse_database_url
-from tests.databases import new_postgres_database
+from tests.databases import connect, create_tables, new_postgres_database
 from tests.settings import make_settings
 
 TEXT = (Path(__file__).parents[2] / "specs/deploying.md").read_text()
@@ -21,14 +18,10 @@ async def test_the_least_role_is_enough(row_security: bool, postgres_server_url:
     statements = re.findall(r"```sql\n(.*?)```", TEXT, re.DOTALL)
     assert len(statements) == 1
     async with new_postgres_database(postgres_server_url) as url:
-        parsed = parse_database_url(url)
-        assert isinstance(parsed, PostgresURL)
-        owner = await asyncpg.connect(**parsed.connect_arguments())
+        owner = await connect(url)
         try:
             await owner.execute(statements[0])  # before the tables: the default privileges must do
-            database = Database(make_settings(url))
-            await create_db_and_tables(database)
-            await database.close()
+            await create_tables(url)
             if row_security:
                 assert POLICY in TEXT
                 for table in ("tasks", "owners"):
