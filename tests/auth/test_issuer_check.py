@@ -8,6 +8,7 @@ import pytest
 
 from backend.auth import jwks as module
 from backend.check import Finding
+from backend.check import issuer as check
 from backend.check.issuer import look_at_issuer
 from backend.errors import IssuerUnavailable
 from tests.auth.issuer import PUBLIC_KEY_ALGORITHMS, Issuer, response, running_issuer, signer
@@ -80,6 +81,7 @@ async def test_an_issuer_that_cannot_be_asked_fails(monkeypatch: pytest.MonkeyPa
         with pytest.raises(IssuerUnavailable):
             await level_and_text(issuer)
         monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
+        monkeypatch.setattr(check, "_OK_TIMEOUT", 0.05)
         issuer.gate.clear()
         async with asyncio.timeout(10):
             with pytest.raises(IssuerUnavailable):
