@@ -270,9 +270,10 @@ class Exchange:
         except Problem as problem:
             self._unread = problem.type.code == "body_too_large" and b"expect" not in self.headers
             raise
+        finally:  # of one that never came to its end, too
+            self.seen.body = time.perf_counter() - started
         if body is None:
             return
-        self.seen.body = time.perf_counter() - started
         messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
 
         async def receive_again() -> Message:
