@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 import random
-from contextlib import suppress
+import sqlite3
+from contextlib import closing, suppress
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -16,9 +18,12 @@ from backend.models.queries import Destination
 from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation
 from backend.services.changes import Checkpoint
+from backend.services.maintenance import resync
 from backend.services.rows import Limits
 from backend.services.tasks import TaskService
+from tests.databases import create_tables
 from tests.services.conftest import ServiceOf, all_of, make, new, page_of
+from tests.settings import make_settings
 
 
 class Replica:
@@ -184,6 +189,41 @@ async def test_a_follower_of_a_later_state_starts_anew(alice: TaskService) -> No
     for since in (Checkpoint(head + 1, base=head + 1), Checkpoint(head - 10**9, base=head + 1)):
         with pytest.raises(CheckpointExpired):
             await alice.changes(since, limit=1)
+
+
+async def test_after_a_restore_and_resync_every_follower_ends_equal(tmp_path: Path) -> None:
+    """Later writes pass the followers' checkpoints, so that only `resync` tells them what the restore took back."""
+    stored, dump = tmp_path / "todo.db", tmp_path / "dump.db"
+    settings = make_settings(f"sqlite+aiosqlite:///{stored}")
+    await create_tables(settings.database_url.get_secret_value())
+    database = Database(settings)
+    service = TaskService(database.executor, "alice")
+    seldom, always = Replica(service), Replica(service)
+    changed, deleted = await make(service, "changed"), await make(service, "deleted")
+    await seldom.follow()
+    copy(stored, dump)
+    await make(service, "lost")
+    await service.toggle(changed["id"])
+    await service.delete(deleted["id"])
+    await always.follow()
+    await database.close()
+
+    copy(dump, stored)
+    database = Database(settings)
+    service = seldom.service = always.service = TaskService(database.executor, "alice")
+    await make(service, "after the restore")
+    assert await resync(database.executor) == 1
+    for replica in (seldom, always):
+        await replica.assert_equal()
+        assert replica.restarts == 1
+        assert {task["title"] for task in replica.tasks.values()} == {"changed", "deleted", "after the restore"}
+    await database.close()
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy an SQLite database over another, as an operator dumps and restores it."""
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
 
 
 async def test_all_of_a_user_can_be_erased(alice: TaskService, bob: TaskService) -> None:
