@@ -7,15 +7,13 @@ import sqlite3
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import pytest
 from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
 from backend.errors import CheckpointExpired, PreconditionFailed, TaskNotFound, TodoError, TooManyTasks
-from backend.models.queries import Destination
-from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
+from backend.models.task import TaskCreate, TaskPut, TaskUpdate
 from backend.services.batch import Operation
 from backend.services.changes import Checkpoint
 from backend.services.maintenance import resync
@@ -23,47 +21,8 @@ from backend.services.rows import Limits
 from backend.services.tasks import TaskService
 from tests.databases import create_tables
 from tests.services.conftest import ServiceOf, all_of, make, new, page_of
+from tests.services.following import Replica, expire, write_anything
 from tests.settings import make_settings
-
-
-class Replica:
-    """A copy that follows, as a client keeps one."""
-
-    def __init__(self, service: TaskService) -> None:
-        self.service = service
-        self.since: Checkpoint | None = None
-        self.tasks: dict[UUID, TaskPublic] = {}
-        self.restarts = 0
-
-    async def follow(self, limit: int = 500) -> None:
-        """Apply pages until no more follow."""
-        while True:
-            try:
-                page = await self.service.changes(self.since, limit=limit)
-            except CheckpointExpired:
-                self.since, self.tasks = None, {}
-                self.restarts += 1
-                continue
-            assert page is not None
-            assert len(page.changes) == len(page.checkpoints) <= limit
-            for change in page.changes:
-                if "deleted" in change:
-                    self.tasks.pop(change["id"], None)
-                else:
-                    self.tasks[change["id"]] = change
-            self.since = page.last
-            if not page.more:
-                return
-
-    async def assert_equal(self) -> None:
-        await self.follow(limit=3)
-        listed = {task["id"]: task for task in await all_of(self.service)}
-        assert self.tasks == listed
-
-
-async def expire(database: Database, service: TaskService) -> None:
-    """Erase all that is in the trash, as when its time is over."""
-    await TaskService(database.executor, service._user_id, Limits(trash_days=-1)).erase_expired()
 
 
 async def test_changes_come_in_order_each_task_once_as_it_is_now(alice: TaskService) -> None:
@@ -120,30 +79,11 @@ async def test_replicas_equal_the_list_whatever_is_written(
     ids = {name: [task["id"] for task in await all_of(service_of(name))] for name in names}
     everything = [*ids["alice"], *ids["bob"]]
 
+    services = {name: service_of(name) for name in names}
+
     async def write(number: int) -> None:
-        pick = random.Random(seed * 1000 + number)
-        name = pick.choice(names)
-        service = service_of(name)
-        some = pick.choice(everything)
-        others = pick.sample(everything, 3)
-        actions = (
-            lambda: service.create(TaskCreate(title="new")),
-            lambda: service.put(pick.choice([some, uuid7()]), TaskPut(title="put", priority="high")),
-            lambda: service.update(some, TaskUpdate(title=str(number))),
-            lambda: service.toggle(some),
-            lambda: service.delete(some),
-            lambda: service.delete(some, permanent=True),
-            lambda: service.restore(some),
-            lambda: service.complete(others),
-            service.delete_completed,
-            lambda: service.batch([Operation("toggle", others[0]), Operation("delete", others[1])], atomic=False),
-            lambda: service.move(some, Destination("before", others[0])),
-            lambda: service.transfer_to(service_of("bob" if name == "alice" else "alice")._user_id),
-            lambda: expire(database, service),
-        )
-        action: Any = pick.choice(actions)
         with suppress(TodoError):  # much is deleted or moved by then
-            await action()
+            await write_anything(services, everything, database, random.Random(seed * 1000 + number))
 
     for start in range(0, 60, 6):
         await asyncio.gather(*(write(number) for number in range(start, start + 6)), *_some(replicas, chance))
