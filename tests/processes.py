@@ -74,7 +74,7 @@ class Server:
     def __init__(self, process: subprocess.Popen[bytes], port: int, output: Path, errors: Path) -> None:
         self.process = process
         self.port = port
-        self._output = output
+        self.stdout_file = output
         self._errors = errors
 
     @property
@@ -85,7 +85,7 @@ class Server:
     @property
     def stdout(self) -> str:
         """What it has printed until now."""
-        return self._output.read_text()
+        return self.stdout_file.read_text()
 
     @property
     def stderr(self) -> str:

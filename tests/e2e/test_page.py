@@ -1,7 +1,9 @@
 """The development page in a real browser: what a person does there, with a pointer, with keys alone, and offline."""
 
 import asyncio
+import sqlite3
 import uuid
+from contextlib import closing
 
 import pytest
 from playwright.async_api import BrowserContext, Locator, Page, expect
@@ -254,3 +256,32 @@ async def test_everybody_can_use_it(page: Page, rows: Locator, context: BrowserC
     await page.get_by_role("button", name="Sign in").click()
     await expect(page.get_by_role("alert")).to_be_visible()
     assert await violations(page) == []
+
+
+FETCH = """async ([token, title]) => {
+    const headers = { Authorization: `Bearer ${token}` };
+    if (title !== null) {
+        const json = { ...headers, "Content-Type": "application/json" };
+        await fetch("/api/tasks", { method: "POST", headers: json, body: JSON.stringify({ title }) });
+    }
+    const response = await fetch("/api/tasks", { headers });
+    return [response.headers.get("ETag"), (await response.json()).map(({ title }) => title)];
+}"""
+
+
+async def test_the_browsers_store_shows_no_user_what_is_anothers(context: BrowserContext, server: Server) -> None:
+    page = await context.new_page()
+    await page.goto(server.url)
+    users = [uuid.uuid4().hex, uuid.uuid4().hex]
+    alice, bob = map(token_of, users)
+    await page.evaluate(FETCH, [alice, "alice's"])
+    await page.evaluate(FETCH, [bob, "bob's"])
+    with closing(sqlite3.connect(server.stdout_file.parent / "todo.db")) as file, file:
+        file.execute(
+            "UPDATE owners SET revision = (SELECT max(revision) FROM owners) WHERE user_id IN (?, ?)", users
+        )  # a number alone would be the tag of both
+    first = await page.evaluate(FETCH, [alice, None])
+    assert first[1] == ["alice's"]
+    # The browser sends what it stored for the one with the token of the other.
+    assert (await page.evaluate(FETCH, [bob, None]))[1] == ["bob's"]
+    assert await page.evaluate(FETCH, [alice, None]) == first
