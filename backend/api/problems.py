@@ -100,7 +100,9 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(410, "checkpoint_expired", "What happened since cannot be told any more; start anew."),
         ProblemType(412, "precondition_failed", "The task has changed meanwhile; see current."),
         ProblemType(408, "request_timeout", "The body did not arrive in time.", _CLOSE),
-        ProblemType(413, "body_too_large", "The body is larger than 64 KiB.", _CLOSE),
+        ProblemType(
+            413, "body_too_large", "The body is larger than 64 KiB, or than 1 MiB where that is the limit.", _CLOSE
+        ),
         ProblemType(415, "unsupported_media_type", "Send the body as application/json."),
         ProblemType(422, "validation_error", "The request breaks a rule."),
         ProblemType(422, "invalid_from_token", "The token in from_token is not valid for this service."),
