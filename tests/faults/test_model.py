@@ -8,7 +8,7 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import datetime
@@ -30,6 +30,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from uuid_utils.compat import uuid7
 
 from backend.auth.tokens import mint
 from backend.config import Settings
@@ -68,8 +69,10 @@ class Service:
     def run(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
         return self._runner.run(coroutine)
 
-    def request(self, method: str, path: str, token: str, body: Any = None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {token}"}
+    def request(
+        self, method: str, path: str, token: str, body: Any = None, headers: Mapping[str, str] | None = None
+    ) -> httpx.Response:
+        headers = {"Authorization": f"Bearer {token}", **(headers or {})}
         return self.run(self._client.request(method, path, headers=headers, json=body))
 
 
@@ -150,13 +153,23 @@ class TwoUsers(RuleBasedStateMachine):
         super().__init__()
         self.service = service
         self.model: dict[str, dict[str, Known]] = {user: {} for user in USERS}
+        self.trash: dict[str, dict[str, Known]] = {user: {} for user in USERS}
         self.gone = [str(uuid.uuid4())]
         self.newest = ""
         self.tokens = {user: mint(service.settings, f"{user}-{uuid.uuid4()}", 3600) for user in USERS}
 
-    def ask(self, user: str, method: str, path: str, body: Any = None, *, expected: int | Refused) -> Any:
+    def ask(
+        self,
+        user: str,
+        method: str,
+        path: str,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        *,
+        expected: int | Refused,
+    ) -> Any:
         """Send a user's request, check the status, and return the body; check all of it where it is a refusal."""
-        answer = self.service.request(method, path, self.tokens[user], body)
+        answer = self.service.request(method, path, self.tokens[user], body, headers)
         if isinstance(expected, int):
             assert answer.status_code == expected, answer.text
             return answer
@@ -212,6 +225,10 @@ class TwoUsers(RuleBasedStateMachine):
 
     def make(self, user: str, body: dict[str, Any]) -> None:
         answer = self.ask(user, "POST", "/api/tasks", body, expected=201)
+        self.keep(user, body, answer)
+
+    def keep(self, user: str, body: dict[str, Any], answer: httpx.Response) -> None:
+        """Check a task that is new, and keep it."""
         task: dict[str, Any] = answer.json()
         names = ("id", "position", "completed_at", "etag", "created_at", "updated_at")
         assert task == NEW | trimmed(body) | {name: task[name] for name in names}
@@ -249,6 +266,63 @@ class TwoUsers(RuleBasedStateMachine):
             known.written |= bool(body)
             known.is_shown(answer.json())
 
+    @rule(user=users, choice=choices, body=patches, fresh=st.booleans())
+    def put(self, user: str, choice: Choice, body: dict[str, Any], fresh: bool) -> None:
+        task_id = str(uuid7()) if fresh or not self.model[user] else self.named(user, ("own", choice[1]))
+        known = self.model[user].get(task_id)
+        if not is_valid(body) or (known is None and "title" not in body):
+            self.ask(user, "PUT", f"/api/tasks/{task_id}", body, expected=INVALID)
+        elif known is None:
+            self.keep(user, body, self.ask(user, "PUT", f"/api/tasks/{task_id}", body, expected=201))
+        else:
+            answer = self.ask(user, "PUT", f"/api/tasks/{task_id}", body, expected=200)
+            known.written |= any(known.task[name] != value for name, value in trimmed(body).items())
+            known.task |= trimmed(body)
+            known.is_shown(answer.json())  # where it was equal nothing has changed, the entity tag neither
+
+    @rule(user=users, choice=choices, current=st.booleans())
+    def patch_of_a_state(self, user: str, choice: Choice, current: bool) -> None:
+        task_id = self.named(user, choice)
+        known = self.model[user].get(task_id)
+        self.get(user, choice)
+        tag = f'"{known.task["etag"]}"' if known and current else f'"{2**60}-{"0" * 12}"'
+        refused = NOT_FOUND if known is None else Refused(412, "precondition_failed")
+        expected = 200 if known and current else refused
+        body = {"title": f"seen as {tag[:9]}"}
+        answer = self.ask(user, "PATCH", f"/api/tasks/{task_id}", body, {"If-Match": tag}, expected=expected)
+        if answer and known:
+            known.task |= body
+            known.written = True
+            known.is_shown(answer.json())
+
+    @rule(user=users, first=choices, second=choices)
+    def batch(self, user: str, first: Choice, second: Choice) -> None:
+        toggled, patched = self.named(user, first), self.named(user, second)
+        operations = [
+            {"op": "toggle", "id": toggled},
+            {"op": "patch", "id": patched, "task": {"description": "by batch"}},
+        ]
+        both = [self.model[user].get(toggled), self.model[user].get(patched)]
+        expected = 200 if all(both) else Refused(404, "task_not_found")
+        answer = self.ask(user, "POST", "/api/tasks/batch", {"operations": operations}, expected=expected)
+        if answer and both[0] and both[1]:
+            both[0].task["completed"] = not both[0].task["completed"]
+            both[1].task["description"] = "by batch"
+            both[0].written = both[1].written = True
+            for task_id in {toggled, patched}:
+                self.get(user, ("own", list(self.model[user]).index(task_id)))
+
+    @rule(user=users, choice=choices)
+    def restore(self, user: str, choice: Choice) -> None:
+        deleted = list(self.trash[user])
+        task_id = deleted[choice[1] % len(deleted)] if deleted and choice[0] == "own" else self.named(user, choice)
+        known = self.trash[user].pop(task_id, None)
+        answer = self.ask(user, "POST", f"/api/tasks/{task_id}/restore", expected=200 if known else NOT_FOUND)
+        if known:
+            known.written = True
+            known.is_shown(answer.json())
+            self.model[user][task_id] = known
+
     @rule(user=users, choice=choices)
     def toggle(self, user: str, choice: Choice) -> None:
         task_id = self.named(user, choice)
@@ -265,6 +339,11 @@ class TwoUsers(RuleBasedStateMachine):
         known = self.model[user].pop(task_id, None)
         self.ask(user, "DELETE", f"/api/tasks/{task_id}", expected=204 if known else NOT_FOUND)
         if known:
+            shown = self.ask(user, "GET", "/api/tasks?deleted=true&limit=1", expected=200).json()[0]
+            assert shown.pop("deleted_at") == shown["updated_at"]
+            known.written = True
+            known.is_shown(shown)
+            self.trash[user][task_id] = known
             self.gone.append(task_id)
 
     @rule(user=users, chosen=st.lists(choices, min_size=1, max_size=6), wanted=filters)
@@ -284,6 +363,7 @@ class TwoUsers(RuleBasedStateMachine):
     def clear_completed(self, user: str) -> None:
         answer = self.ask(user, "DELETE", "/api/tasks?completed=true", expected=200)
         assert answer.json() == {"deleted": len(self.listed(user, completed=True))}
+        self.trash[user] |= {known.task["id"]: known for known in self.listed(user, completed=True)}
         self.model[user] = {known.task["id"]: known for known in self.listed(user, completed=False)}
 
     @rule(user=users)
