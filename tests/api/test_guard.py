@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -159,6 +160,18 @@ async def test_under_a_prefix_tokens_are_asked_for_and_addresses_have_it(
         page = await client.get("/todo/api/tasks?limit=1", headers=alice.headers)
         assert page.links["next"]["url"].startswith("/todo/api/tasks?")
         assert (await client.get("/todo/health")).status_code == 200
+        assert (await client.get("/todo/openapi.json")).json()["servers"][0]["url"] == "/todo"
+        assert (await client.get("/todo/")).json()["documentation"] == "/todo/docs"
+        page = await client.get("/todo/docs")
+        for address in re.findall(r'(?:src|href)="([^"]*)"', page.text):
+            assert address.startswith("/todo/docs/")
+            assert (await client.get(address)).status_code == 200
+
+
+async def test_the_document_is_sent_once(anonymous: httpx.AsyncClient) -> None:
+    first = await anonymous.get("/openapi.json")
+    again = await anonymous.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
 
 
 @pytest.mark.parametrize("prefix", ["", "/todo"], ids=["taken off by the proxy", "left by the proxy"])

@@ -1,30 +1,68 @@
-"""`/docs`: Swagger UI from files of this machine, so that it works offline and tells no other host who reads it."""
+"""`/openapi.json`; and `/docs`: Swagger UI from files of this machine, which works offline and tells no other host."""
 
+import base64
+import hashlib
+import json
+import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
-from starlette.responses import HTMLResponse
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
 TITLE = "Tasks API"
 
 
-async def docs(_request: Request) -> HTMLResponse:
+class _Document:
+    """The document's route. Its bytes are made once for each prefix that the service is reached under."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, tuple[bytes, str]] = {}
+
+    async def __call__(self, request: Request) -> Response:
+        prefix = request.scope.get("root_path", "")
+        if prefix not in self._made:
+            document: dict[str, Any] = request.app.openapi()
+            if prefix:
+                document = document | {"servers": [document["servers"][0] | {"url": prefix}]}
+            content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+            self._made[prefix] = content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        content, etag = self._made[prefix]
+        headers = {"ETag": etag, "Cache-Control": "no-cache"}
+        if etag in request.headers.get("if-none-match", ""):
+            return Response(status_code=304, headers=headers)
+        return Response(content, headers=headers, media_type="application/json")
+
+
+async def docs(request: Request) -> HTMLResponse:
     """Return the page."""
-    return get_swagger_ui_html(
-        openapi_url="/openapi.json",
+    prefix = request.scope.get("root_path", "")
+    page = get_swagger_ui_html(
+        openapi_url=f"{prefix}/openapi.json",
         title=TITLE,
-        swagger_js_url="/docs/assets/swagger-ui-bundle.js",
-        swagger_css_url="/docs/assets/swagger-ui.css",
-        swagger_favicon_url="/docs/assets/favicon.png",
+        swagger_js_url=f"{prefix}/docs/assets/swagger-ui-bundle.js",
+        swagger_css_url=f"{prefix}/docs/assets/swagger-ui.css",
+        swagger_favicon_url=f"{prefix}/docs/assets/favicon.png",
         swagger_ui_parameters={"persistAuthorization": True, "tryItOutEnabled": True},
     )
+    # Its one script in the page itself is known by its hash; Swagger UI sets styles of its own.
+    (script,) = re.findall(r"<script>(.*?)</script>", bytes(page.body).decode(), re.DOTALL)
+    known = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page.headers["Content-Security-Policy"] = (
+        f"default-src 'none'; script-src 'self' 'sha256-{known}'; style-src 'self' 'unsafe-inline'; "
+        "img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return page
 
 
-def routes() -> list[BaseRoute]:
-    """Return the page's route and its assets', which fastapi-offline carries."""
+def routes(*, development: bool) -> list[BaseRoute]:
+    """Return the document's route and, in development, the page's and its assets', which fastapi-offline carries."""
+    document = Route("/openapi.json", _Document().__call__)
+    if not development:
+        return [document]
     assets = Path(str(files("fastapi_offline") / "static"))
-    return [Route("/docs", docs), Mount("/docs/assets", StaticFiles(directory=assets))]
+    return [document, Route("/docs", docs), Mount("/docs/assets", StaticFiles(directory=assets))]

@@ -35,12 +35,12 @@ class _Files(StaticFiles):
 def routes(*, development: bool) -> list[BaseRoute]:
     """Return the route of `/` and, in development, those of the page's files."""
     pages = _Files(directory=STATIC)
-    documentation = {"documentation": "/docs"} if development else {}
-    description = {"name": "todo-backend", "version": version("todo-backend"), **documentation}
+    description = {"name": "todo-backend", "version": version("todo-backend")}
 
     async def root(request: Request) -> Response:
         if development and "text/html" in request.headers.get("accept", ""):
             return await pages.get_response("index.html", request.scope)
-        return JSONResponse(description, headers={"Vary": "Accept"})
+        documentation = {"documentation": f"{request.scope.get('root_path', '')}/docs"} if development else {}
+        return JSONResponse(description | documentation, headers={"Vary": "Accept"})
 
     return [Route("/", root), *([Mount("/static", pages)] if development else [])]
