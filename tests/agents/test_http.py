@@ -166,3 +166,21 @@ async def test_hostile_calls_are_refused_and_store_nothing(raw: httpx.AsyncClien
     assert asked > 500
     stored = (await post(raw)).json()["result"]["structuredContent"]["tasks"]
     assert {task["title"] for task in stored} <= {"' OR 1=1 --", "__class__", "../../etc/passwd", "a"}
+
+
+async def test_an_unavailable_database_is_a_tools_failure() -> None:
+    settings = make_settings("postgresql://u:p@127.0.0.1:1/db", mcp=True, database_connect_timeout=0.1)
+    async with running(settings) as app, client_of(app, settings, "alice") as alice:
+        result = (await post(alice)).json()["result"]
+    assert result["isError"]
+    assert json.loads(result["content"][0]["text"])["code"] == "database_unavailable"
+    assert "structuredContent" not in result
+
+
+async def test_the_limits_of_the_api_hold_for_agents() -> None:
+    settings = make_settings("sqlite+aiosqlite://", mcp=True, rate_limit="1/hour")
+    async with running(settings) as app, client_of(app, settings, "alice") as alice:
+        assert (await post(alice)).status_code == 200
+        refused = await post(alice)
+    assert (refused.status_code, refused.json()["code"]) == (429, "too_many_requests")
+    assert "retry-after" in refused.headers
