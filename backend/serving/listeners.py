@@ -18,9 +18,10 @@ def keep_out(listeners: Iterable[socket.socket]) -> None:
         _set_minimum_life(listener, 255)
 
 
-def hear(connection: socket.socket) -> None:
+def hear(connection: socket.socket | None) -> None:
     """Take what `keep_out` did to the listener from a connection that was let in after it."""
-    _set_minimum_life(connection, 0)
+    if connection is not None:  # uvloop has none for a connection that is closed already
+        _set_minimum_life(connection, 0)
 
 
 def _set_minimum_life(sock: socket.socket, hops: int) -> None:
