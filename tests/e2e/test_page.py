@@ -243,6 +243,7 @@ async def test_the_address_that_is_printed_signs_in_and_is_not_kept(context: Bro
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
+@pytest.mark.usefixtures("node")  # axe is one of its packages
 async def test_everybody_can_use_it(page: Page, rows: Locator, context: BrowserContext, scheme: str, width: int):
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     await page.set_viewport_size({"width": width, "height": 800})
