@@ -24,7 +24,6 @@ from backend.services.rows import (
     NEW_TASK,
     PUBLIC,
     Match,
-    OwnedTasks,
     forget,
     new_position,
     next_revision,
@@ -34,6 +33,7 @@ from backend.services.rows import (
     task_ids,
     tasks,
 )
+from backend.services.trash import TaskTrash, has_expired
 
 Row = dict[str, Any]
 
@@ -41,7 +41,7 @@ _COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")
 _WRITABLE = tuple(column.name for column in _COLUMNS if column.name not in {"id", "created_at"})
 
 _lock = next_revision.add_columns(
-    select(func.count()).select_from(tasks).where(tasks.c.user_id == bindparam("owner")).scalar_subquery()
+    select(func.count()).select_from(tasks).where(tasks.c.user_id == bindparam("owner")).scalar_subquery(), has_expired
 )
 _read = owned(select(*_COLUMNS)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True))).with_for_update()
 _insert_rows = insert(tasks)
@@ -88,7 +88,7 @@ class _RollBack(Exception):
     """Ends a transaction that is not to be committed."""
 
 
-class TaskBatch(OwnedTasks):
+class TaskBatch(TaskTrash):
     """Several operations at once."""
 
     async def batch(
@@ -126,7 +126,10 @@ class TaskBatch(OwnedTasks):
             raise failed.error from None
 
     async def _begin(self, within: Executor, ids: Iterable[UUID]) -> "_Work":
-        revision, count = (await self._run(_lock, within=within)).one()
+        locked = await self._run(_lock, within=within, expired=self._expired_before())
+        revision, count, expired = locked.one()
+        if expired:  # before anything is read: what is erased makes room
+            count -= await self._erase_some_within(within)
         rows = (await self._run(_read, within=within, task_ids=task_ids(ids))).all()
         names = [column.name for column in _COLUMNS]
         return _Work(

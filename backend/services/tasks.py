@@ -4,7 +4,7 @@ Each method is one SQL statement, in autocommit, as long as no rule needs more: 
 to complete a recurring task, there is a second step.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -51,7 +51,7 @@ from backend.services.rows import (
     trashed,
 )
 from backend.services.transfer import TaskTransfer
-from backend.services.trash import TaskTrash
+from backend.services.trash import ERASED_AT_ONCE, has_expired
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +95,7 @@ def _insert(*, if_absent: bool) -> Insert:
     ).where(_how_many < bindparam("max_tasks"))
     if if_absent:
         values = values.where(not_(_is_there))
-    return insert(tasks).from_select(["user_id", *_NEW, "revision"], values).returning(*PUBLIC)
+    return insert(tasks).from_select(["user_id", *_NEW, "revision"], values).returning(*PUBLIC, has_expired)
 
 
 @cache
@@ -108,7 +108,7 @@ def _update_one(names: frozenset[str], *, dated: bool, completed_by: str | None,
         statement = statement.where(tasks.c.due_date.is_not(None))
     if completed_by is not None:
         statement = statement.where(tasks.c.completed if completed_by == "new rule" else _makes_no_successor)
-    return if_matched(statement, matched=matched).returning(*PUBLIC)
+    return if_matched(statement, matched=matched).returning(*PUBLIC, has_expired)
 
 
 def _completed_at(completed: Any) -> Any:
@@ -122,7 +122,7 @@ _makes_no_successor = or_(tasks.c.recurrence.is_(None), tasks.c.completed)
 def _toggle(*, matched: bool) -> Update:
     values = {"completed": not_(tasks.c.completed), "completed_at": _completed_at(not_(tasks.c.completed))}
     statement = stamped(this(living(update(tasks)))).where(_makes_no_successor).values(**values)
-    return if_matched(statement, matched=matched).returning(*PUBLIC)
+    return if_matched(statement, matched=matched).returning(*PUBLIC, has_expired)
 
 
 @cache
@@ -131,7 +131,7 @@ def _restore(*, matched: bool) -> Update:
     return if_matched(statement, matched=matched).returning(*PUBLIC)
 
 
-class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, TaskTrash):
+class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
     """One user's tasks: all that can be done with them."""
 
     async def get(self, task_id: UUID) -> TaskPublic:
@@ -144,6 +144,8 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, Ta
     async def create(self, task: TaskCreate) -> TaskPublic:
         """Store a new task and return it. Raises `TooManyTasks`."""
         created = await self._insert(uuid7(), task.changes(), if_absent=False)
+        if created is None and await self.erase_expired(limit=ERASED_AT_ONCE):  # which makes room
+            created = await self._insert(uuid7(), task.changes(), if_absent=False)
         if created is None:
             raise TooManyTasks
         return created
@@ -213,22 +215,28 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer, Ta
     async def _insert(self, task_id: UUID, fields: dict[str, Any], *, if_absent: bool) -> TaskPublic | None:
         moment = now()
         columns = new_columns(fields, moment) | {"id": task_id, "created_at": moment, "updated_at": moment}
-        parameters = {f"new_{name}": columns[name] for name in _NEW} | {"max_tasks": self._limits.max_tasks}
+        parameters = {f"new_{name}": columns[name] for name in _NEW}
+        parameters |= {"max_tasks": self._limits.max_tasks, "expired": self._expired_before()}
         if if_absent:
             parameters["task_id"] = task_id
         row = (await self._run(_insert(if_absent=if_absent), **parameters)).one_or_none()
-        return self._task(row) if row is not None else None
+        return await self._wrote(row) if row is not None else None
 
     async def _write_one(self, operation: Operation, statement: Update, parameters: dict[str, Any]) -> Written:
         """Run a statement on one task; where it finds no row, find out why, and do what it could not decide."""
-        parameters |= {"task_id": operation.task_id, "now": now()}
+        parameters |= {"task_id": operation.task_id, "now": now(), "expired": self._expired_before()}
         if operation.match is not None:
             parameters["match"] = list(operation.match)
         row = (await self._run(statement, **parameters)).one_or_none()
         if row is not None:
-            return Written(self._task(row))
+            return Written(await self._wrote(row))
         await self._unchanged(operation.task_id, operation.match)
         return _written(await self._one(operation))
+
+    async def _wrote(self, row: Sequence[Any]) -> TaskPublic:
+        """Return the task of a row of `PUBLIC` and `has_expired`."""
+        await self._erase_some(row)
+        return self._task(row)
 
 
 def _needs_date(changes: dict[str, Any]) -> bool:

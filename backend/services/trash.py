@@ -4,6 +4,8 @@ What is erased cannot be told to followers any more, so `forgotten` in the owner
 is a gap: an older checkpoint has expired.
 """
 
+from collections.abc import Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NoReturn
@@ -12,8 +14,8 @@ from uuid import UUID
 from sqlalchemy import Select, Update, bindparam, delete, exists, select, update
 from sqlalchemy.sql.dml import ReturningDelete
 
-from backend.errors import PreconditionFailed, TaskNotFound
-from backend.services.executor import transaction
+from backend.errors import DatabaseError, PreconditionFailed, TaskNotFound
+from backend.services.executor import Executor, transaction
 from backend.services.rows import (
     PUBLIC,
     Match,
@@ -32,10 +34,11 @@ from backend.services.rows import (
 )
 
 ERASED_AT_ONCE = 100
-"""How many expired tasks a user's own deletion erases with it."""
+"""How many expired tasks a user's own write erases with it."""
 
 _other = tasks.alias("other")
-_has_expired = exists().where(_other.c.user_id == bindparam("owner"), _other.c.deleted_at < bindparam("expired"))
+has_expired = exists().where(_other.c.user_id == bindparam("owner"), _other.c.deleted_at < bindparam("expired"))
+"""Whether there is something to erase: a column of what writes return, read from the trash's own small index."""
 _trash_completed = stamped(living(update(tasks))).where(tasks.c.completed).values(deleted_at=bindparam("now"))
 _erase_completed = living(delete(tasks)).where(tasks.c.completed).returning(tasks.c.revision)
 _erase_all = owned(delete(tasks))
@@ -49,7 +52,7 @@ def _trash_one(*, matched: bool) -> Update:
     statement = stamped(this(living(update(tasks)))).values(deleted_at=bindparam("now"))
     if matched:
         statement = statement.where(tasks.c.revision.in_(bindparam("match", expanding=True)))
-    return statement.returning(_has_expired)
+    return statement.returning(has_expired)
 
 
 @cache
@@ -84,11 +87,10 @@ class TaskTrash(OwnedTasks):
                 await self._explain(task_id, match, permanent=permanent)
             return
         parameters |= {"now": now(), "expired": self._expired_before()}
-        has_expired = (await self._run(_trash_one(matched=match is not None), **parameters)).scalar_one_or_none()
-        if has_expired is None:
+        found = (await self._run(_trash_one(matched=match is not None), **parameters)).one_or_none()
+        if found is None:
             await self._explain(task_id, match, permanent=False)
-        if has_expired:
-            await self.erase_expired(limit=ERASED_AT_ONCE)
+        await self._erase_some(found)
 
     async def delete_completed(self) -> int:
         """Move all completed tasks to the trash; return how many they were."""
@@ -106,6 +108,22 @@ class TaskTrash(OwnedTasks):
     async def erase_expired(self, *, limit: int = 1000) -> int:
         """Erase up to `limit` tasks whose time in the trash is over; return how many they were."""
         return await self._erase(_erase_expired, from_trash=True, expired=self._expired_before(), limit=limit)
+
+    async def _erase_some(self, written: Sequence[Any]) -> None:
+        """Erase a few expired tasks after a write whose row ends with `has_expired`.
+
+        Where that fails, the write stands all the same, and is answered as what it is; a later one tries again.
+        """
+        if written[-1]:
+            with suppress(DatabaseError):
+                await self.erase_expired(limit=ERASED_AT_ONCE)
+
+    async def _erase_some_within(self, within: Executor) -> int:
+        """Erase a few expired tasks in a transaction that has the owner's row; return how many they were."""
+        parameters = {"expired": self._expired_before(), "limit": ERASED_AT_ONCE}
+        revisions = (await self._run(_erase_expired, within=within, **parameters)).scalars().all()
+        await self._run(forget, within=within, erased=max(revisions, default=0))
+        return len(revisions)
 
     async def _erase(self, statement: ReturningDelete[*tuple[Any, ...]], *, from_trash: bool, **parameters: Any) -> int:
         try:

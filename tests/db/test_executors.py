@@ -445,6 +445,18 @@ async def test_a_write_has_an_unknown_outcome_unless_the_server_tells_that_it_ha
         await write
 
 
+async def test_a_select_around_a_write_is_a_write(
+    migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection
+) -> None:
+    """It looks like a read, which is run once more where its connection is lost."""
+    gone = delete(tasks).where(literal_column("(SELECT pg_sleep(60) AS slept) IS NULL")).returning(tasks.c.id)
+    statement: Select[Any] = select(gone.cte("gone").c.id)
+    write = asyncio.create_task(open_database(migrated_postgres_url).executor.exec(statement))
+    await server.execute("SELECT pg_terminate_backend($1)", await until_running(server, "AS slept"))
+    with pytest.raises(OutcomeUnknown):
+        await write
+
+
 @pytest.mark.parametrize("pool_size", [0, 1])
 async def test_a_write_that_was_lost_before_it_was_sent_is_written_once(
     pool_size: int, migrated_postgres_url: str, open_database: NewDatabase, owner: str

@@ -4,11 +4,14 @@ import asyncio
 import itertools
 import random
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
 
+import asyncpg
 import pytest
+from sqlalchemy import literal_column, select
 from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
@@ -17,12 +20,14 @@ from backend.models.task import TaskCreate, TaskPut, TaskUpdate
 from backend.services.batch import Operation
 from backend.services.changes import Checkpoint
 from backend.services.maintenance import resync
-from backend.services.rows import Limits
+from backend.services.rows import Limits, owners
 from backend.services.tasks import TaskService
-from tests.databases import create_tables
+from tests.databases import connect, create_tables
 from tests.services.conftest import ServiceOf, all_of, make, new, page_of
 from tests.services.following import Replica, expire, write_anything
 from tests.settings import make_settings
+
+Writes = dict[str, Callable[[], Awaitable[object]]]
 
 
 async def test_changes_come_in_order_each_task_once_as_it_is_now(alice: TaskService) -> None:
@@ -224,15 +229,54 @@ async def test_a_restore_can_need_a_state(alice: TaskService) -> None:
     await alice.restore(task["id"], match=alice.revisions([deleted["etag"]]))
 
 
-async def test_what_has_expired_is_erased_by_the_users_own_deletions(alice: TaskService, database: Database) -> None:
-    tasks = [await make(alice, title) for title in "abc"]
-    await alice.delete(tasks[0]["id"])
-    impatient = TaskService(
-        database.executor, alice._user_id, Limits(trash_days=-1)
-    )  # tomorrow's deletions have expired
-    await impatient.delete(tasks[1]["id"])
+@pytest.mark.parametrize("write", ["create", "put", "update", "toggle", "delete", "batch"])
+async def test_what_has_expired_is_erased_by_the_users_own_writes(
+    alice: TaskService, bob: TaskService, database: Database, write: str
+) -> None:
+    expired, kept, others = await make(alice, "a"), await make(alice, "b"), await make(bob, "c")
+    await alice.delete(expired["id"])
+    await bob.delete(others["id"])
+    replica = Replica(alice)
+    await replica.follow()
+    # To whom what was deleted a moment ago has expired.
+    impatient = TaskService(database.executor, alice._user_id, Limits(trash_days=-1))
+    writes: Writes = {
+        "create": lambda: impatient.create(TaskCreate(title="new")),
+        "put": lambda: impatient.put(uuid7(), TaskPut(title="new")),
+        "update": lambda: impatient.update(kept["id"], TaskUpdate(title="new")),
+        "toggle": lambda: impatient.toggle(kept["id"]),
+        "delete": lambda: impatient.delete(kept["id"]),
+        "batch": lambda: impatient.batch([Operation("toggle", kept["id"])]),
+    }
+    await writes[write]()
     assert await all_of(alice, deleted=True) == []
-    assert [task["title"] for task in await all_of(alice)] == ["c"]
+    assert [task["id"] for task in await all_of(bob, deleted=True)] == [others["id"]]
+    await replica.assert_equal()
+
+
+@pytest.mark.parametrize("write", ["create", "put", "batch"])
+async def test_what_has_expired_makes_room(alice: TaskService, database: Database, write: str) -> None:
+    await alice.delete((await make(alice))["id"])
+    full = TaskService(database.executor, alice._user_id, Limits(max_tasks=1, trash_days=-1))
+    writes: Writes = {
+        "create": lambda: full.create(TaskCreate(title="new")),
+        "put": lambda: full.put(uuid7(), TaskPut(title="new")),
+        "batch": lambda: full.batch([new({"title": "new"})]),
+    }
+    await writes[write]()
+    assert [task["title"] for task in await all_of(alice)] == ["new"]
+
+
+async def test_a_write_stands_where_what_has_expired_cannot_be_erased(
+    alice: TaskService, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A write that was answered as if it had failed would be sent again, and a task be there twice."""
+    await alice.delete((await make(alice))["id"])
+    monkeypatch.setattr("backend.services.trash.forget", select(literal_column("no_such_column")).select_from(owners))
+    impatient = TaskService(database.executor, alice._user_id, Limits(trash_days=-1))
+    task = await impatient.create(TaskCreate(title="new"))
+    assert await alice.get(task["id"]) == task
+    assert len(await all_of(alice, deleted=True)) == 1
 
 
 @pytest.mark.parametrize("way", ["delete", "clear", "batch"])
@@ -315,3 +359,68 @@ async def test_transfers_in_a_ring_at_once_lose_nothing(service_of: ServiceOf) -
         )
     titles = [task["title"] for name in ring[:3] for task in await all_of(service_of(name))]
     assert sorted(titles) == sorted([f"{name} {number}" for name in ring[:3] for number in range(5)] + ["new"] * 9)
+
+
+# ------------------------------------------------------------------------------------ what waits for somebody's commit
+
+WAITS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND position($1 in query) > 0"
+
+
+only_postgres = pytest.mark.parametrize("database_url", ["postgres"], indirect=True, scope="session")
+
+
+@asynccontextmanager
+async def beside_a_transaction(
+    database: Database, sql: str, *parameters: Any, until_waits: str
+) -> AsyncIterator[asyncpg.Connection]:
+    """Run the block beside an open transaction of another connection; commit as soon as the block's statement waits."""
+    url = database.settings.database_url.get_secret_value()
+    watcher, other = await connect(url), await connect(url)
+    transaction = other.transaction()
+    await transaction.start()
+    await other.execute(sql, *parameters)
+
+    async def commit() -> None:
+        for _ in range(2000):
+            if await watcher.fetchval(WAITS, until_waits):
+                break
+            await asyncio.sleep(0.01)
+        await transaction.commit()
+
+    committing = asyncio.create_task(commit())
+    try:
+        yield other
+        await committing
+    finally:
+        committing.cancel()
+        await watcher.close()
+        await other.close()
+
+
+@only_postgres
+async def test_what_was_deleted_meanwhile_is_not_completed(alice: TaskService, database: Database) -> None:
+    """READ COMMITTED asks the conditions on the row again where it had to wait for it, and nothing else."""
+    task = await make(alice)
+    deletion = "UPDATE tasks SET deleted_at = now(), revision = revision + 1 WHERE id = $1"
+    async with beside_a_transaction(database, deletion, task["id"], until_waits="UPDATE tasks"):
+        assert await alice.complete([task["id"]]) == 0
+    assert [task["completed"] for task in await all_of(alice, deleted=True)] == [False]
+
+
+@only_postgres
+async def test_an_own_id_that_arrives_with_a_transfer_meanwhile_is_one_task(
+    alice: TaskService, bob: TaskService, database: Database
+) -> None:
+    """The look for the id has not seen it, and the insert fails: it is an equal PUT then, not an error."""
+    task = await make(alice, "given")
+    await make(bob)
+    arrival = (
+        "WITH locked AS (SELECT next_revision($2) AS revision) INSERT INTO tasks (user_id, id, title, title_folded, "
+        "description_folded, tags, tags_folded, completed, position, revision, created_at, updated_at) "
+        "SELECT $2, id, title, title_folded, description_folded, tags, tags_folded, completed, position, "
+        "locked.revision, created_at, updated_at FROM tasks, locked WHERE id = $1 AND user_id <> $2"
+    )
+    async with beside_a_transaction(database, arrival, task["id"], bob._user_id, until_waits="INSERT INTO tasks"):
+        written = await bob.put(task["id"], TaskPut(title="given"))
+    assert not written.created
+    assert sorted(task["title"] for task in await all_of(bob)) == ["A task", "given"]

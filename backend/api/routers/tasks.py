@@ -326,8 +326,8 @@ async def list_changes(
     request: Request,
     since: Annotated[
         str | None,
-        Query(max_length=200, description="The `checkpoint` of the page before; without it, everything."),
-        WithJsonSchema({"type": "string", "maxLength": 200}),
+        Query(description="The `checkpoint` of the page before; without it, everything."),
+        WithJsonSchema({"type": "string"}),
     ] = None,
     limit: Annotated[Limit, Query()] = 100,
 ) -> Response:
