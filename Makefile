@@ -14,8 +14,8 @@ help: ## Show this list
 run: .venv/run ## Serve on http://127.0.0.1:8000 with reload, on an SQLite file; prints a curl to paste
 	@$(BIN)/todo-backend dev
 
-test: .venv/dev ## Run all tests, on SQLite and on a PostgreSQL of their own, and show the coverage
-	$(BIN)/python -m pytest --numprocesses=auto --cov --cov-report=term
+test: .venv/dev ## Run all tests, on SQLite and on a PostgreSQL of their own; with CI set, show the coverage
+	$(BIN)/python -m pytest --numprocesses=auto $(if $(CI),--cov --cov-report=term)
 
 test-fast: .venv/dev ## The inner loop: all tests but those of processes, faults, browsers and Node.js; no coverage
 	$(BIN)/python -m pytest --numprocesses=auto -q -m "not process and not fault and not browser and not e2e"

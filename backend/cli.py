@@ -207,7 +207,7 @@ def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
         prepare_metrics()
         start_admin_server(host, port, service)
     except ImportError:
-        _fail("--admin-port needs prometheus_client: pip install 'todo-backend[metrics]'")
+        _fail("--admin-port needs the extra `metrics`: in the clone, pip install '.[metrics]'")
     except OSError as error:
         _fail(f"--admin-port {port}: {error.strerror or type(error).__name__}", error)
 
@@ -403,9 +403,9 @@ def mcp() -> None:
     """Serve the tools of /mcp over standard input and output, to a desktop client, for the user of MCP_TOKEN."""
     settings = _settings()
     if find_spec("mcp") is None:
-        _fail("needs the extra: pip install 'todo-backend[mcp]'")
+        _fail("needs the extra `mcp`: in the clone, pip install '.[mcp]'")
     if settings.mcp_token is None:
-        _fail("MCP_TOKEN: is required")
+        _fail("MCP_TOKEN: is required, a token of the user")
     _run(_serve_agent(settings, settings.mcp_token.get_secret_value()), "it ended")
 
 

@@ -302,7 +302,7 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _has_the_agents_library(self) -> Self:
         if self.mcp and find_spec("mcp") is None:
-            raise ValueError("MCP: needs the extra: pip install 'todo-backend[mcp]'")
+            raise ValueError("MCP: needs the extra `mcp`: in the clone, pip install '.[mcp]'")
         return self
 
     @property

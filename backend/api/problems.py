@@ -198,7 +198,7 @@ _BOUNDS = {
     "string_too_long": ("too_long", "must have at most {max_length} characters"),
     "too_many_tags": ("too_long", "must have at most {limit} entries"),
     "too_long": ("too_long", "must have at most {max_length} entries"),
-    "too_short": ("too_short", "must have at least {min_length} entries"),
+    "too_short": ("too_short", "must not be empty"),
     "greater_than_equal": ("out_of_range", "must be at least {ge}"),
     "less_than_equal": ("out_of_range", "must be at most {le}"),
 }

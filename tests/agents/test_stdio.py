@@ -30,7 +30,7 @@ async def test_a_desktop_client_works_on_its_users_tasks(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("variables", "line"),
     [
-        ({}, "todo-backend: MCP_TOKEN: is required\n"),
+        ({}, "todo-backend: MCP_TOKEN: is required, a token of the user\n"),
         ({"MCP_TOKEN": "x"}, "todo-backend: MCP_TOKEN: cannot be used: not a compact JWS of acceptable length\n"),
         ({"MCP_TOKEN": token(-3600)}, "todo-backend: MCP_TOKEN: has expired; get a new one\n"),
     ],

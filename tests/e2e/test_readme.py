@@ -31,7 +31,7 @@ def test_every_language_is_looked_at():
     languages = {
         found for name in DOCUMENTS if (ROOT / name).exists() for found, _ in BLOCK.findall((ROOT / name).read_text())
     }
-    assert languages <= {"ts", "tsx", "js", "sh", "python", "json", "http", "text"}
+    assert languages <= {"ts", "tsx", "js", "sh", "python", "json", "http", "text", "ini"}
 
 
 CHECKS: dict[str, Callable[[str], object]] = {
@@ -65,3 +65,10 @@ def test_what_is_typescript_compiles_strictly(node: str, tmp_path: Path):
     compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
     result = subprocess.run([node, compiler, "-p", "."], cwd=tmp_path, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
+
+
+def test_the_settings_of_a_deployment_can_be_pasted():
+    """An `&` without quotes would end the command, and leave the rest out without an error."""
+    [block] = [block for block in blocks("sh") if "export DATABASE_URL" in block]
+    shown = subprocess.run(["bash", "-euc", block + "\nenv"], text=True, capture_output=True, check=True).stdout
+    assert re.search(r"^DATABASE_URL=postgresql://.*&channel_binding=require$", shown, re.MULTILINE)
