@@ -1,6 +1,6 @@
 """What a frontend developer generates from the OpenAPI document compiles as it is, and works.
 
-Each client is made anew from the document, compiled strictly, and run once against the service.
+Each is made anew from the document, compiled strictly, and run against the service, with and without its database.
 """
 
 import json
@@ -9,13 +9,15 @@ import shutil
 import subprocess
 import sys
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from backend.main import app
 from tests.e2e.conftest import token_of
-from tests.processes import Server
+from tests.processes import SCRIPT, Server, serving
+from tests.settings import settings_of
 
 HERE = Path(__file__).parent
 
@@ -50,18 +52,35 @@ def npx(command: str, folder: Path, **environment: str) -> str:
     return run([f"node_modules/.bin/{program}", *arguments], folder, **environment)
 
 
-def somebody(server: Server) -> dict[str, str]:
-    return {"API_URL": server.url, "TOKEN": token_of(uuid.uuid4().hex)}
+@pytest.fixture(scope="module")
+def without_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """The service where nothing listens at the database's address."""
+    folder = tmp_path_factory.mktemp("without-database")
+    settings = settings_of(folder, DATABASE_URL="postgresql://ada@127.0.0.1:1/tasks", DATABASE_CONNECT_TIMEOUT="1")
+    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+        yield server
+
+
+@pytest.fixture
+def environment(server: Server, without_database: Server) -> dict[str, str]:
+    """What the clients are told: where the services are, and who somebody new is."""
+    return {
+        "API_URL": server.url,
+        "WITHOUT_DATABASE_URL": without_database.url,
+        "TOKEN": token_of(uuid.uuid4().hex),
+    }
 
 
 @pytest.mark.parametrize("tool", TYPESCRIPT)
-def test_a_generated_typescript_client_compiles_and_works(tool: str, node: str, project: Path, server: Server):
+def test_a_generated_typescript_client_compiles_and_works(
+    tool: str, node: str, project: Path, environment: dict[str, str]
+):
     npx(TYPESCRIPT[tool], project)
     for other in TYPESCRIPT.keys() - {tool}:
         (project / f"{other}.ts").unlink()
     npx("tsc -p .", project)
     npx(f"esbuild {tool}.ts --bundle --platform=node --format=esm --outfile=main.mjs --log-level=error", project)
-    run([node, "main.mjs"], project, **somebody(server))
+    run([node, "main.mjs"], project, **environment)
 
 
 @pytest.fixture
@@ -77,14 +96,14 @@ def python() -> Path:
     return environment / "bin"
 
 
-def test_a_generated_python_client_passes_mypy_and_works(python: Path, project: Path, server: Server):
+def test_a_generated_python_client_passes_mypy_and_works(python: Path, project: Path, environment: dict[str, str]):
     # Without the hooks, which are a formatter's: it "corrects" what the generator has typed.
     (project / "python.yaml").write_text("post_hooks: []")
     generate = "generate --path openapi.json --output-path tasks_api --meta none --config python.yaml"
     run([f"{python}/openapi-python-client", *generate.split()], project)
     mypy = [sys.executable, "-m", "mypy", "--strict", f"--python-executable={python}/python"]
     run([*mypy, "tasks_api", "python_client.py"], project)
-    run([f"{python}/python", "python_client.py"], project, **somebody(server))
+    run([f"{python}/python", "python_client.py"], project, **environment)
 
 
 def test_the_linters_find_nothing(project: Path):

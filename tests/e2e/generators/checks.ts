@@ -7,6 +7,8 @@ export type Task = { id: string; title: string; description: string | null; comp
 export type Outcome<T> = { status: number; data?: T | undefined; problem?: { code: string; detail: string } | undefined };
 
 export interface Adapter {
+  /** Have all that follows go to this service. */
+  use(url: string): void;
   create(body: Body): Promise<Outcome<Task>>;
   /** Active tasks with all of these tags. */
   active(tag: string[]): Promise<Outcome<Task[]>>;
@@ -17,9 +19,15 @@ export interface Adapter {
   toggle(id: string): Promise<Outcome<Task>>;
 }
 
-export const { API_URL = "", TOKEN = "" } = process.env;
+export const { TOKEN = "" } = process.env;
+const { API_URL = "", WITHOUT_DATABASE_URL = "" } = process.env;
 
 export async function check(adapter: Adapter): Promise<void> {
+  adapter.use(WITHOUT_DATABASE_URL);
+  const unavailable = await adapter.create({ title: "Buy milk" });
+  assert.deepEqual([unavailable.status, unavailable.problem?.code], [503, "database_unavailable"]);
+  adapter.use(API_URL);
+
   const tasks: Task[] = [];
   for (const number of [1, 2, 3, 4, 5]) {
     const { status, data } = await adapter.create({ title: `Task ${number}`, description: "To be cleared", tags: ["home", "shop"] });

@@ -1,11 +1,9 @@
 import { QueryClient, infiniteQueryOptions } from "@tanstack/react-query";
-import { API_URL, TOKEN, check } from "./checks.ts";
+import { TOKEN, check } from "./checks.ts";
 import { createTaskMutation, getTaskOptions, listTasksInfiniteQueryKey } from "./hey-api/@tanstack/react-query.gen.ts";
 import { client } from "./hey-api/client.gen.ts";
 import { createTask, getTask, listTasks, toggleTask, updateTask } from "./hey-api/sdk.gen.ts";
 import { zTaskCreate, zTaskPublic } from "./hey-api/zod.gen.ts";
-
-client.setConfig({ baseUrl: API_URL, auth: () => TOKEN });
 
 type Result<T> = { data?: T; error?: { code: string; detail: string } | undefined; response?: Response | undefined };
 
@@ -27,6 +25,7 @@ const allTasks = infiniteQueryOptions({
 
 const queries = new QueryClient();
 await check({
+  use: (baseUrl) => void client.setConfig({ baseUrl, auth: () => TOKEN }),
   create: async (body) => outcome(await createTask({ body })),
   active: async (tag) => outcome(await listTasks({ query: { completed: false, tag } })),
   pages: async () => (await queries.fetchInfiniteQuery({ ...allTasks, pages: 10 })).pages.map(({ tasks }) => tasks),

@@ -1,8 +1,9 @@
 import createClient from "openapi-fetch";
-import { API_URL, TOKEN, check, type Task } from "./checks.ts";
+import { TOKEN, check, type Task } from "./checks.ts";
 import type { paths } from "./openapi-typescript/schema.d.ts";
 
-const api = createClient<paths>({ baseUrl: API_URL, headers: { Authorization: `Bearer ${TOKEN}` } });
+const clientOf = (baseUrl: string) => createClient<paths>({ baseUrl, headers: { Authorization: `Bearer ${TOKEN}` } });
+let api: ReturnType<typeof clientOf>;
 
 type Result<T> = { data?: T; error?: { code: string; detail: string }; response: Response };
 
@@ -11,6 +12,7 @@ function outcome<T>({ data, error, response }: Result<T>) {
 }
 
 await check({
+  use: (url) => void (api = clientOf(url)),
   create: async (body) => outcome(await api.POST("/api/tasks", { body })),
   active: async (tag) => outcome(await api.GET("/api/tasks", { params: { query: { completed: false, tag } } })),
   async pages() {

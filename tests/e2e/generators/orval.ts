@@ -1,5 +1,6 @@
 import { QueryClient, infiniteQueryOptions } from "@tanstack/react-query";
 import { check, type Outcome } from "./checks.ts";
+import { use } from "./http.ts";
 import { createTask, getTask, listTasks, toggleTask, updateTask } from "./orval/fetch.ts";
 import { getGetTaskQueryOptions } from "./orval/query.ts";
 import { CreateTaskBody, GetTaskResponse } from "./orval/zod.ts";
@@ -20,6 +21,7 @@ const allTasks = infiniteQueryOptions({
 
 const queries = new QueryClient();
 await check({
+  use,
   create: async (body) => outcome(await createTask(body)),
   active: async (tag) => outcome(await listTasks({ completed: false, tag })),
   pages: async () => (await queries.fetchInfiniteQuery({ ...allTasks, pages: 10 })).pages.map((page) => outcome(page).data ?? []),

@@ -7,7 +7,9 @@ from tasks_api.api.tasks import create_task, get_task, list_tasks, toggle_task, 
 from tasks_api.client import AuthenticatedClient
 from tasks_api.models import ProblemDocument, TaskCreate, TaskPublic, TaskUpdate
 
-client = AuthenticatedClient(base_url=os.environ["API_URL"], token=os.environ["TOKEN"])
+token = os.environ["TOKEN"]
+client = AuthenticatedClient(base_url=os.environ["API_URL"], token=token)
+without_database = AuthenticatedClient(base_url=os.environ["WITHOUT_DATABASE_URL"], token=token)
 
 
 def create(title: str, description: str | None = None) -> TaskPublic:
@@ -48,6 +50,8 @@ assert (cleared.title, cleared.description) == ("Task 2", None)
 absent = UUID("0192f0c1-2345-7abc-8def-0123456789ab")
 assert code_of(get_task.sync(absent, client=client)) == "task_not_found"
 assert code_of(create_task.sync(client=client, body=TaskCreate(title=" "))) == "validation_error"
+unavailable = create_task.sync_detailed(client=without_database, body=TaskCreate(title="Buy milk"))
+assert (unavailable.status_code, code_of(unavailable.parsed)) == (503, "database_unavailable")
 
 late = client.with_headers({"If-Match": f'"{tasks[1].etag}"'})
 assert code_of(update_task.sync(tasks[1].id, client=late, body=TaskUpdate(title="Too late"))) == "precondition_failed"
