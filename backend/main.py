@@ -83,7 +83,7 @@ def create_app(settings: Settings) -> FastAPI:
             *batch.router.routes,
             *health.router.routes,
             *_agent_routes(settings),
-            *page.routes(development=not settings.production),
+            *page.routes(settings),
             *docs.routes(development=not settings.production),
         ],
         openapi_url=None,

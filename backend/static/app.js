@@ -17,10 +17,27 @@ const find = (selector, within = document) => within.querySelector(selector);
 const [list, filters, deleted] = ["#tasks", "#filters", "#deleted"].map((selector) => find(selector));
 
 // The page lies at the API's root, wherever that is. The token lives as long as the tab.
-const client = new TasksClient(new URL(".", location.href).href, async () => sessionStorage.getItem("token"));
+const client = new TasksClient(new URL(".", location.href).href, getToken);
 let [user, replica] = [null, null];
 
-// Signing in and out
+// Signing in and out: with a token, or at Better Auth, whose session is its cookie, and gives a token whenever one is needed
+
+const SESSION = "of the session";
+
+async function getToken() {
+  const token = sessionStorage.getItem("token");
+  return token === SESSION ? (await betterAuth("/token")).token : token;
+}
+
+async function betterAuth(path, body) {
+  const post = body && { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
+  const response = await fetch(find("#account").dataset.url + path, { credentials: "include", ...post }).catch(() => {
+    throw new Error("Better Auth does not respond to this page.");
+  });
+  const { code, message, token } = (await response.json().catch(() => null)) ?? {};
+  if (!response.ok) throw new TasksError({ status: response.status, code, detail: message ?? "Better Auth cannot do this." });
+  return { token };
+}
 
 function signIn(token) {
   sessionStorage.setItem("token", token);
@@ -153,18 +170,32 @@ async function sync() {
     if (mine !== replica) return;
     if (error instanceof TasksError && error.status === 401) return refuse(error);
     const waiting = mine.waiting === 0 ? "" : ` ${mine.waiting} of your changes wait to be sent.`;
-    find("#status").textContent = `${who} ${error instanceof TasksError ? error.detail : "Offline."}${waiting}`;
+    find("#status").textContent = `${who} ${error instanceof TypeError ? "Offline." : error.message}${waiting}`;
   }
   render();
 }
 
-find("#sign-in").addEventListener("submit", (event) => {
+find("#account").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const { email, password } = Object.fromEntries(new FormData(event.target));
+  try {
+    await betterAuth(event.submitter.value, { name: email, email, password });
+    event.target.reset();
+    signIn(SESSION);
+  } catch (error) {
+    showProblem(error);
+  }
+});
+find("#with-token").addEventListener("submit", (event) => {
   event.preventDefault();
   const token = find("#token").value.trim();
   event.target.reset();
   signIn(token);
 });
-find("#sign-out").addEventListener("click", signOut);
+find("#sign-out").addEventListener("click", () => {
+  if (sessionStorage.getItem("token") === SESSION) betterAuth("/sign-out", {}).catch(showProblem);
+  signOut();
+});
 
 find("#add").addEventListener("submit", (event) => {
   event.preventDefault();

@@ -19,11 +19,27 @@ async def test_a_browser_gets_a_page_that_fetches_nothing_from_elsewhere(anonymo
     page = await anonymous.get("/", headers=BROWSER)
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert page.headers["Content-Security-Policy"].startswith("default-src 'none';")
+    assert "connect-src 'self';" in page.headers["Content-Security-Policy"]
     for file, media_type in {"app.js": "text/javascript", "style.css": "text/css"}.items():
         assert f'"static/{file}"' in page.text
         response = await anonymous.get(f"/static/{file}")
         assert response.headers["Content-Type"].startswith(media_type)
     assert (await anonymous.get("/static/../main.py")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    {
+        "https://app.example.com": "https://app.example.com/api/auth/",
+        "http://localhost:3000/auth; script-src *": "http://localhost:3000/auth%3B%20script-src%20%2A/",
+    }.items(),
+)
+async def test_the_page_may_ask_better_auth_where_there_is_one(url: str, allowed: str) -> None:
+    settings = make_settings("sqlite+aiosqlite://", better_auth_url=url)
+    async with running(settings) as app, client_of(app, settings) as client:
+        page = await client.get("/", headers=BROWSER)
+        assert f"connect-src 'self' {allowed};" in page.headers["Content-Security-Policy"]
+        assert f'data-url="{allowed.removesuffix("/")}"' in page.text
 
 
 @pytest.mark.parametrize("path", ["/static/app.js", "/static/", "/docs"])

@@ -26,13 +26,23 @@ async function bundle() {
   return outputFiles[0].text;
 }
 
+// What the service's own page, at the origin of the API, needs to sign in here; `trustedOrigins` is the other half.
+const LET_IN = new Headers({
+  "Access-Control-Allow-Origin": api,
+  "Access-Control-Allow-Credentials": "true",
+  "Access-Control-Allow-Headers": "Content-Type",
+});
+
 const files = {
   "/": ["text/html", () => readFile(new URL("index.html", import.meta.url))],
   "/app.js": ["text/javascript", bundle],
 };
 
 const server = createServer(async (request, response) => {
-  if (request.url.startsWith("/api/auth/")) return handler(request, response);
+  if (request.url.startsWith("/api/auth/")) {
+    if (api && request.headers.origin === api) response.setHeaders(LET_IN);
+    return request.method === "OPTIONS" ? response.writeHead(204).end() : handler(request, response);
+  }
   if (request.method === "POST" && request.url === "/rotate") {
     // What time does when `rotationInterval` is set: the keys expire, are published a while longer, and the next token
     // is signed with a new one.
@@ -52,6 +62,7 @@ server.listen(0, "127.0.0.1", () => {
     secret: crypto.randomUUID() + crypto.randomUUID(),
     database: memoryAdapter(database),
     emailAndPassword: { enabled: true },
+    ...(api && { trustedOrigins: [api] }),
     telemetry: { enabled: false },
     ...(sessionCookieCache && { session: { cookieCache: { enabled: true, strategy: "jwt" } } }),
     plugins: [

@@ -1,15 +1,20 @@
 """The development page in a real browser: what a person does there, with a pointer, with keys alone, and offline."""
 
 import asyncio
+import socket
 import sqlite3
 import uuid
+from collections.abc import AsyncIterator, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, expect
+from playwright.async_api import BrowserContext, Locator, Page, Route, expect
 
-from tests.e2e.conftest import HERE, token_of
+from backend.auth.tokens import mint
+from tests.e2e.conftest import HERE, BetterAuth, running_better_auth, serving_app, token_of, url_of
 from tests.processes import Server
+from tests.settings import make_settings
 
 
 @pytest.fixture
@@ -20,20 +25,23 @@ def rows(page: Page) -> Locator:
 @pytest.fixture
 async def page(context: BrowserContext, server: Server) -> Page:
     """The page, with a user of the test's own signed in, as the address that `make run` prints does it."""
-    page = await open_page(context, server)
+    page = await open_page(context, server.url)
     await sign_in(page, uuid.uuid4().hex)
     return page
 
 
-async def open_page(context: BrowserContext, server: Server) -> Page:
+async def open_page(context: BrowserContext, url: str, better_auth: str = "data:") -> Page:
     page = await context.new_page()
     failures: list[str] = []
     page.on("pageerror", lambda error: failures.append(str(error)))
     page.on("console", lambda message: failures.append(message.text) if "Content Security" in message.text else None)
-    page.on("request", lambda request: failures.append(request.url) if not request.url.startswith(server.url) else None)
+    page.on(
+        "request",
+        lambda request: failures.append(request.url) if not request.url.startswith((url, better_auth)) else None,
+    )
     context.on("close", lambda _: failures.clear())
     page.failures = failures  # type: ignore[attr-defined] # what `no_failures` looks at
-    await page.goto(server.url)
+    await page.goto(url)
     return page
 
 
@@ -197,7 +205,7 @@ async def test_what_is_refused_is_said_and_shown_as_it_is(page: Page, rows: Loca
 
 
 async def test_two_windows_of_one_user_agree(page: Page, context: BrowserContext, server: Server):
-    other = await open_page(context, server)
+    other = await open_page(context, server.url)
     await other.evaluate("token => sessionStorage.setItem('token', token)", await page.evaluate("sessionStorage.token"))
     await other.reload()
     await add(page, "Buy milk")
@@ -226,7 +234,7 @@ async def test_the_next_user_sees_nothing_of_the_one_before(page: Page, rows: Lo
 
 
 async def test_a_token_that_is_no_good_is_refused_in_words(context: BrowserContext, server: Server):
-    page = await open_page(context, server)
+    page = await open_page(context, server.url)
     for token in ("x", token_of("ada")[:-1]):
         await page.get_by_label("Token").fill(token)
         await page.get_by_role("button", name="Sign in").click()
@@ -286,3 +294,112 @@ async def test_the_browsers_store_shows_no_user_what_is_anothers(context: Browse
     # The browser sends what it stored for the one with the token of the other.
     assert (await page.evaluate(FETCH, [bob, None]))[1] == ["bob's"]
     assert await page.evaluate(FETCH, [alice, None]) == first
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[socket.socket]:
+    """Where the service will be: Better Auth must know before the service, which must know where Better Auth is."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def issuer(node: str, listener: socket.socket) -> Iterator[BetterAuth]:
+    """A Better Auth that lets the page of the service in."""
+    with running_better_auth(node, api=url_of(listener)) as better_auth:
+        yield better_auth
+
+
+@pytest.fixture(scope="module")
+async def service(
+    issuer: BetterAuth, listener: socket.socket, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[str]:
+    """The address of a service that is told where that Better Auth is."""
+    url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('page') / 'todo.db'}"
+    async with serving_app(listener, make_settings(url, better_auth_secret=None, better_auth_url=issuer.origin)):
+        yield url_of(listener)
+
+
+async def enter(page: Page, email: str, *, password: str = "correct horse", button: str = "Sign in") -> None:
+    await page.get_by_label("E-mail").fill(email)
+    await page.get_by_label("Password").fill(password)
+    await page.get_by_role("button", name=button, exact=True).click()
+
+
+async def test_a_user_of_better_auth_signs_up_and_out_and_in(context: BrowserContext, service: str, issuer: BetterAuth):
+    page, email = await open_page(context, service, issuer.origin), f"{uuid.uuid4().hex}@example.com"
+    await enter(page, email, button="Sign up")
+    await saved(page)
+    await add(page, "Buy milk")
+    await saved(page)
+    await page.reload()  # the session outlives the page
+    await saved(page)
+    assert await titles(page) == ["Buy milk"]
+
+    async with page.expect_response(f"{issuer.origin}/api/auth/sign-out") as signed_out:
+        await page.get_by_role("button", name="Sign out").click()
+    assert (await signed_out.value).status == 200
+    await expect(page.get_by_label("E-mail")).to_be_visible()
+    assert await page.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
+    assert (await page.request.get(f"{issuer.origin}/api/auth/token")).status == 401
+
+    await enter(page, email, password="another")
+    await expect(page.get_by_role("alert")).to_have_text("Invalid email or password")
+    await page.get_by_label("Password").fill("correct horse")
+    await page.keyboard.press("Enter")
+    await saved(page)
+    assert await titles(page) == ["Buy milk"]
+    assert failures_of(page) == []
+
+
+async def test_a_new_token_is_fetched_where_one_is_needed_and_another_users_is_not_taken(
+    context: BrowserContext, service: str, issuer: BetterAuth
+):
+    async def refuse(route: Route) -> None:
+        await route.continue_(headers={**route.request.headers, "authorization": "Bearer x.y.z"})  # as one that expired
+
+    ada, bob = await open_page(context, service, issuer.origin), await open_page(context, service, issuer.origin)
+    await enter(ada, f"{uuid.uuid4().hex}@example.com", button="Sign up")
+    await saved(ada)
+    await ada.route(f"{service}/api/tasks/batch", refuse, times=1)
+    async with ada.expect_response(f"{issuer.origin}/api/auth/token"):
+        await add(ada, "Ada's")
+    await saved(ada)
+
+    await enter(bob, f"{uuid.uuid4().hex}@example.com", button="Sign up")  # the browser's session is Bob's from now on
+    await saved(bob)
+    await ada.route(f"{service}/api/tasks/changes*", refuse, times=1)
+    await ada.evaluate("dispatchEvent(new Event('online'))")
+    await expect(ada.get_by_role("alert")).to_have_text("Another user has signed in.")
+    assert [await titles(ada), await titles(bob)] == [[], []]
+
+
+async def test_a_better_auth_that_does_not_let_the_page_in_is_said(
+    context: BrowserContext, better_auth: BetterAuth, tmp_path: Path
+):
+    url = f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        settings = make_settings(url, better_auth_url=better_auth.origin)
+        async with serving_app(listener, settings):
+            page = await open_page(context, url_of(listener), better_auth.origin)
+            await enter(page, "ada@example.com")
+            await expect(page.get_by_role("alert")).to_have_text("Better Auth does not respond to this page.")
+            await page.get_by_label("Token").fill(mint(settings, "ada", 3600))
+            await page.keyboard.press("Enter")
+            await saved(page)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [390, 1280])
+async def test_everybody_can_sign_in(
+    context: BrowserContext, service: str, issuer: BetterAuth, scheme: str, width: int
+):
+    page = await open_page(context, service, issuer.origin)
+    await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
+    await page.set_viewport_size({"width": width, "height": 800})
+    for written in ("ada@example.com", "no password of hers"):
+        await page.keyboard.press("Tab")
+        await page.keyboard.type(written)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_be_visible()
+    assert await violations(page) == []
