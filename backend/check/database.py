@@ -123,16 +123,13 @@ async def look_at_migrations(settings: Settings) -> AsyncIterator[Finding]:
     url = direct_database_url(settings)
     if isinstance(url, SQLiteURL):
         _require_file(url)
-    revision, lacking, owns = await look(settings, _examine_schema)
-    if revision is not None and revision not in migrations.revisions() and not lacking:
+    revision, owns = await look(settings, _examine_schema)
+    if revision is not None and revision not in migrations.revisions():
         yield Finding("migrations", "ok", f"at {revision}, which is newer than this version's {migrations.head()}")
         return
-    if lacking or revision != migrations.head():
-        what = f"at {revision or 'no revision'}, not {migrations.head()}"
-        if revision == migrations.head():
-            what = f"at {revision}, but without {', '.join(lacking)}"
+    if revision != migrations.head():
         remedy = "run todo-backend migrate" if owns else "todo-backend migrate needs the role that owns the tables"
-        raise DatabaseNotMigrated(f"{what}: {remedy}")
+        raise DatabaseNotMigrated(f"at {revision or 'no revision'}, not {migrations.head()}: {remedy}")
     yield Finding("migrations", "ok", f"at {revision}, the newest")
     if not owns:
         yield Finding(
@@ -140,14 +137,14 @@ async def look_at_migrations(settings: Settings) -> AsyncIterator[Finding]:
         )
 
 
-def _examine_schema(connection: Connection) -> tuple[str | None, list[str], bool]:
+def _examine_schema(connection: Connection) -> tuple[str | None, bool]:
     owns = True
     if connection.dialect.name == "postgresql":
         query = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('tasks')"
         owner = connection.scalar(text(query))
         creates = connection.scalar(text("SELECT has_schema_privilege(current_schema(), 'CREATE')"))
         owns = bool(creates) if owner is None else bool(owner)
-    return migrations.current(connection), migrations.missing(connection), owns
+    return migrations.examine(connection), owns
 
 
 def _require_file(url: SQLiteURL) -> None:
@@ -227,7 +224,7 @@ async def _find_tables(settings: Settings, connection: DriverConnection, facts: 
     present = {row[0] for row in await connection.fetch(_COLUMNS, tables)}
     needed = [f"{table.name}.{column.name}" for table in SQLModel.metadata.sorted_tables for column in table.columns]
     if lacking := [name for name in needed if name not in present]:
-        return [Finding("tables", "FAIL", f"there is no column {', '.join(lacking)}: run todo-backend migrate")]
+        return [Finding("tables", "FAIL", f"there is no column {migrations.some(lacking)}")]
     if hiding := await connection.fetchval(_HIDING, tables):
         advice = f"give role {facts['role']} BYPASSRLS, or a policy that lets it see and write every row"
         return [Finding("rows", "FAIL", f"row security hides rows of {hiding} or refuses writes: {advice}")]
@@ -243,6 +240,8 @@ async def _try_to_write(settings: Settings, connection: DriverConnection | None)
     database = Database(settings)
     tables = list(SQLModel.metadata.tables)
     try:
+        if connection is None:
+            await database.ping()  # on PostgreSQL the tables were looked at
         with suppress(_Undo):
             async with database.executor.transaction() as within:
                 if connection is not None:

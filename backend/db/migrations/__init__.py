@@ -24,6 +24,8 @@ VERSION_TABLE = "todo_backend_version"
 _ALEMBICS_TABLE = "alembic_version"
 _FUNCTION = "next_revision(text)"
 _FIRST_WITH_FUNCTION = "0002"
+MAX_NAMED = 4
+"""Names that a message has of all that is missing."""
 
 
 class Unusable(Exception):
@@ -37,26 +39,44 @@ def upgrade(connection: Connection, revision: str = "head", *, adopt: bool = Fal
     over where they are equal to the newest revision's. Raises `Unusable`.
     """
     _require_known(revision)
-    version = current(connection)
+    version = examine(connection, adopt=adopt)
     if version is not None and version not in revisions():
-        if lacking := missing(connection):
-            raise Unusable(f"the database is at the unknown revision {version}, and has no {', '.join(lacking)}")
         return version
-    if version is None and _has_tasks(connection):
-        _adopt(connection, adopt=adopt)
-    elif version is None:
+    _rename_alembics_table(connection)
+    if adopt and _tables(connection) and not _unequal(connection):
+        command.stamp(_config(connection), "head")
+    connection.commit()
+    command.upgrade(_config(connection), revision)
+    return current(connection)
+
+
+def examine(connection: Connection, *, adopt: bool = False) -> str | None:
+    """Return the revision that the database has. Raises `Unusable` where `upgrade` would not know what to do."""
+    version = current(connection)
+    found = _tables(connection)
+    if version is None and not found:
         _require_search_path(connection)
-    elif not _has_tasks(connection):
+    elif version is None:
+        if unequal := _unequal(connection):
+            raise Unusable(
+                f"there is a table {found[0]} that todo-backend did not make, or a part of what it made: it {unequal};"
+                " restore the rest, rename it, or use another database"
+            )
+        if not adopt:
+            raise Unusable(
+                f"there is a table tasks without {VERSION_TABLE}; it is equal to revision {head()}'s: to go on with it,"
+                " run todo-backend migrate --adopt"
+            )
+    elif version not in revisions():
+        if lacking := missing(connection):
+            raise Unusable(f"the database is at the unknown revision {version}, and has no {some(lacking)}")
+    elif "tasks" not in found:
         raise Unusable(
             f"{VERSION_TABLE} says {version}, but there is no table tasks: restore it, or drop {VERSION_TABLE} to begin"
             " with an empty one"
         )
-    _rename_alembics_table(connection)
-    connection.commit()
-    command.upgrade(_config(connection), revision)
-    version = current(connection)
-    if version == head() and (lacking := missing(connection)):
-        raise Unusable(f"the database is at revision {version}, but has no {', '.join(lacking)}: restore what is lost")
+    elif version == head() and (lacking := missing(connection) or _retyped(connection)):
+        raise Unusable(f"the database is at revision {version}, but has no {some(lacking)}: restore what is lost")
     return version
 
 
@@ -81,12 +101,14 @@ def sql(connection: Connection, revision: str = "head") -> str:
 
 
 def current(connection: Connection) -> str | None:
-    """Return the revision that the database has, None for none. Raises `Unusable` where it has several."""
+    """Return the revision that the database has, None for none. Raises `Unusable` where that cannot be told."""
     versions = _versions(connection, VERSION_TABLE)
+    if versions is None:
+        raise Unusable(f"there is a table {VERSION_TABLE} that todo-backend did not make: rename it")
     if len(versions) > 1:
         raise Unusable(f"{VERSION_TABLE} has {len(versions)} rows, where one tells the revision: delete the wrong ones")
     if not versions and _alembics_table_is_ours(connection):
-        versions = _versions(connection, _ALEMBICS_TABLE)
+        versions = _versions(connection, _ALEMBICS_TABLE) or ()
     return versions[0] if versions else None
 
 
@@ -114,6 +136,11 @@ def missing(connection: Connection) -> list[str]:
     if needs_function and connection.scalar(text(f"SELECT to_regprocedure('{_FUNCTION}')")) is None:
         found.append(f"function {_FUNCTION}")
     return found
+
+
+def some(names: list[str]) -> str:
+    """Name a few, and tell how many more there are."""
+    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
 
 
 def elsewhere(connection: Connection) -> str | None:
@@ -146,19 +173,11 @@ def _require_search_path(connection: Connection) -> None:
         )
 
 
-def _adopt(connection: Connection, *, adopt: bool) -> None:
-    lacking = missing(connection)
-    if lacking or _differences(connection):
-        what = f"has no {', '.join(lacking)}" if lacking else "differs from this version's"
-        raise Unusable(
-            f"there is a table tasks that todo-backend did not make, and it {what}: rename it, or use another database"
-        )
-    if not adopt:
-        raise Unusable(
-            f"there is a table tasks without {VERSION_TABLE}; it is equal to revision {head()}'s: to go on with it, run"
-            " todo-backend migrate --adopt"
-        )
-    command.stamp(_config(connection), "head")
+def _unequal(connection: Connection) -> str | None:
+    """Say what keeps the tables from being taken over as they are; None where they are the newest revision's."""
+    if lacking := missing(connection):
+        return f"has no {some(lacking)}"
+    return "differs from this version's" if _differences(connection) else None
 
 
 def _differences(connection: Connection) -> list[Any]:
@@ -173,26 +192,34 @@ def _differences(connection: Connection) -> list[Any]:
     for table in SQLModel.metadata.sorted_tables:  # Alembic compares no primary key
         key = inspector.get_pk_constraint(table.name)["constrained_columns"]
         if key != [column.name for column in table.primary_key]:
-            differences.append(key)
+            differences.append(("primary key", key))
     return differences
 
 
-def _has_tasks(connection: Connection) -> bool:
-    return inspect(connection).has_table("tasks")
+def _retyped(connection: Connection) -> list[str]:
+    """Name columns whose type is another one by now."""
+    changes = [each[0] for each in _differences(connection) if isinstance(each, list) and each[0][0] == "modify_type"]
+    return [f"column {change[2]}.{change[3]} of type {change[6]}" for change in changes]
 
 
-def _versions(connection: Connection, table: str) -> Sequence[str]:
+def _tables(connection: Connection) -> list[str]:
+    inspector = inspect(connection)
+    return [name for name in ("tasks", "owners") if inspector.has_table(name)]
+
+
+def _versions(connection: Connection, table: str) -> Sequence[str] | None:
+    """Return what the table says, None where it is no table of Alembic's."""
     if not inspect(connection).has_table(table):
         return ()
     if "version_num" not in {column["name"] for column in inspect(connection).get_columns(table)}:
-        return ()
+        return None
     return connection.execute(text(f"SELECT version_num FROM {table}")).scalars().all()  # noqa: S608 # ours
 
 
 def _alembics_table_is_ours(connection: Connection) -> bool:
     """Tell whether Alembic's table is from an earlier version of this package, which used it."""
-    versions = _versions(connection, _ALEMBICS_TABLE)
-    if len(versions) != 1 or versions[0] not in revisions() or not _has_tasks(connection):
+    versions = _versions(connection, _ALEMBICS_TABLE) or ()
+    if len(versions) != 1 or versions[0] not in revisions() or "tasks" not in _tables(connection):
         return False
     columns = {column["name"] for column in inspect(connection).get_columns("tasks")}
     return {"user_id", "id", "title", "description", "completed", "created_at", "updated_at"} <= columns
