@@ -2,13 +2,18 @@
 
 import asyncio
 import functools
+import ipaddress
 import json
 import logging
+import os
+import socket
 import ssl
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from jose.backends.base import Key
 
@@ -120,7 +125,7 @@ class JWKS:
         except Exception as error:  # noqa: BLE001 # whatever the issuer sends or does, what is known stays known
             self._reachable = False
             self._failures += 1
-            self._failure = _describe(error)
+            self._failure = _describe(error) + (", through a proxy" if _proxy(self._url) else "")
             logger.warning("the issuer's keys cannot be fetched from %s: %s", self._url, self._failure)
 
     async def _download(self) -> bytes:
@@ -128,7 +133,7 @@ class JWKS:
 
         body = bytearray()
         async with (
-            _client() as client,
+            _client(self._url) as client,
             client.stream("GET", self._url, headers=_HEADERS) as response,
         ):
             if response.has_redirect_location:
@@ -143,21 +148,44 @@ class JWKS:
         return bytes(body)
 
 
-def _client() -> "httpx.AsyncClient":
-    """Return a client that goes by the proxies of the environment, where they can be understood."""
+def _client(url: str) -> "httpx.AsyncClient":
+    """Return a client that goes by the proxies of the environment, where it can."""
     import httpx
 
     options: dict[str, Any] = {"verify": _authorities(), "timeout": FETCH_TIMEOUT, "follow_redirects": False}
     try:
-        return httpx.AsyncClient(**options)
-    except (ImportError, ValueError, httpx.InvalidURL):  # SOCKS without its library; a NO_PROXY with ranges of IPv6
+        return httpx.AsyncClient(**options, trust_env=False, proxy=_proxy(url))
+    except (ImportError, ValueError, httpx.InvalidURL):  # SOCKS without its library, or no address
         _warn_of_proxies()
         return httpx.AsyncClient(**options, trust_env=False)
 
 
+def _proxy(url: str) -> str | None:
+    """Return the proxy that the environment has for a URL.
+
+    httpx's own reading fails as a whole on a NO_PROXY with a range of IPv6, and knows no range of IPv4.
+    """
+    from urllib.request import getproxies, proxy_bypass  # as httpx
+
+    parts = urlsplit(url)
+    host, proxies = parts.hostname or "", getproxies()
+    proxy = proxies.get(parts.scheme) or proxies.get("all")
+    if not proxy or proxy_bypass(host) or proxy_bypass(parts.netloc) or _is_in_ranges(host, proxies.get("no", "")):
+        return None
+    return proxy if "://" in proxy else f"http://{proxy}"
+
+
+def _is_in_ranges(host: str, ranges: str) -> bool:
+    for each in ranges.split(","):
+        with suppress(ValueError):  # a name
+            if ipaddress.ip_address(host) in ipaddress.ip_network(each.strip(), strict=False):
+                return True
+    return False
+
+
 @functools.cache
 def _warn_of_proxies() -> None:
-    logger.warning("ALL_PROXY, NO_PROXY or the like cannot be understood: the issuer is asked without a proxy")
+    logger.warning("what HTTPS_PROXY, HTTP_PROXY or ALL_PROXY names is no proxy to use: the issuer is asked directly")
 
 
 def _describe(error: Exception) -> str:
@@ -166,8 +194,17 @@ def _describe(error: Exception) -> str:
         return f"no response within {FETCH_TIMEOUT:.0f} s"
     if isinstance(error, json.JSONDecodeError | KeyError | TypeError | UnicodeDecodeError):
         return "what it sends is no JSON key set"
-    if isinstance(error, ValueError) or type(error).__name__ == "ConnectError":  # ours, or the system's
+    if isinstance(error, ValueError):  # ours
         return str(error)
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror | ssl.SSLError) and cause.strerror:
+            return cause.strerror
+        if isinstance(cause, OSError) and cause.errno:
+            return os.strerror(cause.errno)
+        cause = cause.__cause__ or cause.__context__
+    if type(error).__name__ == "RemoteProtocolError":
+        return "what it sends is no HTTP"
     return type(error).__name__  # its text may hold what the other side has sent
 
 

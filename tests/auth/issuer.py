@@ -161,6 +161,7 @@ class Issuer:
 
     def __init__(self) -> None:
         self.paths: list[str] = []
+        self.heads: list[str] = []
         self.answer = b""
         self.gate = asyncio.Event()
         self.gate.set()
@@ -203,6 +204,7 @@ class Issuer:
             request = await reader.readuntil(b"\r\n\r\n")
             async with self._arrived:
                 self.paths.append(request.split()[1].decode())
+                self.heads.append(request.decode("latin-1"))
                 self._arrived.notify_all()
             await self.gate.wait()
             writer.write(self.answer)

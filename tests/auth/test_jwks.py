@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,6 +25,8 @@ from tests.auth.issuer import (
     running_issuer,
     signer,
 )
+from tests.neon import certificate_of_localhost
+from tests.processes import free_port
 from tests.settings import make_settings
 
 OLD, NEW, STRANGER = signer("EdDSA", "old"), signer("EdDSA", "new"), signer("EdDSA", "stranger")
@@ -422,15 +425,70 @@ async def test_an_issuer_that_is_down_is_asked_once_a_second(issuer: Issuer, ver
     assert await accepts(verifier, token(issuer, OLD))
 
 
+async def why_it_failed(url: str, caplog: pytest.LogCaptureFixture) -> str:
+    """What the log says of a fetch; whoever needs the keys is told the same."""
+    with pytest.raises(IssuerUnavailable) as failure:
+        await JWKS(url).fetch()
+    (line,) = [record.getMessage() for record in caplog.records if record.name == "backend.auth.jwks"]
+    address, _, reason = str(failure.value).removeprefix("the keys cannot be fetched from ").partition(": ")
+    assert address == url
+    assert line == f"the issuer's keys cannot be fetched from {url}: {reason}"
+    return reason
+
+
 @pytest.mark.parametrize(
-    "variables",
+    ("answer", "reason"),
     [
-        {"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "127.0.0.1"},
-        {"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,fe80::/10,::1"},
+        (response(b"", "302 Found", "Location: /sign-in"), "it redirects to /sign-in"),
+        (response(b"", "404 Not Found"), "status 404"),
+        (response(b"<html>"), "what it sends is no JSON key set"),
+        (response(b" " * 70_000), "more than 65536 bytes"),
+        (b"SSH-2.0-OpenSSH_9.2\r\n", "what it sends is no HTTP"),
     ],
 )
-async def test_proxies_that_cannot_be_understood_are_left_out_with_one_warning(
+async def test_a_useless_answer_is_named(answer: bytes, reason: str, issuer: Issuer, caplog: pytest.LogCaptureFixture):
+    issuer.answer = answer
+    assert await why_it_failed(issuer.origin, caplog) == reason
+
+
+async def test_why_there_is_no_answer_is_named(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+    port = free_port()
+    assert await why_it_failed(f"http://127.0.0.1:{port}", caplog) == "Connection refused"
+    caplog.clear()
+    monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{port}")
+    assert await why_it_failed("http://auth.invalid", caplog) == "Connection refused, through a proxy"
+    caplog.clear()
+    monkeypatch.delenv("HTTP_PROXY")
+    assert "ame" in await why_it_failed("http://auth.invalid", caplog)  # no such name, in the system's words
+    caplog.clear()
+    with certificate_of_localhost() as (context, _):
+        server = await asyncio.start_server(lambda _reader, writer: writer.close(), "127.0.0.1", 0, ssl=context)
+        async with server:
+            url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+            assert "certificate verify failed" in await why_it_failed(url, caplog)
+
+
+async def test_the_fetch_says_who_asks(issuer: Issuer, verifier: TokenVerifier):
+    assert verifier.jwks is not None
+    await verifier.jwks.fetch()
+    assert re.search(r"\r\nUser-Agent: todo-backend/\d", issuer.heads[0])
+
+
+@pytest.mark.parametrize(
+    ("variables", "warns"),
+    [
+        ({"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, False),
+        ({"ALL_PROXY": "socks5://127.0.0.1:9"}, True),
+        ({"HTTP_PROXY": "ftp://127.0.0.1:9"}, True),
+        ({"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,fe80::/10,::1"}, False),
+        ({"HTTP_PROXY": "127.0.0.1:9", "NO_PROXY": "10.0.0.0/8, 127.0.0.0/8"}, False),
+        ({"HTTP_PROXY": "127.0.0.1:9", "NO_PROXY": "*"}, False),
+        ({"HTTP_PROXY": "", "HTTPS_PROXY": "http://127.0.0.1:9"}, False),
+    ],
+)
+async def test_a_proxy_that_cannot_be_used_is_left_out_with_one_warning(
     variables: dict[str, str],
+    warns: bool,
     issuer: Issuer,
     verifier: TokenVerifier,
     monkeypatch: pytest.MonkeyPatch,
@@ -442,7 +500,18 @@ async def test_proxies_that_cannot_be_understood_are_left_out_with_one_warning(
     assert verifier.jwks is not None
     await verifier.jwks.fetch()
     await verifier.jwks.fetch()
-    assert len([record for record in caplog.records if "PROXY" in record.getMessage()]) <= 1
+    assert [record for record in caplog.records if "PROXY" in record.getMessage()][1:] == []
+    assert ("PROXY" in caplog.text) is warns
+
+
+@pytest.mark.parametrize("no_proxy", ["", "fe80::/10,::1", "other.example.com"])
+async def test_the_proxy_of_the_environment_is_asked(no_proxy: str, issuer: Issuer, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HTTP_PROXY", issuer.origin.removeprefix("http://"))
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    keys = JWKS("http://auth.invalid/jwks")
+    await keys.fetch()
+    assert issuer.paths == ["http://auth.invalid/jwks"]
+    assert keys.keys
 
 
 async def test_redirects_are_not_followed(issuer: Issuer, verifier: TokenVerifier, clock: Clock):
