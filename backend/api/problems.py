@@ -103,7 +103,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(
             413, "body_too_large", "The body is larger than 64 KiB, or than 1 MiB where that is the limit.", _CLOSE
         ),
-        ProblemType(415, "unsupported_media_type", "Send the body as application/json."),
+        ProblemType(415, "unsupported_media_type", "Send the body as application/json, in UTF-8, not compressed."),
         ProblemType(422, "validation_error", "The request breaks a rule."),
         ProblemType(422, "invalid_from_token", "The token in from_token is not valid for this service."),
         ProblemType(422, "same_user", "Both tokens are the same user's."),

@@ -22,6 +22,7 @@ from backend.api.problems import MAX_ERRORS, MAX_POINTED_NAME, FieldError, Probl
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 _MAX_PARAMETERS = 100
+_UTF_8 = frozenset({"utf-8", "utf8"})
 
 
 class StrictRequest(Request):
@@ -129,9 +130,10 @@ def _check_parameters(query_string: bytes, known: Mapping[str, bool]) -> None:
 
 
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
-    """Raise `Problem` where the body is of none of these types, or not in UTF-8."""
+    """Raise `Problem` where the body is of none of these types, not in UTF-8, or compressed."""
     values = request.headers.getlist("content-type")
-    media_type, _, parameters = (values[0] if len(values) == 1 else "").lower().partition(";")
-    charset = parameters.strip().removeprefix("charset=").strip('"')
-    if media_type.strip() not in accepted or charset not in {"", "utf-8"}:
-        raise Problem("unsupported_media_type")
+    media_type, *parameters = (values[0] if len(values) == 1 else "").lower().split(";")
+    charsets = {each.strip().removeprefix("charset=").strip('"') for each in parameters if "charset=" in each}
+    coding = request.headers.get("content-encoding", "").lower()
+    if media_type.strip() not in accepted or not charsets <= _UTF_8 or coding not in {"", "identity"}:
+        raise Problem("unsupported_media_type", headers={"Accept-Encoding": "identity"} if coding else {})

@@ -184,6 +184,7 @@ async def test_a_body_with_very_many_unknown_fields_is_answered_briefly(alice: h
         "application/jsonp",
         "application/json; charset=utf-16",
         "application/json; charset=iso-8859-1",
+        "application/json; charset=utf-8; charset=iso-8859-1",
         "application/json, text/plain",
         "json",
         "*/*",
@@ -196,6 +197,16 @@ async def test_another_content_type_or_none_is_415(alice: httpx.AsyncClient, con
     response = await alice.post("/api/tasks", content=b'{"title": "zebra-canary"}', headers=headers)
     assert_problem(response, 415, "unsupported_media_type")
     assert await tasks_of(alice) == []
+
+
+@pytest.mark.parametrize("coding", ["gzip", "deflate, gzip", "br", "zstd", "identity, gzip"])
+async def test_a_compressed_body_is_415(alice: httpx.AsyncClient, coding: str) -> None:
+    headers = {"Content-Type": "application/json", "Content-Encoding": coding}
+    response = await alice.post("/api/tasks", content=b'{"title": "x"}', headers=headers)
+    assert_problem(response, 415, "unsupported_media_type")
+    assert response.headers["Accept-Encoding"] == "identity"
+    plain = await alice.post("/api/tasks", json={"title": "x"}, headers={"Content-Encoding": "identity"})
+    assert plain.status_code == 201
 
 
 async def test_two_content_types_are_415(alice: httpx.AsyncClient) -> None:
@@ -212,6 +223,9 @@ async def test_two_content_types_are_415(alice: httpx.AsyncClient) -> None:
         "application/json; charset=utf-8",
         "application/json;charset=UTF-8",
         'application/json; charset="utf-8"',
+        "application/json; charset=utf8",
+        "application/json; odata.metadata=minimal; charset=utf-8",
+        "application/json;",
         "Application/JSON",
         " application/json ",
     ],
