@@ -1,7 +1,9 @@
 """SQLAlchemy's engines: for sessions, for migrations, and for what requests run on SQLite."""
 
 import contextlib
+import os
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import URL, Connection, NullPool, event
@@ -94,13 +96,29 @@ def _make_sqlite_engine(url: SQLiteURL, settings: Settings, **options: Any) -> A
     if url.path is not None:
         path = url.path
 
-        def make_file(*_arguments: Any) -> None:
+        def find_file(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
             with contextlib.suppress(OSError):  # to connect will say it better
                 path.touch(mode=0o600, exist_ok=False)  # what users write is for nobody else on the machine
+            if _is_frozen(path):
+                arguments[0], options["uri"] = f"{path.absolute().as_uri()}?immutable=1", True
 
-        event.listen(engine.sync_engine, "do_connect", make_file)
+        event.listen(engine.sync_engine, "do_connect", find_file)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)
     return engine
+
+
+def _is_frozen(path: Path) -> bool:
+    """Tell whether a file can be read only as one that nobody changes.
+
+    It is in WAL mode, of which SQLite keeps an index in a file beside it, and none is there nor can be made.
+    """
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return False
+    in_wal_mode = header[18:] == b"\2\2"  # https://www.sqlite.org/fileformat.html#the_database_header
+    return in_wal_mode and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
 
 
 def _begin(connection: Connection) -> None:

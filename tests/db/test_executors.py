@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import select as operating_system_select
 import socket
 import sqlite3
 import threading
@@ -640,13 +641,17 @@ def kill_and_wait(url: PostgresURL, pid: int) -> None:
     asyncio.run(kill())
 
 
+@pytest.mark.parametrize("system", ["this one", "Windows"])
 async def test_a_pooled_connection_whose_end_the_loop_has_not_seen_reaches_nobody(
-    migrated_postgres_url: str, open_database: NewDatabase, owner: str
+    system: str, migrated_postgres_url: str, open_database: NewDatabase, owner: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if system == "Windows":
+        monkeypatch.delattr(operating_system_select, "poll")
     url = parse_database_url(migrated_postgres_url)
     assert isinstance(url, PostgresURL)
     database = open_database(migrated_postgres_url, database_pool_size=1)
     pid = (await database.executor.exec(text("SELECT pg_backend_pid()"))).scalar_one()
+    assert (await database.executor.exec(text("SELECT pg_backend_pid()"))).scalar_one() == pid
     killer = threading.Thread(target=kill_and_wait, args=(url, pid))
     killer.start()
     killer.join()  # keeps this loop from reading what the server says

@@ -1,0 +1,84 @@
+"""SQLite files that may not be written, or that are somebody else's: what can be read is served, the rest is 503."""
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.applications import client_of, running
+from tests.databases import create_tables
+from tests.settings import make_settings
+
+
+def execute(path: Path, script: str) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)
+
+
+@pytest.mark.not_root
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+@pytest.mark.parametrize("environment", ["development", "production"])
+@pytest.mark.parametrize(("file", "folder"), [(0o444, 0o755), (0o644, 0o555), (0o444, 0o555)])
+async def test_what_may_not_be_written_is_read(
+    file: int, folder: int, environment: str, journal: str, tmp_path: Path
+) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    url = f"sqlite+aiosqlite:///{place / 'todo.db'}"
+    await create_tables(url)
+    execute(place / "todo.db", f"PRAGMA journal_mode = {journal}")
+    (place / "todo.db").chmod(file)
+    place.chmod(folder)
+    settings = make_settings(url, environment=environment)
+    async with running(settings) as app, client_of(app, make_settings(url), "alice") as alice:
+        assert (await alice.get("/api/tasks")).json() == []
+        assert (await alice.get("/health/db")).status_code == 200
+        assert (await alice.post("/api/tasks", json={"title": "x"})).status_code == 503
+    place.chmod(0o755)  # for who removes it
+
+
+@pytest.mark.not_root
+async def test_a_file_that_is_written_by_others_is_read_as_it_is(tmp_path: Path) -> None:
+    place = tmp_path / "place"
+    place.mkdir()
+    url = f"sqlite+aiosqlite:///{place / 'todo.db'}"
+    await create_tables(url)
+    with closing(sqlite3.connect(place / "todo.db")) as other:
+        other.execute("INSERT INTO owners VALUES ('alice', 1, 0)")
+        other.commit()
+        place.chmod(0o555)
+        async with running(make_settings(url)) as app, client_of(app, make_settings(url), "alice") as alice:
+            before = (await alice.get("/api/tasks")).headers["ETag"]
+            other.execute("UPDATE owners SET revision = 2")
+            other.commit()
+            assert (await alice.get("/api/tasks")).headers["ETag"] != before
+        place.chmod(0o755)
+
+
+FOREIGN: dict[str, Callable[[Path], object]] = {
+    "a text": lambda path: path.write_text("no database, but a text of some length" * 100),
+    "a folder": lambda path: path.mkdir(),
+    "another service's": lambda path: execute(path, "CREATE TABLE tasks (id INTEGER PRIMARY KEY, label TEXT)"),
+    "an older tool's": lambda path: execute(
+        path, "CREATE TABLE alembic_version (version_num); CREATE TABLE tasks (id)"
+    ),
+}
+
+
+@pytest.mark.parametrize("foreign", FOREIGN)
+async def test_a_file_of_somebody_elses_is_one_line_at_the_start_and_503_at_requests(
+    foreign: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    FOREIGN[foreign](tmp_path / "todo.db")
+    settings = make_settings(f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}")
+    async with running(settings) as app, client_of(app, settings, "alice") as alice:
+        for response in (
+            await alice.get("/api/tasks"),
+            await alice.post("/api/tasks", json={"title": "x"}),
+            await alice.get("/health/db"),
+        ):
+            assert response.status_code == 503
+    (line,) = [line for line in capfd.readouterr().err.splitlines() if "backend.main" in line]
+    assert "the database cannot be brought up to date: " in line
