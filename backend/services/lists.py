@@ -12,7 +12,21 @@ from datetime import UTC, datetime
 from functools import cache, lru_cache
 from typing import Any, cast
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, case, func, literal, not_, or_, select, true
+from sqlalchemy import (
+    ColumnElement,
+    Select,
+    and_,
+    bindparam,
+    case,
+    column,
+    exists,
+    func,
+    literal,
+    not_,
+    or_,
+    select,
+    true,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Text
@@ -23,7 +37,7 @@ from backend.models.task import TaskPublic, TaskStats
 from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owner_now, tasks, trashed
 
 MAX_TAG_COUNTS = 500
-MAX_SHAPES = 2000
+MAX_SHAPES = 500
 """Statements that are kept. There are more shapes than anybody asks for; the oldest is made anew."""
 
 
@@ -53,51 +67,65 @@ _tag_list = literal(",") + func.substr(tasks.c.tags, 2, func.length(tasks.c.tags
 """`,"home","garden",`: no tag has a comma, so what stands between commas is a whole tag."""
 
 
-def _has_word(name: str) -> ColumnElement[bool]:
-    return or_(*(text.like(bindparam(name, type_=Text), escape="\\") for text in (_title, _description, _tags)))
+class texts(FunctionElement[str]):  # noqa: N801 # used like a function
+    """The texts of a JSON array as rows: one parameter and one statement, however many they are."""
+
+    inherit_cache = True
 
 
-def _has_tag(name: str) -> ColumnElement[bool]:
+@compiles(texts)
+def _by_json_each(element: Any, compiler: Any, **options: Any) -> str:
+    return f"json_each({compiler.process(element.clauses, **options)})"
+
+
+@compiles(texts, "postgresql")
+def _by_json_array_elements(element: Any, compiler: Any, **options: Any) -> str:
+    return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS json))"
+
+
+def _of(name: str, condition: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> ColumnElement[bool]:
+    """Return whether a condition holds for one of a parameter's texts."""
+    text = texts(bindparam(name, type_=Text)).table_valued(column("value", Text), name=name)
+    return exists().select_from(text).where(condition(text.c.value))
+
+
+def _lacks_word(pattern: ColumnElement[str]) -> ColumnElement[bool]:
+    return not_(or_(*(text.like(pattern, escape="\\") for text in (_title, _description, _tags))))
+
+
+def _has_tag(tag: ColumnElement[str]) -> ColumnElement[bool]:
     # Not LIKE, which SQLite compares without regard to case.
-    return func.replace(_tag_list, bindparam(name, type_=Text), "") != _tag_list
+    return func.replace(_tag_list, tag, "") != _tag_list
 
 
-def _numbered(name: str, count: int) -> list[str]:
-    return [f"{name}_{number}" for number in range(count)]
-
-
-_CLAUSES: Mapping[str, Callable[[int], ColumnElement[bool]]] = {
-    "completed": lambda _: tasks.c.completed == bindparam("completed"),
-    "words": lambda count: and_(*map(_has_word, _numbered("words", count))),
-    "tags": lambda count: and_(*map(_has_tag, _numbered("tags", count))),
-    "any_tags": lambda count: or_(*map(_has_tag, _numbered("any_tags", count))),
-    "priorities": lambda _: func.coalesce(tasks.c.priority, "none").in_(bindparam("priorities", expanding=True)),
-    "due_from": lambda _: tasks.c.due_date >= bindparam("due_from"),
-    "due_to": lambda _: tasks.c.due_date <= bindparam("due_to"),
-    "no_due_date": lambda _: tasks.c.due_date.is_(None),
+_CLAUSES: Mapping[str, ColumnElement[bool]] = {
+    "completed": tasks.c.completed == bindparam("completed"),
+    "words": not_(_of("words", _lacks_word)),
+    "tags": not_(_of("tags", lambda tag: not_(_has_tag(tag)))),
+    "any_tags": _of("any_tags", _has_tag),
+    "priorities": func.coalesce(tasks.c.priority, "none").in_(bindparam("priorities", expanding=True)),
+    "due_from": tasks.c.due_date >= bindparam("due_from"),
+    "due_to": tasks.c.due_date <= bindparam("due_to"),
+    "no_due_date": tasks.c.due_date.is_(None),
 }
-"""Each filter's clause, by the number of its values."""
+"""Each filter's clause."""
 
-_COUNTED = frozenset({"words", "tags", "any_tags"})
-
-Shape = tuple[tuple[str, int], ...]
+Shape = tuple[str, ...]
 
 
 def _shape(wanted: TaskFilter) -> tuple[Shape, dict[str, Any]]:
-    """Return which filters are set, with the number of their values where that matters, and the parameters."""
+    """Return which filters are set, and their parameters."""
     values = {name: getattr(wanted, name) for name in _CLAUSES}
     present = {name: value for name, value in values.items() if value not in (None, (), False) or name == "completed"}
     if present["completed"] is None:
         del present["completed"]
-    shape = tuple((name, len(value) if name in _COUNTED else 1) for name, value in present.items())
-    parameters: dict[str, Any] = {}
-    for name, value in present.items():
-        if name in _COUNTED:
-            form = _like if name == "words" else _quoted
-            parameters |= {each: form(text) for each, text in zip(_numbered(name, len(value)), value, strict=True)}
-        elif name != "no_due_date":
-            parameters[name] = list(value) if isinstance(value, tuple) else value
-    return shape, parameters
+    parameters = {name: value for name, value in present.items() if name != "no_due_date"}
+    for name, form in (("words", _like), ("tags", _quoted), ("any_tags", _quoted)):
+        if name in parameters:
+            parameters[name] = json.dumps([form(text) for text in parameters[name]], ensure_ascii=False)
+    if "priorities" in parameters:
+        parameters["priorities"] = list(parameters["priorities"])
+    return tuple(present), parameters
 
 
 def _like(word: str) -> str:
@@ -168,7 +196,7 @@ def _select_page(
 ) -> Select[*tuple[Any, ...]]:
     keys = [_KEYS[each.key](each.descending).label(f"key_{number}") for number, each in enumerate(order)]
     narrow = trashed if deleted else living
-    conditions = [_CLAUSES[name](count) for name, count in shape]
+    conditions = [_CLAUSES[name] for name in shape]
     columns = (*PUBLIC, *((tasks.c.deleted_at,) if deleted else ()), *keys)
     page = narrow(select(*columns)).where(is_new, *conditions, *((_after(order),) if after else ()))
 
@@ -198,14 +226,14 @@ def _count(shape: Shape) -> Select[*tuple[Any, ...]]:
             func.count().filter(tasks.c.completed).label("completed"),
             func.count().filter(not_(tasks.c.completed)).label("active"),
         ).select_from(tasks)
-    ).where(is_new, *(_CLAUSES[name](count) for name, count in shape))
+    ).where(is_new, *(_CLAUSES[name] for name in shape))
 
 
 @cache
 def _select_tags(shape: Shape) -> Select[*tuple[Any, ...]]:
     found = (
         living(select(tasks.c.tags, func.count().label("count")))
-        .where(is_new, tasks.c.tags != "[]", *(_CLAUSES[name](count) for name, count in shape))
+        .where(is_new, tasks.c.tags != "[]", *(_CLAUSES[name] for name in shape))
         .group_by(tasks.c.tags)
         .subquery("found")
     )

@@ -248,3 +248,16 @@ async def test_at_most_500_tags_are_returned(alice: TaskService) -> None:
     found = await alice.tags()
     assert found is not None
     assert [tag for tag, _ in found[0]] == [f"{number:02}-{each:02}" for number in range(25) for each in range(20)]
+
+
+async def test_a_statement_is_made_once_for_any_number_of_words_and_tags(
+    alice: TaskService, database: Database
+) -> None:
+    """One statement for each number would be thousands of long ones, kept: one user could fill the memory."""
+    await make(alice)
+    with recorded_statements(database) as statements:
+        for number in range(1, 51):
+            texts = tuple(map(str, range(number)))
+            await page_of(alice, TaskFilter(words=texts, tags=texts[:10], any_tags=texts[:10]))
+            await alice.stats(TaskFilter(words=texts, tags=texts[:10], any_tags=texts[:10]))
+    assert len({sql for sql, _ in statements}) == 2
