@@ -8,7 +8,7 @@ import base64
 import binascii
 import json
 import struct
-from datetime import datetime
+from datetime import UTC, datetime
 from hashlib import blake2s
 from typing import Any
 from uuid import UUID
@@ -36,9 +36,9 @@ def decode_cursor(cursor: str, order: tuple[Order, ...], query: str) -> Place:
     try:
         *texts, task_id = json.loads(_opened(cursor, query))
         pairs = list(zip(order, texts, strict=True))
-        values = [datetime.fromisoformat(text) if is_time(key) else text for key, text in pairs]
+        values = [datetime.fromisoformat(text).astimezone(UTC) if is_time(key) else text for key, text in pairs]
         place = Place(tuple(values), UUID(task_id))
-    except (TypeError, AttributeError, RecursionError):
+    except (TypeError, AttributeError, RecursionError, OverflowError):
         raise ValueError("holds something else") from None
     if not all(map(is_value, order, values)):
         raise ValueError("holds no values of these keys")

@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Iterable
+from itertools import islice
 
 from starlette.requests import Request
 
 from backend.services.rows import Match, OwnedTasks
 
-_ENTITY_TAG = re.compile(r'\s*(W/)?"([^"]*)"\s*(?:,|$)')
+# It begins with what is no blank: of a run of blanks each would be tried as the beginning, for seconds.
+_ENTITY_TAG = re.compile(r'(W/)?"([^"]*)"[ \t]*(?:,|$)')
 MAX_TAGS = 100
 """Entity tags of one header that are looked at."""
 
@@ -17,9 +19,9 @@ def if_match(request: Request, tasks: OwnedTasks) -> Match:
 
     Weak tags match nothing. A tag may come without its quotes, as a task's `etag` holds it.
     """
-    header = ", ".join(request.headers.getlist("if-match"))
-    if not header or header.strip() == "*":
+    if "if-match" not in request.headers or must_exist(request):
         return None
+    header = ", ".join(request.headers.getlist("if-match"))  # an empty one names none
     return tasks.revisions(tag for weak, tag in _tags(header) if not weak)
 
 
@@ -33,6 +35,12 @@ def must_not_exist(request: Request) -> bool:
     return ", ".join(request.headers.getlist("if-none-match")).strip() == "*"
 
 
+def is_known(request: Request, etag: str) -> bool:
+    """Tell whether the client has a task of this entity tag."""
+    header = ", ".join(request.headers.getlist("if-none-match"))
+    return bool(header) and (header.strip() == "*" or etag in {tag for _, tag in _tags(header)})
+
+
 def known(request: Request, tasks: OwnedTasks) -> int:
     """Return the newest revision that the client has a response of; -1 where it has none."""
     header = ", ".join(request.headers.getlist("if-none-match"))
@@ -40,5 +48,5 @@ def known(request: Request, tasks: OwnedTasks) -> int:
 
 
 def _tags(header: str) -> Iterable[tuple[str, str]]:
-    found = _ENTITY_TAG.findall(header)[:MAX_TAGS]
+    found = [(each[1] or "", each[2]) for each in islice(_ENTITY_TAG.finditer(header), MAX_TAGS)]
     return found or [("", header.strip())]

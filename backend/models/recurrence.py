@@ -74,6 +74,14 @@ def _parts(rule: str) -> dict[str, str]:
     return parts
 
 
+def _possible(parts: dict[str, str]) -> dict[str, str]:
+    """Return the rule without the weekdays that no month has, such as an eighth Monday: dateutil fails at them."""
+    if "BYDAY" in parts and (parts["FREQ"] == "MONTHLY" or "BYMONTH" in parts):
+        days = (day for day in parts["BYDAY"].split(",") if re.search(r"[6-9]|\d\d", day) is None)
+        return parts | {"BYDAY": ",".join(days)}
+    return parts
+
+
 def _has_day(parts: Mapping[str, str]) -> bool:
     """Tell whether one of the months has one of the days: 30 February would be looked for for long."""
     days = [abs(int(day)) for day in parts.get("BYMONTHDAY", "1").split(",")]
@@ -97,8 +105,8 @@ def next_date(rule: str, due: date, today: date) -> date | None:
 
     `today` is the date in UTC: yesterday's is still today somewhere. COUNT is not looked at: `next_rule` counts.
     """
-    parts = _parts(rule)
-    if not _has_day(parts):
+    parts = _possible(_parts(rule))
+    if not parts.get("BYDAY", "any") or not _has_day(parts):
         return None
     interval = int(parts.get("INTERVAL", 1))
     after = max(due, today - timedelta(days=2))
@@ -110,7 +118,10 @@ def next_date(rule: str, due: date, today: date) -> date | None:
     # calendar, by as many of its cycles as leave the horizon before it.
     later = (date.max.year - after.year - HORIZON - 8 * interval) // _CYCLE_YEARS * _CYCLE
     later = max(later, timedelta())
-    found = _dates(parts, start + later).after(datetime.combine(after + later, time()))
+    try:
+        found = _dates(parts, start + later).after(datetime.combine(after + later, time()))
+    except (ValueError, OverflowError):  # past the year 9999
+        found = None
     if found is None:
         return None
     following = found.date() - later

@@ -7,7 +7,7 @@ to complete a recurring task, there is a second step.
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
@@ -28,7 +28,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from backend.errors import PreconditionFailed, TaskNotFound, TooManyTasks
+from backend.errors import DatabaseError, OutcomeUnknown, PreconditionFailed, TaskNotFound, TooManyTasks
 from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation, Outcome, TaskBatch, new_columns
 from backend.services.changes import TaskChanges
@@ -37,7 +37,6 @@ from backend.services.moves import TaskMoves
 from backend.services.rows import (
     PUBLIC,
     Match,
-    changed_rows,
     if_matched,
     living,
     next_revision,
@@ -78,6 +77,7 @@ _set_completed = (
         or_(tasks.c.recurrence.is_(None), not_(_state)),
     )
     .values(completed=_state, completed_at=case((_state, _moment), else_=null()))
+    .returning(has_expired)
 )
 _select_recurring = living(select(tasks.c.id)).where(
     tasks.c.id.in_(bindparam("task_ids", expanding=True)), tasks.c.recurrence.is_not(None), not_(tasks.c.completed)
@@ -98,7 +98,7 @@ def _insert(*, if_absent: bool) -> Insert:
     return insert(tasks).from_select(["user_id", *_NEW, "revision"], values).returning(*PUBLIC, has_expired)
 
 
-@cache
+@lru_cache(maxsize=500)  # there are thousands of sets of fields
 def _update_one(names: frozenset[str], *, dated: bool, completed_by: str | None, matched: bool) -> Update:
     values: dict[str, Any] = {name: bindparam(f"new_{name}", type_=tasks.c[name].type) for name in names}
     if "completed" in names:
@@ -204,12 +204,22 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
     async def complete(self, ids: Iterable[UUID], *, completed: bool = True) -> int:
         """Set `completed` on those of the tasks that are the user's; return how many that changed."""
         wanted = task_ids(ids)
-        changed = changed_rows(await self._run(_set_completed, task_ids=wanted, state=completed, now=now()))
+        expired = self._expired_before()
+        result = await self._run(_set_completed, task_ids=wanted, state=completed, now=now(), expired=expired)
+        written = result.all()
+        changed = len(written)
+        if written:
+            await self._erase_some(written[0])
         if not completed or changed == len(set(wanted)):
             return changed
-        recurring = (await self._run(_select_recurring, task_ids=wanted)).scalars().all()
-        operations = [Operation("patch", task_id, {"completed": True}) for task_id in recurring]
-        outcomes = await self.batch(operations, atomic=False) if operations else []
+        try:
+            recurring = (await self._run(_select_recurring, task_ids=wanted)).scalars().all()
+            operations = [Operation("patch", task_id, {"completed": True}) for task_id in recurring]
+            outcomes = await self.batch(operations, atomic=False) if operations else []
+        except DatabaseError as error:
+            if not changed:
+                raise
+            raise OutcomeUnknown("those that recur were not completed, the others were") from error
         return changed + sum(outcome.error is None for outcome in outcomes)
 
     async def _insert(self, task_id: UUID, fields: dict[str, Any], *, if_absent: bool) -> TaskPublic | None:

@@ -39,7 +39,9 @@ ERASED_AT_ONCE = 100
 _other = tasks.alias("other")
 has_expired = exists().where(_other.c.user_id == bindparam("owner"), _other.c.deleted_at < bindparam("expired"))
 """Whether there is something to erase: a column of what writes return, read from the trash's own small index."""
-_trash_completed = stamped(living(update(tasks))).where(tasks.c.completed).values(deleted_at=bindparam("now"))
+_trash_completed = (
+    stamped(living(update(tasks))).where(tasks.c.completed).values(deleted_at=bindparam("now")).returning(has_expired)
+)
 _erase_completed = living(delete(tasks)).where(tasks.c.completed).returning(tasks.c.revision)
 _erase_all = owned(delete(tasks))
 _erase_owner = delete(owners).where(owners.c.user_id == bindparam("owner"))
@@ -96,7 +98,10 @@ class TaskTrash(OwnedTasks):
         """Move all completed tasks to the trash; return how many they were."""
         if self._limits.trash_days == 0:
             return await self._erase(_erase_completed, from_trash=False)
-        return changed_rows(await self._run(_trash_completed, now=now()))
+        written = (await self._run(_trash_completed, now=now(), expired=self._expired_before())).all()
+        if written:
+            await self._erase_some(written[0])
+        return len(written)
 
     async def delete_all(self) -> int:
         """Erase all that there is of the user; return how many tasks they were, those in the trash too."""

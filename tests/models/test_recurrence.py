@@ -54,6 +54,11 @@ TODAY = date(2026, 11, 26)  # a Thursday
         ("FREQ=DAILY;BYMONTH=2;BYMONTHDAY=30;INTERVAL=2", "1900-01-01", None),
         ("FREQ=MONTHLY;BYMONTH=4,6;BYMONTHDAY=31,-31", "2026-11-26", None),
         ("FREQ=MONTHLY;BYDAY=6MO", "2026-11-26", None),
+        ("FREQ=MONTHLY;BYDAY=8MO", "2026-01-05", None),
+        ("FREQ=YEARLY;BYMONTH=2;BYDAY=51MO", "2026-01-05", None),
+        ("FREQ=YEARLY;BYMONTH=12;BYDAY=8MO,-1MO,-53TU", "2026-01-05", "2026-12-28"),
+        ("FREQ=YEARLY;BYDAY=51MO", "2026-01-05", "2026-12-21"),
+        ("FREQ=WEEKLY;BYDAY=SA", "9999-12-31", None),
         ("FREQ=MONTHLY;INTERVAL=12;BYMONTH=2", "2026-11-26", None),
         ("FREQ=DAILY;INTERVAL=7;BYDAY=MO", "2026-11-26", None),
         ("FREQ=YEARLY", "9999-11-26", None),
@@ -95,6 +100,24 @@ def test_what_bounds_the_search_changes_nothing(
     expected = plain.after(datetime.combine(after, time()))
     assert expected is not None
     assert found == expected.date()
+
+
+@given(
+    frequency=st.sampled_from(["MONTHLY", "YEARLY"]),
+    days=st.lists(
+        st.tuples(st.integers(-53, 53).filter(bool), st.sampled_from(["MO", "WE", "SU"])), min_size=1, max_size=3
+    ),
+    parts=st.fixed_dictionaries({}, optional={"BYMONTHDAY": month_days, "BYMONTH": months}),
+    due=st.dates(date(1900, 1, 1), date(9999, 12, 31)),
+)
+def test_no_number_of_a_weekday_makes_an_error(
+    frequency: str, days: list[tuple[int, str]], parts: dict[str, list[object]], due: date
+) -> None:
+    """dateutil fails where a month has no such weekday: the task could never be completed."""
+    by_day = ",".join(f"{number}{day}" for number, day in days)
+    more = "".join(f";{name}={','.join(map(str, values))}" for name, values in parts.items())
+    found = next_date(normal_recurrence(f"FREQ={frequency};BYDAY={by_day}{more}"), due, TODAY)
+    assert found is None or found > due
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,14 @@ from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import literal_column, select
 from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
-from backend.errors import RuleBroken
+from backend.errors import DatabaseNotMigrated, OutcomeUnknown, RuleBroken
 from backend.models.task import TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation
-from backend.services.rows import Limits
+from backend.services.rows import Limits, owners
 from backend.services.tasks import TaskService
 from tests.services.conftest import ServiceOf, all_of, make, new
 from tests.statements import recorded_statements
@@ -240,3 +241,15 @@ async def test_without_a_rule_completing_is_one_statement(alice: TaskService, da
         await alice.update(first["id"], TaskUpdate(completed=True))
         await alice.complete([first["id"], second["id"]])
     assert len(statements) <= 4
+
+
+async def test_a_bulk_of_which_a_part_was_done_says_so(alice: TaskService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that recur are completed in a second step: where it fails, "nothing was written" would be wrong."""
+    plain, daily = await make(alice), await make(alice, **DAILY)
+    failing: Any = select(literal_column("no_such_column")).select_from(owners)
+    monkeypatch.setattr("backend.services.tasks._select_recurring", failing)
+    with pytest.raises(OutcomeUnknown):
+        await alice.complete([plain["id"], daily["id"]])
+    with pytest.raises(DatabaseNotMigrated):
+        await alice.complete([daily["id"]])
+    assert (await alice.get(plain["id"]))["completed"]
