@@ -24,7 +24,7 @@ from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
 from backend.services.batch import Operation, OperationFailed
 from backend.services.tasks import TaskService
 
-MAX_NAMED = 10
+MAX_NAMED = 100
 """How many ids a refusal names where a part of a title is in several."""
 
 Arguments = Mapping[str, Any]

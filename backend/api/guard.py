@@ -23,7 +23,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from backend.api.body import Disconnected, discard, max_size, read_body, refuse_ambiguous_length
 from backend.api.cors import CORS
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
-from backend.api.problems import FieldError, Problem, problem_of, problem_response
+from backend.api.problems import Problem, problem_of, problem_response
+from backend.api.requests import check_query_size
 from backend.api.routers import mcp
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
@@ -43,8 +44,6 @@ _API_ERROR_HEADERS = ((b"cache-control", b"no-store"), (b"vary", b"Authorization
 _OTHER_HEADERS = ((b"vary", b"Origin"),)
 TELL_AGAIN_AFTER = 60.0
 """Seconds after which a missing right is logged again."""
-MAX_QUERY = 8 * 1024
-"""Bytes that a query string may have: parsing takes longer than all the rest."""
 
 logger = logging.getLogger(__name__)
 request_logger = logging.getLogger("backend.request")
@@ -112,9 +111,8 @@ class Guard:
             return
         if self._places.is_reached:  # before the token, which costs more than the refusal
             exchange.refuse_overload()
-        if len(exchange.scope["query_string"]) > MAX_QUERY:
-            raise Problem("validation_error", [FieldError("query", "", "too_long", "is too long")])
         if not exchange.is_api:
+            check_query_size(exchange.scope)  # elsewhere the route does, once it is known who asks, and for what
             await exchange.pass_on(self._app, self._places)
             return
         identity = exchange.scope["identity"] = await self._identify(exchange)
@@ -166,7 +164,7 @@ class Exchange:
         self.is_preflight = (
             self._method == "OPTIONS" and self.origin is not None and b"access-control-request-method" in headers
         )
-        self._sent_path: str = scope["path"]
+        self._sent = scope
         # HEAD is GET without the body. A copy, because the server must go on knowing that it was HEAD.
         self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         if self.is_api and path.endswith("/") and not path.endswith("//"):
@@ -256,7 +254,7 @@ class Exchange:
             problem.headers = mcp.challenge(self.scope, problem)
         log_error(error, problem, self.request_id)
         if self._status is None:
-            await self.respond(problem_response(problem, {"path": self._sent_path}, self.request_id))
+            await self.respond(problem_response(problem, self._sent, self.request_id))
 
     async def read_body(self) -> None:
         """Read the whole body, for whoever receives it next. Raises `Problem` past the limits."""

@@ -25,6 +25,7 @@ unless the `code` says otherwise.
 TAGS = [
     {"name": "tasks", "description": "The tasks of the token's user."},
     {"name": "health", "description": "Probes for the platform. They take no token."},
+    {"name": "service", "description": "What this is. It takes no token."},
 ]
 
 TASK_EXAMPLE: dict[str, Any] = {
@@ -59,7 +60,25 @@ NEXT_PAGE = {
 
 _ETAG = {"ETag": {"description": "The entity tag (RFC 9110).", "schema": {"type": "string"}}}
 
-NEW_TASK = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}}
+_SUCCESSOR = {
+    "X-Successor": {
+        "description": "Where this completed a recurring task: the id of the next one.",
+        "schema": {"type": "string", "format": "uuid"},
+    }
+}
+
+NEW_TASK = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}, **_ETAG}
+
+
+def _condition(name: str, description: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+
+
+_IF_MATCH = _condition("If-Match", "Entity tags of which the task must have one, or `*`; else 412.")
+_IF_NONE_MATCH = _condition(
+    "If-None-Match", "Entity tags of responses that the client has; 304 where one is still good."
+)
+_CREATE_ONLY = _condition("If-None-Match", "`*`: create only; 412 where there is a task that differs.")
 
 # Written out: the guard verifies tokens, so there is no dependency of FastAPI's to take the scheme from.
 BEARER = {
@@ -133,6 +152,14 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     operation["summary"] = operation["description"].partition(". ")[0].rstrip(".") + "."
     under_api = path.startswith("/api")
     reads = method == "get"
+    completes = path.endswith("/toggle") or ("{id}" in path and method in {"patch", "put"})
+    conditions = [
+        *([_IF_MATCH] if "{id}" in path and not reads else []),
+        *([_IF_NONE_MATCH] if under_api and reads else []),
+        *([_CREATE_ONLY] if method == "put" else []),
+    ]
+    if conditions:
+        operation["parameters"] = [*operation.get("parameters", []), *conditions]
     codes = [*_ANY_REQUEST, *own.get("codes", ())]
     if under_api:
         codes += [*_UNDER_API, *_WITH_DATABASE, *(() if reads else ("outcome_unknown",))]
@@ -146,6 +173,7 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
         if content is not None and own.get("example") is not None:
             content["example"] = own.get("example")
         headers = {**(own.get("headers") or {}), **(_ETAG if (under_api and reads) or "{id}" in path else {})}
+        headers |= _SUCCESSOR if completes else {}
         if headers and method != "delete":
             response["headers"] = headers
     if under_api and reads:
@@ -228,6 +256,11 @@ def make_openapi(app: FastAPI) -> dict[str, Any]:
         schemas = document["components"]["schemas"]
         problem = ProblemDocument.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas.update(problem.pop("$defs"))
+        # A reference, which pydantic could only make of the task's model itself, and then a second time.
+        problem["properties"]["current"] = {
+            "description": "With status 412 only: the task as it is now, where there is one.",
+            "$ref": "#/components/schemas/TaskPublic",
+        }
         schemas["Problem"] = problem
         for name in ("HTTPValidationError", "ValidationError"):
             schemas.pop(name, None)  # FastAPI's own, which nothing refers to

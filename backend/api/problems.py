@@ -216,6 +216,7 @@ def field_error(error: Mapping[str, Any]) -> FieldError:
         detail = detail.format(**error["ctx"])
     elif rule in _OWN_RULES:
         code, detail = rule, error["msg"]
+        path += ["task", "id"] if rule == "id_mismatch" else []
     elif rule == "literal_error":
         code, detail = _literal_error(error["ctx"]["expected"])
     elif rule == "extra_forbidden" and path == ["id"]:
@@ -255,9 +256,16 @@ def problem_of(error: Exception) -> Problem:
     return Problem("internal_error")
 
 
+def _instance(scope: Scope) -> str:
+    """Return the path as it was sent; what may not stand in a URL is escaped."""
+    if raw_path := scope.get("raw_path"):  # an adapter may leave it out
+        return quote(raw_path, safe="/:@!$&'()*+,;=~%")
+    return quote(scope["path"], safe="/:@!$&'()*+,;=~")
+
+
 def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[str, Any]:
     """Return a problem as the document of a response to the request."""
-    document = problem.type.document(quote(scope["path"], safe="/:@!$&'()*+,;=~"), request_id)
+    document = problem.type.document(_instance(scope), request_id)
     if problem.errors:
         document["errors"] = [
             {"source": each.source, "pointer": each.pointer, "code": each.code, "detail": each.detail}

@@ -112,9 +112,8 @@ class FilterQuery(CompletedQuery):
     tag_any: FilterTags = Field([], description="Tags of which one is there.")
     priority: Annotated[
         list[str],
-        Field(max_length=5),
         AfterValidator(_priorities),
-        WithJsonSchema({"type": "array", "items": {"type": "string", "enum": [*PRIORITIES, "none"]}, "maxItems": 5}),
+        WithJsonSchema({"type": "array", "items": {"type": "string", "enum": [*PRIORITIES, "none"]}}),
     ] = Field([], description="Priorities of which one is the task's; `none` for no priority.")
     due_from: FilterDate = Field(None, description="The first due date.")
     due_to: FilterDate = Field(None, description="The last due date.")

@@ -1,6 +1,6 @@
 """How a service's results become a response's bytes: straight from the row, through pydantic's serializers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -36,14 +36,22 @@ def task_response(task: TaskPublic, successor: UUID | None = None, *, new_at: st
 
 def tasks_content(tasks: list[TaskPublic], *, deleted: bool) -> tuple[bytes, int]:
     """Return a page's content, and how many of the tasks it holds: as many as go into `MAX_CONTENT`, at least one."""
-    adapter: TypeAdapter[Any] = _deleted_tasks if deleted else _tasks
-    content = adapter.dump_json(tasks)
+    return _fitting(_deleted_tasks if deleted else _tasks, tasks)
+
+
+def changes_content(changes: Sequence[Any]) -> tuple[bytes, int]:
+    """Return the content of the list of changes, and how many it holds, as `tasks_content` does."""
+    return _fitting(_any, changes)
+
+
+def _fitting(adapter: TypeAdapter[Any], values: Sequence[Any]) -> tuple[bytes, int]:
+    content = adapter.dump_json(values)
     if len(content) <= MAX_CONTENT:
-        return content, len(tasks)
+        return content, len(values)
     parts: list[bytes] = []
     size = 0
-    for task in tasks:
-        parts.append(adapter.dump_json([task])[1:-1])
+    for value in values:
+        parts.append(adapter.dump_json([value])[1:-1])
         size += len(parts[-1]) + 1
         if size > MAX_CONTENT and len(parts) > 1:
             parts.pop()

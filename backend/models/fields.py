@@ -30,17 +30,26 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 _BLANK = (
     r"\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
-    r"\u2000-\u200f\u2027-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0"
+    r"\u2000-\u200f\u2027-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
 )
 """Characters that show nothing: controls, spaces, zero widths, fillers. Written out, so that the JSON schema means the
 same in every language. U+2027, a dot that nobody writes, stands for the beginning of the range of line separators:
 generators of clients write the ends of a range raw into JavaScript, where a line separator ends the line."""
-_VISIBLE = re.compile(f"[^{_BLANK}]")
+# Not in the schema: without a flag JavaScript takes what is past U+FFFF for two characters.
+_MORE_BLANK = "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
+_VISIBLE = re.compile(f"[^{_BLANK.replace('2027', '2028')}{_MORE_BLANK}]")
+_WHITE = r"\u0000-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2027-\u202f\u205f\u3000"
+"""What is trimmed, and what nobody writes between: controls, and U+2027 as above."""
 
 
 def is_storable(text: str) -> bool:
     """Tell whether databases store the text."""
     return _UNSTORABLE.search(text) is None
+
+
+def is_visible(text: str) -> bool:
+    """Tell whether something of the text shows."""
+    return _VISIBLE.search(text) is not None
 
 
 def storable(text: str) -> str:
@@ -58,7 +67,7 @@ def _at_most(text: str, limit: int) -> str:
 
 def _title(text: str) -> str:
     trimmed = storable(text).strip()
-    if _VISIBLE.search(trimmed) is None:
+    if not is_visible(trimmed):
         raise PydanticCustomError("blank", "must not be blank")
     return _at_most(trimmed, TITLE_MAX)
 
@@ -70,7 +79,7 @@ def _description(text: str) -> str:
 def tag(text: str) -> str:
     """Return a tag, trimmed. Raises `PydanticCustomError`."""
     trimmed = storable(text).strip()
-    if _VISIBLE.search(trimmed) is None:
+    if not trimmed:
         raise PydanticCustomError("blank", "must not be blank")
     if "," in trimmed:
         raise PydanticCustomError("comma", "must not contain a comma")
@@ -177,7 +186,7 @@ TAG_SCHEMA: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
     "maxLength": TAG_MAX,
-    "pattern": rf"^[^\u0000,]*[^{_BLANK},][^\u0000,]*$",
+    "pattern": rf"^[^\u0000,]*[^\u0000{_WHITE},][^\u0000,]*$",
 }
 TAGS_SCHEMA: dict[str, Any] = {
     "type": "array",

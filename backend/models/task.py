@@ -1,7 +1,7 @@
 """A task: the table, what may be sent, and what is sent back. Each field's rule is in `fields.py`."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, NotRequired
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
@@ -243,6 +243,12 @@ class DeletedTask(TaskPublic):
     """A task in the trash."""
 
     deleted_at: Annotated[datetime, Field(description="When it was deleted. RFC 3339, in UTC.")]
+
+
+class ListedTask(TaskPublic):
+    """A task of a list, which may be that of the trash."""
+
+    deleted_at: NotRequired[Annotated[datetime, Field(description="With `deleted=true`: when it was deleted.")]]
 
 
 class TaskStats(TypedDict):

@@ -265,10 +265,10 @@ class _Work:
         return task_id
 
     def _add(self, task_id: UUID, fields: Mapping[str, Any]) -> Row:
-        if self.room <= 0:
-            raise TooManyTasks
         row: Row = {"id": task_id, "created_at": self.moment, "deleted_at": None, **new_columns(fields, self.moment)}
         check_due_date(row)
+        if self.room <= 0:
+            raise TooManyTasks
         self.room -= 1
         self.created[task_id] = None
         return self._set(row)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import httpx
 import pytest
@@ -154,10 +155,63 @@ async def test_the_other_bodies_too(alice: httpx.AsyncClient, path: str, body: b
     assert_problem(response, 422, "validation_error", ("body", pointer, code))
 
 
-@pytest.mark.parametrize("method", ["POST", "PATCH"])
-async def test_no_body_at_all_is_422(alice: httpx.AsyncClient, method: str) -> None:
-    path = "/api/tasks" if method == "POST" else f"/api/tasks/{ABSENT}"
-    assert_problem(await alice.request(method, path), 422, "validation_error", ("body", "", "required"))
+BODIES = [
+    ("POST", "/api/tasks"),
+    ("POST", "/api/tasks/batch"),
+    ("POST", "/api/tasks/bulk-complete"),
+    ("POST", "/api/tasks/transfer"),
+    ("POST", f"/api/tasks/{ABSENT}/move"),
+    ("PUT", f"/api/tasks/{ABSENT}"),
+    ("PATCH", f"/api/tasks/{ABSENT}"),
+    ("PATCH", "/api/tasks/x"),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), BODIES)
+@pytest.mark.parametrize("headers", [{}, {"Content-Type": "text/plain"}])
+async def test_no_body_at_all_is_no_json(
+    alice: httpx.AsyncClient, method: str, path: str, headers: dict[str, str]
+) -> None:
+    assert_problem(await alice.request(method, path, headers=headers), 400, "malformed_json")
+
+
+@pytest.mark.parametrize(("method", "path"), BODIES)
+async def test_what_is_wrong_with_the_body_as_such_comes_before_its_parameters(
+    alice: httpx.AsyncClient, method: str, path: str
+) -> None:
+    text = await alice.request(method, f"{path}?x=1", content="{}", headers={"Content-Type": "text/plain"})
+    assert_problem(text, 415, "unsupported_media_type")
+    cut = await alice.request(method, f"{path}?x=1", content="{", headers={"Content-Type": "application/json"})
+    assert_problem(cut, 400, "malformed_json")
+
+
+async def test_a_long_query_is_refused_after_the_token_and_the_address(
+    alice: httpx.AsyncClient, anonymous: httpx.AsyncClient
+) -> None:
+    long = "x" * 21_000
+    assert_problem(await anonymous.get(f"/api/tasks?{long}"), 401, "token_missing")
+    assert_problem(await alice.get(f"/api/nowhere?{long}"), 404, "not_found")
+    assert_problem(await alice.request("PROPFIND", f"/api/tasks?{long}"), 405, "method_not_allowed")
+    assert_problem(await alice.get(f"/api/tasks?{long}"), 422, "validation_error", ("query", "", "too_long"))
+
+
+async def test_the_longest_query_is_taken_and_so_is_the_next_pages_address(alice: httpx.AsyncClient) -> None:
+    face = "\U0001f600"
+    tags = [face * 49 + chr(ord("a") + number) for number in range(20)]
+    for _ in range(2):
+        await create(alice, title=face * 100, tags=tags)
+    query: list[tuple[str, Any]] = [
+        ("search", face * 100),
+        ("sort", "title,due_date,priority"),
+        ("limit", "1"),
+        *(("tag", tag) for tag in tags[:10]),
+        *(("tag_any", tag) for tag in tags[10:]),
+    ]
+    first = await alice.get("/api/tasks", params=query)
+    assert len(first.json()) == 1
+    second = await alice.get(first.links["next"]["url"])
+    assert len(second.json()) == 1
+    assert second.json() != first.json()
 
 
 async def test_all_mistakes_of_a_body_are_told_at_once(alice: httpx.AsyncClient) -> None:

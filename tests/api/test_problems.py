@@ -72,6 +72,12 @@ async def test_the_instance_is_the_path_without_the_query(alice: httpx.AsyncClie
     assert "zebra" not in response.text
 
 
+@pytest.mark.parametrize("sent", ["/api/tasks/%41%42c", "/api/tasks/a%2Fb", "/api/tasks/x/", "/api/tasks/%zz"])
+async def test_the_instance_is_the_path_as_it_was_sent(alice: httpx.AsyncClient, sent: str) -> None:
+    url = httpx.URL("http://test").copy_with(raw_path=sent.encode())
+    assert (await alice.request("TRACE", url)).json()["instance"] == sent
+
+
 @on_one_engine
 @pytest.mark.parametrize(
     ("authorization", "code", "challenge"),

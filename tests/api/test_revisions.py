@@ -59,8 +59,25 @@ async def test_a_task_has_a_strong_tag_that_its_representation_holds(alice: http
     task = await create(alice)
     response = await alice.get(f"/api/tasks/{task['id']}")
     assert response.headers["ETag"] == quoted(task)
-    for sent in (quoted(task), f"W/{quoted(task)}", f'"x", {quoted(task)}'):
+    newer = await create(alice)
+    several = f"{quoted(task)}, {quoted(newer)}"
+    for sent in (
+        quoted(task),
+        f"W/{quoted(task)}",
+        f'"x", {quoted(task)}',
+        several,
+        "*",
+        f"x{' ' * 300}{quoted(task)}",
+    ):
         assert (await alice.get(f"/api/tasks/{task['id']}", headers={"If-None-Match": sent})).status_code == 304
+    for sent in (quoted(newer), "", '"', f'"{task["etag"]}', task["etag"] + "0"):
+        assert (await alice.get(f"/api/tasks/{task['id']}", headers={"If-None-Match": sent})).status_code == 200
+
+
+async def test_an_if_match_that_names_no_tag_is_met_by_none(alice: httpx.AsyncClient) -> None:
+    task = await create(alice)
+    response = await alice.patch(f"/api/tasks/{task['id']}", json={"title": "x"}, headers={"If-Match": ""})
+    assert_problem(response, 412, "precondition_failed")
 
 
 @pytest.mark.parametrize(
@@ -239,6 +256,27 @@ async def test_what_is_no_checkpoint_of_the_user_has_expired(
         assert_problem(response, 410, "checkpoint_expired")
 
 
+async def test_a_page_of_changes_ends_at_a_mebibyte(alice: httpx.AsyncClient) -> None:
+    description = "\U0001f600" * 2000
+    for _ in range(2):
+        operations = [
+            {"op": "put", "id": str(uuid7()), "task": {"title": "x", "description": description}} for _ in range(100)
+        ]
+        await batch(alice, *operations)
+    seen: set[str] = set()
+    since: dict[str, str] = {}
+    pages = 0
+    while True:
+        response = await alice.get("/api/tasks/changes", params={"limit": 500, **since})
+        assert len(response.content) < 1024 * 1024 + 200  # the checkpoint beside
+        page = response.json()
+        seen |= {task["id"] for task in page["changes"]}
+        since, pages = {"since": page["checkpoint"]}, pages + 1
+        if not page["more"]:
+            break
+    assert (len(seen), pages) == (200, 2)
+
+
 async def test_a_giver_of_tasks_starts_anew(alice: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
     await create(bob)
     checkpoint = (await bob.get("/api/tasks/changes")).json()["checkpoint"]
@@ -362,6 +400,12 @@ async def test_a_user_has_as_many_tasks_as_may_be(settings: Settings, user_id: A
         assert_problem(await carol.put(f"/api/tasks/{uuid7()}", json={"title": "x"}), 409, "too_many_tasks")
         response = await batch(carol, {"op": "put", "id": str(uuid7()), "task": {"title": "x"}})
         assert response.json()["code"] == "too_many_tasks"
+        for write in (  # what is wrong with it as such comes first
+            carol.post("/api/tasks", json={"title": "x", "due_time": "09:00"}),
+            carol.put(f"/api/tasks/{uuid7()}", json={"title": "x", "due_time": "09:00"}),
+            batch(carol, {"op": "put", "id": str(uuid7()), "task": {"title": "x", "due_time": "09:00"}}),
+        ):
+            assert_problem(await write, 422, "validation_error")
         await carol.delete(f"/api/tasks/{task['id']}")
         assert_problem(await carol.post("/api/tasks", json={"title": "x"}), 409, "too_many_tasks")
         await carol.delete(f"/api/tasks/{task['id']}?permanent=true")

@@ -22,7 +22,7 @@ from tests.settings import SECRET, make_settings
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 ROOT = Path(__file__).parents[2]
 SCHEMATHESIS = str(Path(sys.executable).parent / "schemathesis")
-OPERATIONS = 19
+OPERATIONS = 20
 EXAMPLES = 30 if "FAULT_ROUNDS" in os.environ else 10
 """Of each operation, in the phase that makes them up at random."""
 CASES = 300 * ROUNDS

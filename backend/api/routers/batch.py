@@ -54,7 +54,7 @@ class _Operation(BaseModel):
 
 def _check_id(task: AddressedTask, task_id: UUID) -> None:
     if not task.names(task_id):
-        raise PydanticCustomError("id_mismatch", "task.id must be the operation's id")
+        raise PydanticCustomError("id_mismatch", "must be the operation's id")
 
 
 class PutOperation(_Operation):
@@ -153,6 +153,7 @@ class Result(TypedDict):
     id: Annotated[UUID | None, Field(description="Null where the operation had none.")]
     status: Annotated[int, Field(description="As the operation alone would have it.")]
     task: NotRequired[TaskPublic | None]
+    successor: NotRequired[Annotated[UUID, Field(description="The next task of a recurring one that was completed.")]]
     problem: NotRequired[Annotated[dict[str, Any] | None, Field(description="Why it failed, where it did.")]]
 
 

@@ -3,14 +3,18 @@
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, NotRequired
 from urllib.parse import quote
 
+from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
+from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
+from backend.api.openapi import documented
+from backend.api.requests import Route
 from backend.auth.tokens import authorization_server
 from backend.config import Settings
 
@@ -28,6 +32,14 @@ def _headers(better_auth: str = "") -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
+
+
+class ServiceDescription(TypedDict):
+    """What this service is."""
+
+    name: str
+    version: str
+    documentation: NotRequired[Annotated[str, Field(description="In development: where to read it.")]]
 
 
 class _Files(StaticFiles):
@@ -49,10 +61,19 @@ def routes(settings: Settings) -> list[BaseRoute]:
         server = quote(server, safe=":/[]%")  # so that it is one word of the policy, and of the page
         page, headers = page.replace('hidden data-url=""', f'data-url="{server}"'), _headers(f" {server}/")
 
-    async def root(request: Request) -> Response:
+    async def read_root(request: Request) -> Response:
+        """Say what this service is: in development a browser gets a page to try it on."""
         if development and "text/html" in request.headers.get("accept", ""):
             return HTMLResponse(page, headers=headers)
         documentation = {"documentation": f"{request.scope.get('root_path', '')}/docs"} if development else {}
         return JSONResponse(description | documentation, headers={"Vary": "Accept"})
 
-    return [Route("/", root), *([Mount("/static", _Files(directory=STATIC))] if development else [])]
+    root = Route(
+        "/",
+        read_root,
+        response_model=ServiceDescription,
+        tags=["service"],
+        generate_unique_id_function=lambda route: route.name,
+        **documented(description),
+    )
+    return [root, *([Mount("/static", _Files(directory=STATIC))] if development else [])]

@@ -13,14 +13,30 @@ from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict
 from backend.api.cursors import decode_checkpoint, encode_checkpoint
 from backend.api.deps import CanonicalUUID, CurrentDatabase, CurrentUser, CurrentVerifier, NewTaskId, TaskId, tasks_of
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
-from backend.api.preconditions import if_match, known, must_exist, must_not_exist
+from backend.api.preconditions import if_match, is_known, known, must_exist, must_not_exist
 from backend.api.problems import FieldError, Problem
 from backend.api.queries import BooleanText, CompletedQuery, FilterQuery, Limit, ListQuery, address
 from backend.api.requests import StrictRoute
-from backend.api.responses import json_response, not_modified, page_response, task_response, tasks_content
+from backend.api.responses import (
+    changes_content,
+    json_response,
+    not_modified,
+    page_response,
+    task_response,
+    tasks_content,
+)
 from backend.errors import SameUser, TokenInvalid
 from backend.models.queries import Destination
-from backend.models.task import AddressedTask, TaskCreate, TaskPublic, TaskPut, TaskStats, TaskUpdate, drop_defaults
+from backend.models.task import (
+    AddressedTask,
+    ListedTask,
+    TaskCreate,
+    TaskPublic,
+    TaskPut,
+    TaskStats,
+    TaskUpdate,
+    drop_defaults,
+)
 from backend.services.tasks import TaskService
 
 MAX_BULK = 500
@@ -44,10 +60,15 @@ class BulkComplete(BaseModel):
     completed: StrictBool = True
 
 
+def _exactly_one(schema: dict[str, Any]) -> None:
+    drop_defaults(schema)
+    schema |= {"minProperties": 1, "maxProperties": 1}
+
+
 class Move(BaseModel):
     """Where to put a task: before or after another, or to an end. One of the three."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
+    model_config = ConfigDict(extra="forbid", json_schema_extra=_exactly_one)
 
     # The defaults mean "absent": what is sent is not null.
     before: CanonicalUUID = None  # type: ignore[assignment] # as above
@@ -115,9 +136,8 @@ router = APIRouter(
 @router.get("/{id:task_id}", response_model=TaskPublic, **documented(TASK_EXAMPLE))
 async def get_task(request: Request, task_id: TaskId) -> Response:
     """Read a task."""
-    tasks = tasks_of(request)
-    task = await tasks.get(task_id)
-    if "if-none-match" in request.headers and f"{known(request, tasks)}-" == task["etag"].partition("-")[0] + "-":
+    task = await tasks_of(request).get(task_id)
+    if is_known(request, task["etag"]):
         return not_modified(task["etag"], weak=False)
     return task_response(task)
 
@@ -176,7 +196,7 @@ async def toggle_task(request: Request, task_id: TaskId) -> Response:
     return task_response(written.task, written.successor)
 
 
-@router.get("", response_model=list[TaskPublic], **documented([TASK_EXAMPLE], headers=NEXT_PAGE))
+@router.get("", response_model=list[ListedTask], **documented([TASK_EXAMPLE], headers=NEXT_PAGE))
 async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
     """List the user's tasks, newest first unless sorted. While more follow, `Link` has the next page's address."""
     tasks = tasks_of(request)
@@ -339,13 +359,13 @@ async def list_changes(
     found = await tasks.changes(checkpoint, limit=limit, known=known_revision)
     if found is None:
         return not_modified(tasks.etag(known_revision))
-    return json_response(
-        {
-            "changes": found.changes,
-            "checkpoint": encode_checkpoint(found.last, user_id),
-            "more": found.more,
-        },
-        tasks.etag(found.head),
+    content, shown = changes_content(found.changes)
+    cut = shown < len(found.changes)
+    checkpoint_text = encode_checkpoint(found.checkpoints[shown - 1] if cut else found.last, user_id)
+    more = "true" if cut or found.more else "false"
+    return page_response(
+        b'{"changes":%b,"checkpoint":"%b","more":%b}' % (content, checkpoint_text.encode(), more.encode()),
+        {"ETag": f'W/"{tasks.etag(found.head)}"'},
     )
 
 
