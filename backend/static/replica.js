@@ -1,7 +1,7 @@
 // A copy of a user's tasks that can be read and changed offline: what the service last said, and a queue of changes that
 // it has not heard yet. What is shown is the one with the other laid over it, so a change that is refused needs no undoing:
 // it leaves the queue, and the service's word shows again.
-import { TasksError, uuid7 } from "./tasks.js";
+import { uuid7 } from "./tasks.js";
 
 const BLANK = {
   description: null, completed: false, priority: null, due_date: null, due_time: null, remind_at: null, tags: [], recurrence: null,
@@ -90,39 +90,32 @@ export class Replica {
     for (let queue; (queue = this.#queue()).length > 0; ) {
       const end = queue.findIndex(([, { op }]) => op === "move");
       const sent = end === 0 ? queue.slice(0, 1) : queue.slice(0, Math.min(end < 0 ? Infinity : end, MAX_BATCH));
-      const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#push(sent.map(([, operation]) => operation));
+      const operations = sent.map(([, { op, id, task }]) => ({ op, id, task }));
+      const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#client.push(operations);
       results.forEach(({ id, task, problem }, index) => {
         if (task) this.#known.set(id, task);
         else if (!problem || GONE.has(problem.code)) this.#known.delete(id);
-        const repeated = problem && GONE.has(problem.code) && sent[index][1].op === "delete"; // its response was lost
-        if (problem && !repeated) problems.push(problem);
+        if (problem) problems.push(problem);
         localStorage.removeItem(sent[index][0]);
       });
       this.#save();
     }
-    const before = this.#checkpoint;
-    for await (const { changes, checkpoint, anew } of this.#client.changes(this.#checkpoint)) {
-      if (anew) this.#known.clear();
-      for (const change of changes) change.deleted ? this.#known.delete(change.id) : this.#known.set(change.id, change);
-      this.#checkpoint = checkpoint;
-    }
-    if (this.#checkpoint !== before) this.#save();
-  }
-
-  async #push(operations) {
-    const sent = operations.map(({ op, id, task }) => ({ op, id, ...(task && { task }) }));
-    const results = await refusal(this.#client.batch(sent, { atomic: false }));
-    if (!(results instanceof TasksError)) return results;
-    if (sent.length === 1) return [{ id: sent[0].id, problem: results }];
-    const alone = []; // one that cannot be read is no reason to refuse the others
-    for (const operation of operations) alone.push(...(await this.#push([operation])));
-    return alone;
+    const { changes, checkpoint, anew } = await this.#client.changes(this.#checkpoint);
+    if (checkpoint === this.#checkpoint) return;
+    this.#checkpoint = checkpoint;
+    if (anew) this.#known.clear();
+    for (const change of changes) change.deleted ? this.#known.delete(change.id) : this.#known.set(change.id, change);
+    this.#save();
   }
 
   /** A move has a route of its own; its result is put into the form of a batch's. */
   async #move({ id, to }) {
-    const moved = await refusal(this.#client.move(id, to));
-    return moved instanceof TasksError ? { id, problem: moved } : { id, task: moved };
+    try {
+      return { id, task: await this.#client.move(id, to) };
+    } catch (error) {
+      if (!error.isFinal) throw error;
+      return { id, problem: error };
+    }
   }
 
   /** The changes that wait, oldest first, each under a key of its own: so two tabs never overwrite each other's. */
@@ -150,14 +143,6 @@ export class Replica {
 /** The manual order. */
 export function byPosition(one, other) {
   return one.position - other.position || (one.id < other.id ? -1 : 1);
-}
-
-/** Return the error instead of raising it where the service has refused what was asked, and would again. */
-function refusal(request) {
-  return request.catch((error) => {
-    if (!(error instanceof TasksError) || error.status >= 500 || [401, 408, 429].includes(error.status)) throw error;
-    return error;
-  });
 }
 
 function apply(tasks, { op, id, task, local }) {

@@ -32,6 +32,10 @@ export class TasksError extends Error {
         [this.name, this.status, this.code, this.detail] = ["TasksError", status, code, detail];
         [this.requestId, this.errors, this.current] = [request_id || null, errors ?? [], current ?? null];
     }
+    /** Whether the same request would be refused again. */
+    get isFinal() {
+        return this.status < 500 && ![401, 408, 429].includes(this.status);
+    }
 }
 let lastTime = 0;
 /** Make a UUID version 7 (RFC 9562): 48 bits of time, the rest by chance. One that is made later is greater. */
@@ -71,6 +75,10 @@ export class TasksClient {
     forget() {
         this.#session.ended.abort(new DOMException("The session has ended.", "AbortError"));
         this.#session = new Session();
+    }
+    /** Aborted when the session ends: what waits to be sent must not be sent as the next user's. */
+    get ended() {
+        return this.#session.ended.signal;
     }
     /** Say who is signed in (the tokens' `sub`), or null for nobody: what is somebody else's is forgotten. */
     expect(user) {
@@ -147,29 +155,44 @@ export class TasksClient {
         const body = { operations, atomic };
         return (await this.#write("POST", "/api/tasks/batch", { body }, repeatable)).results;
     }
-    /**
-     * What has changed since a checkpoint, page by page to the end; without one, everything. A replica that applies the
-     * pages in order, and keeps the last checkpoint, has what the service has.
-     */
-    async *changes(since = null, limit = 500) {
+    /** Up to 100 changes that were made offline, in order, each for itself. To delete what is gone is no problem. */
+    async push(operations) {
+        try {
+            const results = await this.batch(operations, { atomic: false });
+            const isDone = ({ problem }, at) => operations[at].op === "delete" && problem?.status === 404;
+            return results.map((result, at) => (isDone(result, at) ? { id: result.id, status: 204 } : result));
+        }
+        catch (error) {
+            if (!(error instanceof TasksError && error.isFinal))
+                throw error;
+            if (operations.length === 1)
+                return [{ id: operations[0].id, status: error.status, problem: error }];
+            const results = []; // one that cannot be read is no reason to refuse the others
+            for (const operation of operations)
+                results.push(...(await this.push([operation])));
+            return results;
+        }
+    }
+    /** What has changed since a checkpoint; without one, everything. A replica that applies it has what the service has. */
+    async changes(since = null, limit = 500) {
+        const changes = new Map();
         let anew = false;
         for (let more = true; more;) {
-            let page;
             try {
-                const query = since === null ? { limit } : { since, limit };
-                page = (await this.#read(`/api/tasks/changes${search(query)}`)).body;
+                const path = `/api/tasks/changes${search({ since, limit })}`;
+                const { body: page } = await this.#read(path);
+                for (const change of page.changes)
+                    changes.set(change.id, change);
+                ({ checkpoint: since, more } = page);
             }
             catch (error) {
                 if (since === null || !(error instanceof TasksError && error.code === "checkpoint_expired"))
                     throw error;
-                since = null;
-                anew = true;
-                continue;
+                [since, anew] = [null, true];
+                changes.clear();
             }
-            yield { ...page, anew };
-            ({ checkpoint: since, more } = page);
-            anew = false;
         }
+        return { changes: [...changes.values()], checkpoint: since, anew };
     }
     async #read(path, signal) {
         const { seen } = this.#session; // of the user who asks: by the time of the response it may be another's turn
@@ -258,7 +281,7 @@ export class TasksClient {
 }
 const path = (id, action = "") => `/api/tasks/${encodeURIComponent(id)}${action}`;
 function search(query) {
-    const pairs = Object.entries(query).flatMap(([name, value]) => value === undefined ? [] : [value].flat().map((one) => [name, String(one)]));
+    const pairs = Object.entries(query).flatMap(([name, value]) => value == null ? [] : [value].flat().map((one) => [name, String(one)]));
     return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;
 }
 function subject(token) {

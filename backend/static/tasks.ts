@@ -81,8 +81,7 @@ export interface Changes {
   changes: Change[];
   /** Keep it: the next call takes it, and returns what has changed since. */
   checkpoint: string;
-  more: boolean;
-  /** True where the checkpoint had expired: what the replica has is void, and this page is the first of everything. */
+  /** True where the checkpoint had expired: what the replica has is void, and these changes are everything. */
   anew: boolean;
 }
 
@@ -123,6 +122,11 @@ export class TasksError extends Error {
     super(detail);
     [this.name, this.status, this.code, this.detail] = ["TasksError", status, code, detail];
     [this.requestId, this.errors, this.current] = [request_id || null, errors ?? [], current ?? null];
+  }
+
+  /** Whether the same request would be refused again. */
+  get isFinal(): boolean {
+    return this.status < 500 && ![401, 408, 429].includes(this.status);
   }
 }
 
@@ -174,6 +178,11 @@ export class TasksClient {
   forget(): void {
     this.#session.ended.abort(new DOMException("The session has ended.", "AbortError"));
     this.#session = new Session();
+  }
+
+  /** Aborted when the session ends: what waits to be sent must not be sent as the next user's. */
+  get ended(): AbortSignal {
+    return this.#session.ended.signal;
   }
 
   /** Say who is signed in (the tokens' `sub`), or null for nobody: what is somebody else's is forgotten. */
@@ -266,27 +275,38 @@ export class TasksClient {
     return (await this.#write<{ results: Result[] }>("POST", "/api/tasks/batch", { body }, repeatable)).results;
   }
 
-  /**
-   * What has changed since a checkpoint, page by page to the end; without one, everything. A replica that applies the
-   * pages in order, and keeps the last checkpoint, has what the service has.
-   */
-  async *changes(since: string | null = null, limit = 500): AsyncGenerator<Changes, void> {
+  /** Up to 100 changes that were made offline, in order, each for itself. To delete what is gone is no problem. */
+  async push(operations: Operation[]): Promise<Result[]> {
+    try {
+      const results = await this.batch(operations, { atomic: false });
+      const isDone = ({ problem }: Result, at: number) => operations[at]!.op === "delete" && problem?.status === 404;
+      return results.map((result, at) => (isDone(result, at) ? { id: result.id, status: 204 } : result));
+    } catch (error) {
+      if (!(error instanceof TasksError && error.isFinal)) throw error;
+      if (operations.length === 1) return [{ id: operations[0]!.id, status: error.status, problem: error }];
+      const results: Result[] = []; // one that cannot be read is no reason to refuse the others
+      for (const operation of operations) results.push(...(await this.push([operation])));
+      return results;
+    }
+  }
+
+  /** What has changed since a checkpoint; without one, everything. A replica that applies it has what the service has. */
+  async changes(since: string | null = null, limit = 500): Promise<Changes> {
+    const changes = new Map<string, Change>();
     let anew = false;
     for (let more = true; more; ) {
-      let page: Omit<Changes, "anew">;
       try {
-        const query = since === null ? { limit } : { since, limit };
-        page = (await this.#read<Omit<Changes, "anew">>(`/api/tasks/changes${search(query)}`)).body;
+        const path = `/api/tasks/changes${search({ since, limit })}`;
+        const { body: page } = await this.#read<Omit<Changes, "anew"> & { more: boolean }>(path);
+        for (const change of page.changes) changes.set(change.id, change);
+        ({ checkpoint: since, more } = page);
       } catch (error) {
         if (since === null || !(error instanceof TasksError && error.code === "checkpoint_expired")) throw error;
-        since = null;
-        anew = true;
-        continue;
+        [since, anew] = [null, true];
+        changes.clear();
       }
-      yield { ...page, anew };
-      ({ checkpoint: since, more } = page);
-      anew = false;
     }
+    return { changes: [...changes.values()], checkpoint: since!, anew };
   }
 
   async #read<T>(path: string, signal?: AbortSignal): Promise<{ body: T; headers: Headers }> {
@@ -369,7 +389,7 @@ const path = (id: string, action = "") => `/api/tasks/${encodeURIComponent(id)}$
 
 function search(query: object): string {
   const pairs = Object.entries(query).flatMap(([name, value]: [string, unknown]) =>
-    value === undefined ? [] : [value].flat().map((one) => [name, String(one)]),
+    value == null ? [] : [value].flat().map((one) => [name, String(one)]),
   );
   return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;
 }

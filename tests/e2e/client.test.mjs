@@ -168,13 +168,10 @@ test("a follower has what the service has, and starts anew where it must", async
   const replica = new Map();
   let checkpoint = null;
   const follow = async () => {
-    let anew = false;
-    for await (const page of client.changes(checkpoint, 2)) {
-      if (page.anew) replica.clear();
-      anew ||= page.anew;
-      for (const change of page.changes) "deleted" in change ? replica.delete(change.id) : replica.set(change.id, change);
-      checkpoint = page.checkpoint;
-    }
+    const { changes, anew, ...rest } = await client.changes(checkpoint, 2);
+    if (anew) replica.clear();
+    for (const change of changes) "deleted" in change ? replica.delete(change.id) : replica.set(change.id, change);
+    ({ checkpoint } = rest);
     assert.deepEqual([...replica.values()].sort((a, b) => (a.id < b.id ? 1 : -1)), (await client.list()).tasks);
     return anew;
   };
@@ -199,6 +196,34 @@ test("a batch does what it can, each operation for itself", async () => {
   assert.deepEqual(results.map(({ status }) => status), [201, 404, 200]);
   assert.equal(results[1].problem.code, "task_not_found");
   assert.equal(results[2].task.completed, true);
+});
+
+test("what is pushed is done once, and what cannot be is no reason to refuse the rest", async () => {
+  const { client } = watched(as(ALICE));
+  const [kept, deleted] = [uuid7(), uuid7()];
+  const operations = [
+    { op: "put", id: kept, task: { title: "Kept" } },
+    { op: "put", id: deleted, task: { title: "Deleted" } },
+    { op: "patch", id: kept, task: { title: 1 } }, // which has the whole batch refused
+    { op: "delete", id: deleted },
+  ];
+  const pushed = async (some) => (await client.push(some)).map(({ id, status, problem }) => [id, status, problem?.code]);
+  assert.deepEqual(await pushed(operations), [
+    [kept, 201, undefined], [deleted, 201, undefined], [kept, 422, "validation_error"], [deleted, 204, undefined],
+  ]);
+  assert.deepEqual(await pushed(operations.slice(3)), [[deleted, 204, undefined]]); // its response was lost
+  const { client: stranger } = watched(as(REFUSED));
+  await assert.rejects(stranger.push(operations), { status: 401 }); // to be pushed again by who signs in
+});
+
+test("the end of a session is told to who waits to send something", async () => {
+  const { client } = watched(as(ALICE));
+  const { ended } = client;
+  client.expect(await client.user());
+  assert.equal(ended.aborted, false);
+  client.expect("somebody-else");
+  assert.equal(ended.aborted, true);
+  assert.equal(client.ended.aborted, false);
 });
 
 test("ids are UUIDs of version 7, in the order in which they are made", () => {

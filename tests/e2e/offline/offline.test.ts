@@ -120,3 +120,32 @@ for (const [name, open] of Object.entries(libraries)) {
     for (const network of networks) network.cut();
   });
 }
+
+for (const [name, open] of Object.entries(libraries)) {
+  test(`what a user of ${name} did offline is not sent as the next user's`, async () => {
+    const [ada, bob] = [tokens.pop()!, tokens.pop()!];
+    let token = ada;
+    const network = new Network();
+    const client = new TasksClient(await network.mend(), async () => token);
+    const service = new TasksClient(API_URL, async () => bob);
+
+    const before = await open(client);
+    network.cut();
+    before.insert(task("Ada's"));
+    client.forget();
+    token = bob;
+    await network.mend();
+    const copy = await open(client);
+    const titles: string[] = [];
+    for (const number of [1, 2, 3]) {
+      await service.create({ title: `Bob's ${number}` });
+      titles.push(`Bob's ${number} false`);
+      await eventually(async () => (await copy.titles()).includes(titles.at(-1)!), "the copy follows");
+    }
+    assert.deepEqual(await copy.titles(), titles);
+    assert.deepEqual((await service.list()).tasks.map(({ title }) => `${title} false`).sort(), titles);
+
+    for (const each of [before, copy]) each.close();
+    network.cut();
+  });
+}
