@@ -368,9 +368,12 @@ async def test_a_new_token_is_fetched_where_one_is_needed_and_another_users_is_n
 
     await enter(bob, f"{uuid.uuid4().hex}@example.com", button="Sign up")  # the browser's session is Bob's from now on
     await saved(bob)
-    await ada.route(f"{service}/api/tasks/changes*", refuse, times=1)
-    await ada.evaluate("dispatchEvent(new Event('online'))")
+    await ada.route(f"{service}/api/tasks/batch", refuse, times=1)
+    await ada.get_by_label("New task").fill("Ada's other")
+    await ada.keyboard.press("Enter")
     await expect(ada.get_by_role("alert")).to_have_text("Another user has signed in.")
+    await bob.reload()
+    await saved(bob)
     assert [await titles(ada), await titles(bob)] == [[], []]
 
 
