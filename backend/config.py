@@ -246,6 +246,7 @@ class Settings(BaseSettings):
     log_slow_ms: Annotated[float, Field(ge=0)] = 1000
     log_user_key: Secret | None = None
     server_timing: bool = False
+    otel_exporter_otlp_endpoint: HttpUrl | None = None
 
     @classmethod
     def settings_customise_sources(
@@ -300,9 +301,13 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
-    def _has_the_agents_library(self) -> Self:
+    def _has_the_optional_libraries(self) -> Self:
         if self.mcp and find_spec("mcp") is None:
             raise ValueError("MCP: needs the extra `mcp`: in the clone, pip install '.[mcp]'")
+        if self.otel_exporter_otlp_endpoint is not None and find_spec("opentelemetry.exporter") is None:
+            raise ValueError(
+                "OTEL_EXPORTER_OTLP_ENDPOINT: needs the extra: in the clone, pip install '.[opentelemetry]'"
+            )
         return self
 
     @property

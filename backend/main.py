@@ -26,6 +26,7 @@ from backend.api.guard import Guard
 from backend.api.limits import ConcurrencyLimit
 from backend.api.openapi import DESCRIPTION, make_openapi
 from backend.api.routers import batch, docs, health, mcp, page, tasks
+from backend.api.tracing import send_the_last, telemetry
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
@@ -71,28 +72,30 @@ def create_app(settings: Settings) -> FastAPI:
             sampling.cancel()
         await places.emptied(within=LAST_RESPONSES)  # of requests that the server has just cut off
         await database.close()
+        await send_the_last(traces)
 
+    # Given as a list rather than included: an included router matches every request twice.
+    routes = [
+        *tasks.router.routes,
+        *batch.router.routes,
+        *health.router.routes,
+        *_agent_routes(settings),
+        *page.routes(settings),
+        *docs.routes(development=not settings.production),
+    ]
+    traces = telemetry(settings, routes, version("todo-backend"))
     app = FastAPI(
         title=docs.TITLE,
         version=version("todo-backend"),
         description=DESCRIPTION,
         lifespan=lifespan,
-        # Given as a list rather than included: an included router matches every request twice.
-        routes=[
-            *tasks.router.routes,
-            *batch.router.routes,
-            *health.router.routes,
-            *_agent_routes(settings),
-            *page.routes(settings),
-            *docs.routes(development=not settings.production),
-        ],
+        routes=routes,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
         exception_handlers={HTTPException: _raise, RequestValidationError: _raise},
-        # FastAPI's own telemetry would record validation errors, which hold what users wrote.
-        telemetry={"tracing": False, "metrics": False, "logs": False, "operation_spans": False},
+        telemetry=traces,
     )
     app.state.settings, app.state.verifier = settings, verifier
     # The lifespan makes it anew; some have none: serverless adapters, a TestClient without `with`.

@@ -99,6 +99,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "BETTER_AUTH_ISSUER": ('["c4n4ry"]', '"c4n4ry"'),
     "LOG_USER_KEY": ("c4n4ry\n",),
     "HEALTH_DB_TOKEN": ('"c4n4ry"', "c4n4ry\r"),
+    "OTEL_EXPORTER_OTLP_ENDPOINT": ("c4n4ry", "ftp://c4n4ry.example.com"),
     "PUBLIC_URL": ("c4n4ry", "ftp://c4n4ry.example.com"),
 }
 
@@ -158,6 +159,7 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         "mcp_token": None,
         "root_path": "",
         "public_url": None,
+        "otel_exporter_otlp_endpoint": None,
         "log_level": "INFO",
         "log_format": None,
         "log_requests": "all",

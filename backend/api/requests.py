@@ -60,10 +60,13 @@ class Route(APIRoute):
 class StrictRoute(Route):
     """A route that takes only the parameters it names, each once, and only the body it names."""
 
+    parameters: Mapping[str, bool]
+    """The query parameters, and whether each may be given more than once."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Check the request, then handle it as FastAPI does."""
         handle = super().get_route_handler()
-        parameters = _parameters(self)
+        parameters = self.parameters = _parameters(self)
         media_types = (JSON, MERGE_PATCH) if "PATCH" in (self.methods or ()) else (JSON,)
 
         async def handle_strictly(request: Request) -> Response:
