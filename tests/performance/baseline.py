@@ -14,7 +14,7 @@ from typing import Annotated, Any
 from fastapi import Depends, FastAPI, HTTPException
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from jose import JWTError, jwt
-from sqlalchemy import DateTime
+from sqlalchemy import BigInteger, DateTime
 from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
 from sqlalchemy.pool import NullPool
 from sqlmodel import Field, SQLModel, select
@@ -35,6 +35,15 @@ class Task(TaskBase, table=True):
 
     id: uuid.UUID = Field(default_factory=uuid.uuid4, primary_key=True)
     user_id: str = Field(index=True)
+    priority: str | None = None
+    due_date: str | None = None
+    due_time: str | None = None
+    remind_at: str | None = None
+    tags: str = "[]"
+    recurrence: str | None = None
+    position: int = Field(default=0, sa_type=BigInteger)
+    completed_at: datetime | None = Field(default=None, sa_type=DateTime(timezone=True))
+    revision: int = Field(default=1, sa_type=BigInteger)
     created_at: datetime = Field(default_factory=lambda: datetime.now(UTC), sa_type=DateTime(timezone=True))
     updated_at: datetime = Field(default_factory=lambda: datetime.now(UTC), sa_type=DateTime(timezone=True))
 
@@ -47,6 +56,15 @@ class TaskUpdate(SQLModel):
 
 class TaskRead(TaskBase):
     id: uuid.UUID
+    priority: str | None
+    due_date: str | None
+    due_time: str | None
+    remind_at: str | None
+    tags: str
+    recurrence: str | None
+    position: int
+    completed_at: datetime | None
+    revision: int
     created_at: datetime
     updated_at: datetime
 

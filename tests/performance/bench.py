@@ -1,4 +1,4 @@
-"""`make bench`: what a request costs, beside the floor and beside the usual recipe; what many cost; and too many.
+"""`make bench`: what a request costs, beside the floor, a peer and the usual recipe; what many cost; and too many.
 
 CPU is what the operating system charges to the service's processes; load comes from wrk. Services take turns, and each
 figure is the median over the rounds. The ratios are the result: the times are this machine's.
@@ -12,6 +12,7 @@ import platform
 import sys
 from argparse import Namespace
 from collections.abc import Callable
+from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ import psutil
 
 from tests.performance.chart import draw
 from tests.performance.cost import measure_cost, measure_round_trips, measure_start, print_cost, print_round_trips
+from tests.performance.endpoints import measure_endpoints, print_endpoints
 from tests.performance.mixed import (
     MEMORY_REQUESTS,
     measure_memory,
@@ -30,6 +32,7 @@ from tests.performance.mixed import (
     print_workers,
 )
 from tests.performance.overload import measure_overload, print_overload
+from tests.performance.servers import PEER
 from tests.performance.tokens import measure_tokens
 
 FOLDER = Path(__file__).parents[2] / "specs" / "performance"
@@ -39,6 +42,7 @@ DISTURBED = 10
 
 SECTIONS: dict[str, tuple[Callable[[Namespace], Any], Callable[[Any], None]]] = {
     "cost": (lambda options: measure_cost(options.rounds, options.seconds, options.only), print_cost),
+    "endpoints": (lambda options: measure_endpoints(options.rounds, options.seconds), print_endpoints),
     "round_trips": (lambda _: measure_round_trips(), print_round_trips),
     "start_seconds": (lambda _: measure_start(), lambda found: print("\nseconds from start to first answer:", found)),
     "tokens": (
@@ -70,6 +74,7 @@ def machine() -> dict[str, Any]:
         "cores": psutil.cpu_count(),
         "python": platform.python_version(),
         "packages": {name: version(name) for name in packages},
+        "peer": json.loads((PEER / "package.json").read_text())["dependencies"],
     }
 
 
@@ -105,12 +110,13 @@ def main() -> None:
         show(results[section])
         if busy > DISTURBED:
             print(f"\nother programs used {busy:.0f} % of the machine before `{section}` began: measure it again")
-        results.setdefault("busy_percent", {})[section] = busy
+        today = datetime.now(UTC).date().isoformat()
+        results.setdefault("measured", {})[section] = {"on": today, "busy_percent": busy}
         if not options.only:
-            ordered = {name: results[name] for name in ("machine", "busy_percent", *SECTIONS) if name in results}
+            ordered = {name: results[name] for name in ("machine", "measured", *SECTIONS) if name in results}
             RESULTS.write_text(json.dumps(ordered, indent=2) + "\n")
     if "cost" in sections and not options.only:
-        (FOLDER / "cost.svg").write_text(draw(results["cost"]["pool"]["requests"]))
+        (FOLDER / "cost.svg").write_text(draw(results["cost"]["pool"]["requests"], FOLDER / "before.json"))
 
 
 if __name__ == "__main__":

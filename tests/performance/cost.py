@@ -6,40 +6,54 @@ from contextlib import ExitStack
 from typing import Any
 
 from tests.network import Proxy, proxy_to
-from tests.performance.load import POOL_SIZE, Figures, Request, load, medians
-from tests.performance.servers import COMMANDS, databases, service
+from tests.performance.load import POOL_SIZE, Figures, load, medians
+from tests.performance.servers import COMMANDS, ONLY_POOLED, Request, databases, service, why_no_peer
 
 DELAY = 0.01
 """Seconds that the proxy adds to each direction, so that what is counted happens as it does over a network."""
 
 
+CREATORS = tuple(f"creator-{number}" for number in range(200))
+"""Who creates: of one user the tasks would be too many, and counting them would be measured."""
+
+GOALS = {"get": 1.25, "list 100": 1.0, "create": 1.5, "patch": 1.5, "toggle": 1.5}
+"""Times the CPU of the floor."""
+
+
 def scenarios(task_id: str) -> dict[str, Request]:
     """The requests that are measured."""
     return {
-        "get": ("GET", f"/api/tasks/{task_id}", None),
-        "list 20": ("GET", "/api/tasks?limit=20", None),
-        "list 100": ("GET", "/api/tasks?limit=100", None),
-        "create": ("POST", "/api/tasks", {"title": "Buy milk"}),
-        "patch": ("PATCH", f"/api/tasks/{task_id}", {"title": "Buy more milk"}),
-        "toggle": ("POST", f"/api/tasks/{task_id}/toggle", None),
+        "get": Request("GET", f"/api/tasks/{task_id}"),
+        "list 20": Request("GET", "/api/tasks?limit=20"),
+        "list 100": Request("GET", "/api/tasks?limit=100"),
+        "create": Request("POST", "/api/tasks", {"title": "Buy milk"}, CREATORS),
+        "patch": Request("PATCH", f"/api/tasks/{task_id}", {"title": "Buy more milk"}),
+        "toggle": Request("POST", f"/api/tasks/{task_id}/toggle"),
     }
 
 
 def measure_cost(rounds: int, seconds: int, only: list[str]) -> dict[str, Any]:
     """Measure every request with a pool and behind NullPool."""
+    no_peer = why_no_peer()
     with databases() as (direct, pooled):
         with service("service", direct, POOL_SIZE) as target:
             for number in range(200):
                 target.request("POST", "/api/tasks", {"title": f"Task {number}", "description": "As tasks are"})
         return {
-            "pool": measure_requests(direct, POOL_SIZE, rounds, seconds, only),
-            "NullPool": measure_requests(pooled, 0, rounds, seconds, only),
+            **({"no_peer": no_peer} if no_peer else {}),
+            "pool": measure_requests(
+                direct, POOL_SIZE, [name for name in COMMANDS if name != "peer" or not no_peer], rounds, seconds, only
+            ),
+            "NullPool": measure_requests(
+                pooled, 0, [name for name in COMMANDS if name not in ONLY_POOLED], rounds, seconds, only
+            ),
         }
 
 
-def measure_requests(port: int, pool_size: int, rounds: int, seconds: int, only: list[str]) -> dict[str, Any]:
-    """Measure every scenario on every service, at 1 and at 8 connections, in alternating rounds."""
-    names = [name for name in COMMANDS if name != "floor" or pool_size]  # the floor has no NullPool
+def measure_requests(
+    port: int, pool_size: int, names: list[str], rounds: int, seconds: int, only: list[str]
+) -> dict[str, Any]:
+    """Measure every scenario on these services, at 1 and at 8 connections, in alternating rounds."""
     samples: dict[tuple[str, str, int], list[Figures]] = {}
     with ExitStack() as stack:
         targets = [stack.enter_context(service(name, port, pool_size)) for name in names]
@@ -88,7 +102,7 @@ def count_round_trips(name: str, proxy: Proxy, pool_size: int, repeat: int = 5) 
     def count(request: Request) -> Figures:
         time.sleep(0.2)  # the request before may still be closing its connection
         proxy.round_trips = proxy.bytes_sent = 0
-        target.request(*request)
+        target.respond(request)
         return {"round_trips": proxy.round_trips, "bytes_sent": proxy.bytes_sent}
 
     with service(name, proxy.port, pool_size) as target:
@@ -97,7 +111,7 @@ def count_round_trips(name: str, proxy: Proxy, pool_size: int, repeat: int = 5) 
         counts["delete"] = []
         for _ in range(repeat):
             victim = target.request("POST", "/api/tasks", {"title": "Buy milk"})["id"]
-            counts["delete"].append(count(("DELETE", f"/api/tasks/{victim}", None)))
+            counts["delete"].append(count(Request("DELETE", f"/api/tasks/{victim}")))
     return [{"request": label, **medians(values)} for label, values in counts.items()]
 
 
@@ -117,7 +131,10 @@ def measure_start(repeat: int = 5) -> dict[str, float]:
 
 def print_cost(found: dict[str, Any]) -> None:
     """Print what `measure_cost` has found."""
-    for title, cost in found.items():
+    if "no_peer" in found:
+        print(f"\nno peer: {found['no_peer']}")
+    for title in ("pool", "NullPool"):
+        cost = found[title]
         print_requests(title, cost)
         print("\nbytes of memory at rest:", cost["memory_bytes"])
 
@@ -134,6 +151,7 @@ def print_requests(title: str, cost: dict[str, Any]) -> None:
             ]
             own = found["service"]["cpu_us"]
             ratios = [f"/ {who} {own / row['cpu_us']:.2f}" for who, row in found.items() if who != "service"]
+            ratios += [f"(goal: {GOALS[name]} of the floor)"] if "floor" in found and name in GOALS else []
             print(f"{name:9} {connections} conn.  " + "   ".join(cells + ratios))
 
 

@@ -8,14 +8,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from backend.auth.tokens import mint
-from backend.config import Settings
-from tests.performance.servers import SECRET, TOKEN, Service, database_url
+from tests.performance.servers import Request, Service, database_url, token_of
 
 SCRIPTS = Path(__file__).parent
 POOL_SIZE = 5
@@ -25,7 +22,6 @@ TASKS = 50
 """Tasks of each user before a run."""
 
 Figures = dict[str, float]
-Request = tuple[str, str, Any]
 
 
 def run_wrk(
@@ -56,15 +52,24 @@ def run_wrk(
 
 def load(target: Service, request: Request, connections: int, seconds: int) -> Figures:
     """Load a service with one request; return what each cost."""
-    method, path, body = request
-    script = f'dofile("result.lua")\nwrk.method = "{method}"\nwrk.headers["Authorization"] = "Bearer {TOKEN}"\n'
-    script += 'wrk.headers["Content-Type"] = "application/json"\n' + (
-        f"wrk.body = '{json.dumps(body)}'\n" if body else ""
-    )
+    target.respond(request)  # it is what it should be
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
-        file.write(script)
+        file.write(script_of(request))
         file.flush()
-        return each(run_wrk(target, file.name, path=path, connections=connections, seconds=seconds))
+        return each(run_wrk(target, file.name, path=request.path, connections=connections, seconds=seconds))
+
+
+def script_of(request: Request) -> str:
+    """Return what wrk runs to make a request over and over, as its users in turns."""
+    lines = ['dofile("result.lua")', f'wrk.method = "{request.method}"']
+    lines += [f"wrk.headers['{name}'] = '{value}'" for name, value in request.headers().items()]
+    if request.body is not None:
+        lines.append(f"wrk.body = [[{json.dumps(request.body)}]]")
+    if len(request.users) > 1:
+        tokens = ", ".join(f"'{token_of(user)}'" for user in request.users)
+        lines += [f"local tokens, n = {{{tokens}}}, 0", "request = function()", "n = n % #tokens + 1"]
+        lines += ["wrk.headers['Authorization'] = 'Bearer ' .. tokens[n]", "return wrk.format()", "end"]
+    return "\n".join(lines)
 
 
 def load_mixed(target: Service, users: "Users", connections: int, seconds: int) -> Figures:
@@ -100,9 +105,8 @@ class Users:
     def __init__(self, file: str, database_port: int) -> None:
         self.file = file
         self._url = database_url(database_port)
-        settings = Settings(_env_file=None, better_auth_secret=SECRET)
         self._tasks = {f"user-{number}": [uuid7() for _ in range(TASKS)] for number in range(USERS)}
-        lines = [" ".join([mint(settings, user, 24 * 3600), *map(str, ids)]) for user, ids in self._tasks.items()]
+        lines = [" ".join([token_of(user), *map(str, ids)]) for user, ids in self._tasks.items()]
         Path(file).write_text("\n".join(lines) + "\n")
 
     async def reset(self) -> None:

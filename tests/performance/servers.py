@@ -1,6 +1,7 @@
-"""What the measurements run against: PostgreSQL with TLS and passwords, PgBouncer with TLS, and the three services."""
+"""What the measurements run against: PostgreSQL with TLS and passwords, PgBouncer with TLS, and the services."""
 
 import getpass
+import http.client
 import json
 import os
 import shutil
@@ -9,19 +10,19 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 
 from backend.auth.tokens import mint
 from backend.config import Settings
 from tests.neon import certificate_of_localhost, free_port
-from tests.programs import needed_program
+from tests.programs import NODE, install_packages, needed_program
 
 SECRET = "a-secret-for-measurements-of-enough-length"
 PASSWORD = "measure"
@@ -135,12 +136,45 @@ class Service:
         return [self.process, *self.process.children(recursive=True)]
 
     def request(self, method: str, path: str, body: Any = None) -> Any:
-        """Make one request."""
-        data = json.dumps(body).encode() if body is not None else None
-        url = f"http://127.0.0.1:{self.port}{path}"
-        request = urllib.request.Request(url, data, HEADERS, method=method)  # our own address
-        with urllib.request.urlopen(request) as answer:  # as above
-            return json.loads(answer.read() or b"null")
+        """Make one request as the user `bench`; return what the response holds."""
+        return json.loads(self.respond(Request(method, path, body))[1] or b"null")
+
+    def respond(self, request: "Request") -> tuple[http.client.HTTPMessage, bytes]:
+        """Make a request; return the headers and the content of the response, which must be the expected one."""
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=30)) as connection:
+            body = json.dumps(request.body) if request.body is not None else None
+            connection.request(request.method, request.path, body, request.headers())
+            response = connection.getresponse()
+            content = response.read()
+        expected = (request.status,) if request.status else (200, 201, 204)
+        assert response.status in expected, f"{self.name}: {request.path} gave {response.status}"
+        return response.headers, content
+
+
+def token_of(user_id: str) -> str:
+    """A token for a user of all the services."""
+    return mint(Settings(_env_file=None, better_auth_secret=SECRET), user_id, 24 * 3600)
+
+
+@dataclass(frozen=True)
+class Request:
+    """A request that is made over and over, by one user or in turns by several."""
+
+    method: str
+    path: str
+    body: Any = None
+    users: tuple[str, ...] = ("bench",)
+    known: str | None = None
+    """The entity tag that the client has."""
+    status: int | None = None
+    """Of the response, if it is not any good one."""
+
+    def headers(self) -> dict[str, str]:
+        """Its headers, with the token of the first user."""
+        headers = {"Authorization": f"Bearer {token_of(self.users[0])}"}
+        if self.body is not None:
+            headers["Content-Type"] = "application/json"
+        return headers | ({"If-None-Match": self.known} if self.known else {})
 
 
 def database_url(port: int) -> str:
@@ -149,7 +183,7 @@ def database_url(port: int) -> str:
 
 
 def environment(port: int, pool_size: int) -> dict[str, str]:
-    """The settings of all three services."""
+    """The settings of all the services."""
     return {
         **os.environ,
         "BETTER_AUTH_SECRET": SECRET,
@@ -162,14 +196,24 @@ def environment(port: int, pool_size: int) -> dict[str, str]:
     }
 
 
-TOKEN = mint(Settings(_env_file=None, better_auth_secret=SECRET), "bench", 24 * 3600)
-HEADERS = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
-
+PEER = Path(__file__).parent / "peer"
 COMMANDS = {
     "floor": [str(BIN / "uvicorn"), "tests.performance.floor:app", "--no-access-log"],
     "service": [str(BIN / "todo-backend"), "serve", "--host", "127.0.0.1"],
+    "peer": [NODE, str(PEER / "server.mjs")],
     "recipe": [str(BIN / "uvicorn"), "tests.performance.baseline:app", "--no-access-log"],
 }
+ONLY_POOLED = frozenset({"floor", "peer"})
+"""Those that always keep connections."""
+
+
+def why_no_peer() -> str | None:
+    """Make the peer ready; return why it cannot be measured, if so."""
+    try:
+        install_packages(PEER)
+    except pytest.skip.Exception as skipped:
+        return str(skipped)
+    return None
 
 
 @contextmanager
@@ -179,6 +223,16 @@ def databases() -> Iterator[tuple[int, int]]:
         migrate = [COMMANDS["service"][0], "migrate"]
         subprocess.run(migrate, env=environment(direct, 0), check=True, stdout=subprocess.DEVNULL)
         yield direct, pooled
+
+
+def database_cpu(port: int) -> float:
+    """Seconds of CPU that the PostgreSQL of this port has used so far, but for connections that have ended."""
+    server = next(
+        process
+        for process in psutil.process_iter(["name", "cmdline"])
+        if process.info["name"] == "postgres" and ["-p", str(port)] == process.info["cmdline"][3:5]
+    )
+    return sum(sum(process.cpu_times()[:2]) for process in server.children())
 
 
 @contextmanager
@@ -198,7 +252,7 @@ def core_apart() -> Iterator[int]:
 def service(
     name: str, database_port: int, pool_size: int, *options: str, core: int | None = None, **settings: str
 ) -> Iterator[Service]:
-    """Run one of the three, as it is run in production, for as long as the block lasts; if asked to, on one core."""
+    """Run one of them, as it is run in production, for as long as the block lasts; if asked to, on one core."""
     port = free_port()
     pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
     process = psutil.Popen(
@@ -211,7 +265,7 @@ def service(
     running = Service(name, port, process)
     while True:
         with suppress(OSError):
-            running.request("GET", "/health")
+            running.respond(Request("GET", "/health"))
             break
         assert process.poll() is None, f"{name} has ended"
         time.sleep(0.01)
