@@ -31,7 +31,7 @@ from tests.performance.mixed import (
     print_mixed,
     print_workers,
 )
-from tests.performance.overload import measure_overload, print_overload
+from tests.performance.open_loop import measure_open_loop, print_open_loop
 from tests.performance.servers import PEER
 from tests.performance.tokens import measure_tokens
 
@@ -52,7 +52,7 @@ SECTIONS: dict[str, tuple[Callable[[Namespace], Any], Callable[[Any], None]]] = 
     "mixed": (lambda options: measure_mixed(options.rounds, 2 * options.seconds), print_mixed),
     "workers": (lambda options: measure_workers(options.rounds, options.seconds), print_workers),
     "memory": (lambda options: measure_memory(options.seconds, options.requests), print_memory),
-    "overload": (lambda options: measure_overload(options.rounds, 2 * options.seconds), print_overload),
+    "open_loop": (lambda options: measure_open_loop(options.rounds, 2 * options.seconds), print_open_loop),
 }
 """How each is measured and printed. Each has databases of its own, and so finds the same alone as among the others."""
 

@@ -24,14 +24,12 @@ TASKS = 50
 Figures = dict[str, float]
 
 
-def run_wrk(
-    target: Service, script: str, *arguments: str, path: str = "", connections: int, seconds: int, threads: int = 1
-) -> Figures:
+def run_wrk(target: Service, script: str, *arguments: str, path: str = "", connections: int, seconds: int) -> Figures:
     """Run wrk with a script of this folder; return what the script says, and the CPU that it cost the service."""
     url = f"http://127.0.0.1:{target.port}{path}"
     command = [
         "wrk",
-        f"-t{threads}",
+        "-t1",
         f"-c{connections}",
         f"-d{seconds}s",
         "--timeout=10s",

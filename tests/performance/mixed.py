@@ -65,7 +65,7 @@ def print_mixed(table: dict[str, Any]) -> None:
             for name, row in found.items()
             if isinstance(row, dict)
         ]
-        goal = {"pool": 2.5, "NullPool": 1.4}[title]
+        goal = {"pool": 5, "NullPool": 2}[title]
         print(f"{title:9} {'   '.join(cells)}   {found['throughput_ratio']:.2f} times (goal {goal})")
 
 
