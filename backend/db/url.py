@@ -10,7 +10,7 @@ libpq's meanings: https://www.postgresql.org/docs/current/libpq-connect.html#LIB
 import re
 import ssl
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -150,6 +150,7 @@ class PostgresURL:
 DatabaseURL = SQLiteURL | PostgresURL
 
 
+@lru_cache(maxsize=16)  # several places ask for the same address
 def parse_database_url(url: str, variable: str = "DATABASE_URL") -> DatabaseURL:
     """Read a database URL. Raises `ConfigurationError`, which names `variable` and repeats nothing of the URL."""
     url = _unwrapped(url)

@@ -130,12 +130,14 @@ async def test_without_the_setting_there_is_nothing(anonymous: httpx.AsyncClient
     assert (await anonymous.get("/.well-known/oauth-protected-resource")).status_code == 404
 
 
+@pytest.mark.process
 def test_without_the_setting_nothing_is_imported() -> None:
     program = "import backend.main, sys; print({name.partition('.')[0] for name in sys.modules} & {'mcp', 'mcp_types'})"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.stdout == "set()\n", result.stderr
 
 
+@pytest.mark.process
 def test_without_the_extra_the_setting_stops_the_start() -> None:
     program = "import os, sys; sys.modules['mcp'] = None; os.environ['MCP'] = 'true'; import backend.main"
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)

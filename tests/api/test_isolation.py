@@ -162,6 +162,7 @@ async def test_no_answer_shows_the_owner(
             assert name not in response.text + str(response.headers)
 
 
+@pytest.mark.process
 def test_these_tests_fail_when_statements_are_not_narrowed_to_the_owner(tmp_path: Path) -> None:
     report = tmp_path / "report.xml"
     plugin = ["-p", "tests.api.without_owner_predicate"]

@@ -70,6 +70,7 @@ async def test_several_at_once_all_succeed(empty_url: str) -> None:
     assert await look(empty_url, migrations.current) == migrations.head()
 
 
+@pytest.mark.process
 async def test_two_processes_at_once_both_succeed(empty_url: str, tmp_path: Path) -> None:
     def migrate_in_a_process() -> "subprocess.CompletedProcess[str]":
         return backend("migrate", cwd=tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET=SECRET)
@@ -225,6 +226,7 @@ async def test_migrations_end_where_the_database_is_not(tmp_path: Path) -> None:
         await migrate(settings, migrations.upgrade)
 
 
+@pytest.mark.process
 def test_alembics_own_command_line_works_in_the_repository(sqlite_url: str) -> None:
     command = [sys.executable, "-m", "alembic"]
     settings = {"DATABASE_URL": sqlite_url, "BETTER_AUTH_SECRET": SECRET}
@@ -266,6 +268,7 @@ def test_the_wheel_holds_all_that_migrating_needs(installed_wheel: Path) -> None
     assert expected <= {path.relative_to(installed) for path in installed.rglob("*")}
 
 
+@pytest.mark.process
 async def test_an_installed_wheel_migrates(installed_wheel: Path, empty_url: str, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(installed_wheel)!r}); import backend; "

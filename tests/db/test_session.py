@@ -201,6 +201,7 @@ async def test_the_module_has_an_engine_and_a_session_maker_of_the_settings(
         session_module.default_database.cache_clear()
 
 
+@pytest.mark.process
 def test_importing_the_module_neither_reads_settings_nor_connects(tmp_path: Any) -> None:
     import sys
 
