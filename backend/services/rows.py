@@ -15,6 +15,7 @@ from hashlib import blake2s
 from typing import Any, TypeVar, cast
 from uuid import UUID
 
+from pydantic_core import from_json
 from sqlalchemy import BigInteger, Delete, Result, Select, Update, bindparam, case, func, select, update
 from sqlmodel import SQLModel
 
@@ -199,7 +200,8 @@ class OwnedTasks:
     def _task(self, row: Iterable[Any]) -> TaskPublic:
         """Return a row of `PUBLIC` as its owner sees it."""
         task = dict(zip(NAMES, row, strict=False))  # a list's rows have more behind
-        task["tags"] = [] if task["tags"] == "[]" else json.loads(task["tags"])  # most have none
+        # Most have none; and json.loads takes three times as long.
+        task["tags"] = [] if task["tags"] == "[]" else from_json(task["tags"])
         task["etag"] = f"{task['etag']}-{self._tag}"
         return cast(TaskPublic, task)
 
