@@ -83,8 +83,7 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        if self._settings.root_path:
-            scope = {**scope, "root_path": self._settings.root_path}
+        scope = self._under_prefix(scope)
         exchange = Exchange(scope, receive, send, self._cors, self._settings)
         observation.set(exchange.seen)
         try:
@@ -100,6 +99,14 @@ class Guard:
             exchange.give_place_back()
             exchange.log(self._observe)
         await exchange.end()
+
+    def _under_prefix(self, scope: Scope) -> Scope:
+        """Return the scope with the prefix in its path, whether or not a proxy has taken it off, as ASGI wants it."""
+        prefix: str = self._settings.root_path or scope.get("root_path", "")
+        path: str = scope["path"]
+        if not prefix:
+            return scope
+        return {**scope, "root_path": prefix, "path": path if f"{path}/".startswith(f"{prefix}/") else prefix + path}
 
     async def _handle(self, exchange: "Exchange") -> None:
         if exchange.is_preflight:

@@ -175,13 +175,26 @@ async def test_the_document_is_sent_once(anonymous: httpx.AsyncClient) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["", "/todo"], ids=["taken off by the proxy", "left by the proxy"])
-async def test_a_prefix_can_be_a_setting(prefix: str, database_url: str, user_id: Callable[[str], str]) -> None:
-    settings = make_settings(database_url, root_path="/todo")
-    async with running(settings) as app, client_of(app, settings, user_id("alice")) as alice:
+@pytest.mark.parametrize("said_by", ["the settings", "the server"])
+async def test_a_prefix_can_be_taken_off_or_left(
+    said_by: str, prefix: str, database_url: str, user_id: Callable[[str], str]
+) -> None:
+    by_server = said_by == "the server"
+    settings = make_settings(database_url, root_path="" if by_server else "/todo")
+    async with running(settings) as app:
+        transport = httpx.ASGITransport(app, root_path="/todo" if by_server else "")
+        headers = {"Authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"}
+        alice = httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers)
         created = await alice.post(f"{prefix}/api/tasks", json={"title": "x"})
         assert created.headers["Location"] == f"/todo/api/tasks/{created.json()['id']}"
         assert (await alice.get(f"{prefix}/health")).status_code == 200
-        assert (await alice.get(f"{prefix}/api/tasks", headers={"Authorization": ""})).status_code == 401
+        refused = await alice.get(f"{prefix}/api/tasks", headers={"Authorization": ""})
+        assert (refused.status_code, refused.json()["instance"]) == (401, "/todo/api/tasks")
+        page = await alice.get(f"{prefix}/docs")
+        addresses = re.findall(r'(?:src|href)="/todo([^"]*)"', page.text)
+        assert len(addresses) >= 3
+        for address in addresses:
+            assert (await alice.get(f"{prefix}{address}")).status_code == 200
 
 
 @pytest.mark.parametrize("ending", ["an error", "a bug", "a refusal", "an abort"])
