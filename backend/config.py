@@ -36,6 +36,17 @@ MINIMUM_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the 256 bits of the hash."""
 
 
+_QUOTES = frozenset("'\"`")
+_HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+_TWO_READINGS = frozenset("ßς\u200c\u200d")
+"""Letters that Python's punycode, of IDNA 2003, makes something else of than browsers do."""
+_APPS_ORIGIN = re.compile(
+    r"(?:capacitor|tauri|app|ionic|chrome-extension|moz-extension|safari-web-extension)://[a-z0-9.-]+(?::\d+)?/?"
+)
+"""Of pages that an application or a browser's extension brings with it."""
+
+
 class ConfigurationError(Exception):
     """A setting that the service cannot start with. `reason` never holds the setting's value."""
 
@@ -46,42 +57,56 @@ class ConfigurationError(Exception):
 def _split(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    if not {"[", "]", '"', "'"}.isdisjoint(value):
-        raise ValueError("takes names separated by commas, without brackets and quotes")
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
+    if any(part.startswith("[") or not _QUOTES.isdisjoint(part) for part in parts):
+        raise ValueError("takes names separated by commas, without brackets and quotes")
     if not parts:
         raise ValueError("must name at least one")
     return parts
 
 
+def origin_of(url: str) -> str:
+    """Return the origin of an http URL as browsers write it: in lower case, the host as punycode, no default port.
+
+    Raises `ValueError`.
+    """
+    parts = urlsplit(url)
+    host, port = parts.hostname or "", parts.port
+    if not _TWO_READINGS.isdisjoint(host):
+        raise ValueError("has a host that only its punycode, xn--…, names without doubt")
+    host = host.encode("idna").decode() if not host.isascii() else f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{host}" + ("" if port in {None, _DEFAULT_PORTS[parts.scheme]} else f":{port}")
+
+
 def _http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
-        usable = parts.scheme in {"http", "https"} and parts.hostname and (parts.port is None or parts.port > 0)
-    except ValueError:
+        usable = _HOST.fullmatch(parts.hostname or "") and origin_of(value) and parts.port != 0
+    except (ValueError, KeyError):
         usable = False
     if not usable or parts.username is not None or parts.query or parts.fragment or not value.isprintable():
-        raise ValueError("must be an http or https URL without user, query or fragment")
+        raise ValueError("must be an http or https URL with its scheme and host, without user, query or fragment")
     return value.rstrip("/")
 
 
+def _base_url(value: str) -> str:
+    if re.search(r"/(jwks|jwks\.json)/?$", value):
+        raise ValueError("is the address of the keys, which is for BETTER_AUTH_JWKS_URL; here the base URL is meant")
+    return value
+
+
 def _origin(value: str) -> str:
-    # Browsers send an origin in lower case and without a path (RFC 6454), and a host as punycode.
-    if re.fullmatch(r"(?:capacitor|tauri|app|ionic)://[a-z0-9.-]+", value.lower()):
-        return value.lower()
+    if _APPS_ORIGIN.fullmatch(value.lower()):
+        return value.lower().rstrip("/")
     is_pattern = value.startswith("https://*.")
-    url = _http_url(value.replace("*.", "", 1) if is_pattern else value)
-    parts = urlsplit(url)
-    host = parts.hostname or ""
-    if parts.path or "*" in url or (is_pattern and "." not in host):
-        raise ValueError("each must be an origin such as https://app.example.com, or https://*.example.com")
-    default_port = {"http": ":80", "https": ":443"}[parts.scheme]
     try:
-        url = url.replace(host, host.encode("idna").decode()) if not host.isascii() else url
-    except UnicodeError:
-        raise ValueError("has a host that is none") from None
-    url = url.lower().removesuffix(default_port)
-    return url.replace("https://", "https://*.", 1) if is_pattern else url
+        url = _http_url(value.replace("*.", "", 1) if is_pattern else value)
+        origin = origin_of(url)
+        if urlsplit(url).path or (is_pattern and "." not in origin):
+            raise ValueError
+    except ValueError:
+        raise ValueError("each must be an origin such as https://app.example.com, or https://*.example.com") from None
+    return origin.replace("https://", "https://*.", 1) if is_pattern else origin
 
 
 def _header_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -118,7 +143,7 @@ def _plain(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if text.startswith("-----BEGIN"):
         return value  # a key, which the verifier refuses as such
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
     if quoted or text != text.strip() or not text.isprintable():
         raise ValueError("must have no blanks or quotes around it, and no line end or other control character in it")
     return value
@@ -126,6 +151,7 @@ def _plain(value: SecretStr) -> SecretStr:
 
 CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
+BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
 Seconds = Annotated[float, Field(gt=0, le=300, allow_inf_nan=False)]
 Secret = Annotated[SecretStr, AfterValidator(_plain)]
@@ -219,7 +245,7 @@ class Settings(BaseSettings):
 
     better_auth_secret: SigningSecret | None = None
     better_auth_previous_secret: SigningSecret | None = None
-    better_auth_url: HttpUrl | None = None
+    better_auth_url: BaseUrl | None = None
     better_auth_issuer: CommaSeparated = ()
     better_auth_jwks_url: HttpUrl | None = None
     api_audience: CommaSeparated = ()

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from backend.auth.tokens import TokenVerifier
+from backend.auth.tokens import TokenVerifier, issuer
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import database_url, direct_database_url
 from tests.settings import SECRET
@@ -52,6 +52,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "BETTER_AUTH_SECRET": (
         "c4n4ry-of-thirty-one-bytes-----",
         "-----BEGIN PUBLIC KEY----- c4n4ry c4n4ry c4n4ry",
+        "`c4n4ry-c4n4ry-c4n4ry-c4n4ry-c4n4ry`",
         "ssh-rsa c4n4ry-c4n4ry-c4n4ry-c4n4ry-c4n4ry",
     ),
     "BETTER_AUTH_URL": (
@@ -64,6 +65,13 @@ WRONG: dict[str, tuple[str, ...]] = {
         "https://auth.example.com:c4n4ry",
         "https://auth.example.com:99999",
         "https://[c4n4ry",
+        "https://c4n4ry.example.com,https://c4n4ry.example.org",
+        "https://*.c4n4ry.example.com",
+        "https://${C4N4RY}",
+        "https://c4n4ry example.com",
+        "https://stra\u00dfe.c4n4ry.example",
+        "https://c4n4ry.example.com/api/auth/jwks",
+        "https://c4n4ry.example.com/auth/.well-known/jwks.json",
     ),
     "BETTER_AUTH_PREVIOUS_SECRET": ("c4n4ry", "x" * 40),
     "BETTER_AUTH_JWKS_URL": ("c4n4ry", "file:///c4n4ry", "https://auth.example.com:c4n4ry"),
@@ -77,6 +85,12 @@ WRONG: dict[str, tuple[str, ...]] = {
         "https://*.c4n4ry",
         "https://user:c4n4ry@example.com",
         "https://ok.example.com, *",
+        "https://ok.example.com;https://c4n4ry.example.com",
+        "https://ok.example.com https://c4n4ry.example.com",
+        "['https://c4n4ry.example.com']",
+        "https://app-*.c4n4ry.example.com",
+        "http://localhost:*",
+        "https://stra\u00dfe.c4n4ry.example",
     ),
     "MAX_CONCURRENT_REQUESTS": (*NOT_A_NUMBER, "0", "-1", "100001"),
     "MAX_CONCURRENT_REQUESTS_PER_USER": (*NOT_A_NUMBER, "0", "-1", "100001"),
@@ -213,6 +227,42 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = Settings()
     assert settings.allowed_origins == ("https://app.example.com", "http://localhost:3000")
     assert settings.api_audience == ("one", "two")
+
+
+@pytest.mark.parametrize(
+    ("given", "compared"),
+    [
+        ("http://LOCALHOST:3000", "http://localhost:3000"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("https://app.example.com:443/", "https://app.example.com"),
+        ("http://app.example.com:08080", "http://app.example.com:8080"),
+        ("https://B\u00fccher.example", "https://xn--bcher-kva.example"),
+        ("https://*.example.com:8443", "https://*.example.com:8443"),
+        ("capacitor://localhost/", "capacitor://localhost"),
+        ("tauri://localhost", "tauri://localhost"),
+        ("app://obsidian.md", "app://obsidian.md"),
+        ("chrome-extension://ABCDEFGHIJ", "chrome-extension://abcdefghij"),
+    ],
+)
+def test_an_origin_is_compared_as_browsers_write_it(given: str, compared: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALLOWED_ORIGINS", f" {given} ,")
+    assert Settings().allowed_origins == (compared,)
+
+
+@pytest.mark.parametrize(
+    ("url", "origin"),
+    [
+        ("HTTPS://App.Example.com:443/auth/", "https://app.example.com"),
+        ("http://[::1]:3000", "http://[::1]:3000"),
+        ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
+        ("http://better_auth:3000", "http://better_auth:3000"),  # as Docker Compose names hosts
+    ],
+)
+def test_the_issuer_is_the_origin_as_better_auth_writes_it(
+    url: str, origin: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BETTER_AUTH_URL", f" {url}\n")
+    assert issuer(Settings()) == origin
 
 
 def test_a_trailing_slash_of_the_issuer_is_ignored(monkeypatch: pytest.MonkeyPatch) -> None:

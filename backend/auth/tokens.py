@@ -25,7 +25,7 @@ from pydantic import SecretStr
 from backend.auth.identity import Identity
 from backend.auth.jwks import JWKS
 from backend.auth.keys import PUBLIC_KEY_ALGORITHMS, secret_key
-from backend.config import ConfigurationError, Settings
+from backend.config import ConfigurationError, Settings, origin_of
 from backend.errors import IssuerUnavailable, TokenExpired, TokenInvalid
 
 MAX_TOKEN_LENGTH = 8192
@@ -201,12 +201,7 @@ def authorization_server(settings: Settings) -> str | None:
 
 def issuer(settings: Settings) -> str | None:
     """Return the origin of Better Auth's base URL, which is what it writes as `iss` unless it is told otherwise."""
-    if settings.better_auth_url is None:
-        return None
-    url = urlsplit(settings.better_auth_url)
-    host = f"[{url.hostname}]" if ":" in (url.hostname or "") else url.hostname
-    default = {"http": 80, "https": 443}[url.scheme]
-    return f"{url.scheme}://{host}" + ("" if url.port in {None, default} else f":{url.port}")
+    return None if settings.better_auth_url is None else origin_of(settings.better_auth_url)
 
 
 def issuers(settings: Settings) -> frozenset[str]:

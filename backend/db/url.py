@@ -29,20 +29,24 @@ SQLITE_SCHEME = "sqlite+aiosqlite"
 _IGNORED = frozenset(
     """
     pgbouncer connection_limit pool_timeout supa uselibpqcompat
+    statement_cache_size prepared_statement_cache_size prepared_statement_name_func
     keepalives keepalives_idle keepalives_interval keepalives_count
     """.split()  # noqa: SIM905 # as below
 )
-"""What other tools need in a URL, and what is always so here: keepalives."""
+"""What other tools need in a URL, and what is always so here: keepalives, and no statement that the server keeps."""
 
 # libpq's other parameters. Known by name, so that the message may repeat the name: an unknown one may be a secret.
 _REFUSED = frozenset(
     """
-    hostaddr passfile require_auth client_encoding replication sslcompression sslcert sslkey sslpassword
+    hostaddr passfile require_auth replication sslcompression sslcert sslkey sslpassword
     sslcertmode sslkeylogfile sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version ssl_max_protocol_version
     min_protocol_version max_protocol_version krbsrvname gsslib gssdelegation scram_client_key scram_server_key service
     load_balance_hosts tcp_user_timeout oauth_issuer oauth_client_id oauth_client_secret oauth_scope
     """.split()  # noqa: SIM905 # a list would be forty lines
 )
+
+
+_NO_HOST = frozenset(" <>{}$")
 
 
 class _Unusable(ValueError):
@@ -153,7 +157,7 @@ DatabaseURL = SQLiteURL | PostgresURL
 @lru_cache(maxsize=16)  # several places ask for the same address
 def parse_database_url(url: str, variable: str = "DATABASE_URL") -> DatabaseURL:
     """Read a database URL. Raises `ConfigurationError`, which names `variable` and repeats nothing of the URL."""
-    url = _unwrapped(url)
+    url = _unwrapped(url, variable)
     try:
         if not url.isprintable():
             raise _Unusable("must not contain control characters")
@@ -180,10 +184,10 @@ def direct_database_url(settings: Settings) -> DatabaseURL:
     return url.direct() if isinstance(url, PostgresURL) else url
 
 
-def _unwrapped(text: str) -> str:
-    """Return the URL in what was pasted: consoles show it as a command, `psql 'postgresql://…'`, or in quotes."""
-    text = text.strip().removeprefix("psql ").strip()
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\""
+def _unwrapped(text: str, variable: str) -> str:
+    """Return the URL in what was pasted: a line of `.env`, a console's `psql 'postgresql://…'`, a text in quotes."""
+    text = re.sub(rf"^((export\s+)?{variable}=|psql\s+(-d\s+)?)", "", text.strip()).strip()
+    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\"`"
     return text[1:-1].strip() if quoted else text
 
 
@@ -219,8 +223,7 @@ def _parse_postgres(url: str) -> PostgresURL:
     address |= {name: query.pop(name) for name in address.keys() & query.keys()}
     if "\0" in "".join(filter(None, (*address.values(), *query.values()))):
         raise _Unusable("must not contain NUL")
-    if "," in (address["host"] or ""):
-        raise _Unusable("must name one host")
+    _check_host(address["host"] or "")
     server_settings: dict[str, str] = {
         name: query.pop(name) for name in ("application_name", "options") if name in query
     }
@@ -228,6 +231,7 @@ def _parse_postgres(url: str) -> PostgresURL:
         server_settings.setdefault("application_name", query.pop("fallback_application_name"))
     if "schema" in query:
         server_settings["search_path"] = query.pop("schema")
+    _one_of(query, "client_encoding", ("utf8", "utf-8", "auto"))
     if _one_of(query, "gssencmode", ("disable", "prefer", "require")) == "require":
         raise _Unusable("gssencmode=require is not supported")
     result = PostgresURL(
@@ -243,13 +247,21 @@ def _parse_postgres(url: str) -> PostgresURL:
         server_settings=server_settings,
     )
     result = _with_tls(result, query)
-    if "search_path" in server_settings and result.is_pooled:
+    # "public" is the default, and Prisma writes it always.
+    if "search_path" in server_settings and result.is_pooled and server_settings.pop("search_path") != "public":
         raise _Unusable("schema is not supported by Neon's pooler: set the role's search_path")
     for name in query.keys() - _IGNORED:
         # Where no host was found before it, it is likely a piece of a password that was not percent-encoded.
         is_word = re.fullmatch("[a-z_]{2,40}", name) and "@" in parts.netloc
         raise _Unusable(f"{name} is not supported" if name in _REFUSED or is_word else "has an unknown parameter")
     return result
+
+
+def _check_host(host: str) -> None:
+    if "," in host:
+        raise _Unusable("must name one host")
+    if not host.startswith("/") and not _NO_HOST.isdisjoint(host):
+        raise _Unusable("has a host that cannot be one: is it a placeholder?")
 
 
 def _query(text: str) -> dict[str, str]:
@@ -262,6 +274,7 @@ def _query(text: str) -> dict[str, str]:
 
 def _one_of(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
     value = query.pop(name, None)
+    value = value if value is None else value.lower()
     if value is not None and value not in allowed:
         raise _Unusable(f"{name} must be one of {', '.join(allowed)}")
     return value
@@ -290,8 +303,10 @@ def _connect_timeout(query: dict[str, str]) -> int | None:
 def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
     if "ssl" in query:
         # So spelled by JDBC, which libpq understands, and by many recipes for SQLAlchemy with asyncpg.
-        value = query.pop("ssl")
-        query.setdefault("sslmode", {"true": "require", "false": "disable"}.get(value, value))
+        value = query.pop("ssl").lower()
+        query.setdefault(
+            "sslmode", {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(value, value)
+        )
     mode = _one_of(query, "sslmode", SSL_MODES)
     root = query.pop("sslrootcert", None)
     negotiation: SslNegotiation | None = _one_of(query, "sslnegotiation", get_args(SslNegotiation))  # type: ignore[assignment] # it has seen to it
