@@ -103,11 +103,14 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     """Serve for development: makes .env and the SQLite file where there are none, and reloads when either changes."""
     env_file = Path(".env")
     if not env_file.exists():
-        env_file.touch(mode=0o600)
-        env_file.write_text(
-            "# Made by `todo-backend dev`; .env.example has every setting.\n"
-            f"BETTER_AUTH_SECRET={secrets.token_urlsafe(48)}\n"
-        )
+        try:
+            env_file.touch(mode=0o600)
+            env_file.write_text(
+                "# Made by `todo-backend dev`; .env.example has every setting.\n"
+                f"BETTER_AUTH_SECRET={secrets.token_urlsafe(48)}\n"
+            )
+        except OSError as error:
+            _fail(f".env: cannot be made in this folder: {error.strerror}", error)
         print("made .env with a random BETTER_AUTH_SECRET")
     settings = _settings()
     print("starting todo-backend for development …", flush=True)

@@ -37,5 +37,11 @@ def bind(host: str, port: int) -> list[socket.socket]:
 
 
 def _addresses(host: str, port: int) -> list[tuple[socket.AddressFamily, Any]]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    # Browsers and Node.js take either for localhost, whatever the system's list of hosts says.
+    names = ("127.0.0.1", "::1") if host == "localhost" else (host,)
+    found = [
+        each
+        for name in names
+        for each in socket.getaddrinfo(name, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    ]
     return list(dict.fromkeys((family, address) for family, _, _, _, address in found))

@@ -263,6 +263,14 @@ def test_dev_makes_all_that_is_missing_and_serves(tmp_path: Path) -> None:
     assert secret[1] not in server.stdout + server.stderr
 
 
+@pytest.mark.not_root
+def test_dev_says_where_it_can_make_no_file(tmp_path: Path) -> None:
+    (tmp_path / "place").mkdir(0o555)
+    result = backend("dev", cwd=tmp_path / "place")
+    assert (result.returncode, len(result.stderr.splitlines())) == (1, 1)
+    assert ".env: cannot be made" in result.stderr
+
+
 def test_dev_never_changes_a_file_that_exists(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(f"BETTER_AUTH_SECRET={SECRET}\n")
     (tmp_path / ".env").chmod(0o640)

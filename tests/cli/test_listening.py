@@ -16,11 +16,6 @@ def settings_of(tmp_path: Path) -> dict[str, str]:
     return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"}
 
 
-def addresses_of(host: str) -> list[str]:
-    """The machine's addresses of that name: not every machine has both families."""
-    return [str(info[4][0]) for info in socket.getaddrinfo(host, 0, type=socket.SOCK_STREAM)]
-
-
 @pytest.mark.parametrize("command", [["serve"], ["serve", "--workers", "2"], ["dev"]])
 def test_a_port_in_use_is_one_line_and_status_3(command: list[str], tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -37,9 +32,17 @@ def test_a_port_in_use_is_one_line_and_status_3(command: list[str], tmp_path: Pa
 def test_every_address_of_a_name_is_served(host: str, workers: str, tmp_path: Path) -> None:
     command = [SCRIPT, "serve", "--keep-alive", "1", "--host", host, "--workers", workers]
     with serving(command, tmp_path, **settings_of(tmp_path)) as server:
-        for address in ("127.0.0.1", "::1") if host == "::" else addresses_of(host):
+        for address in ("127.0.0.1", "::1"):
             with socket.create_connection((address, server.port), timeout=10):
                 pass
+
+
+@pytest.mark.parametrize("host", ["localhost", "::"])
+def test_a_port_that_is_in_use_for_one_family_is_in_use(host: str, tmp_path: Path) -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
+        port = other.getsockname()[1]
+        result = backend("dev", "--host", host, "--port", str(port), cwd=tmp_path, **settings_of(tmp_path))
+    assert (result.returncode, len(result.stderr.splitlines())) == (3, 1)
 
 
 def test_dev_starts_anew_when_the_settings_change(tmp_path: Path) -> None:
