@@ -13,7 +13,7 @@ from backend.errors import IssuerUnavailable
 CLOCK_LIMIT = 300.0
 """Seconds by which a clock may be off before fresh tokens are refused, or expired ones accepted, for long."""
 
-_TWINS = {"localhost": "127.0.0.1", "127.0.0.1": "localhost"}
+_LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _OK_TIMEOUT = 1.0
 
 
@@ -54,22 +54,26 @@ def clock(whose: str, difference: float | None) -> Finding:
 
 
 async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
-    """Warn that localhost and 127.0.0.1 are two issuers, of which tokens name the one that Better Auth was told."""
+    """Warn that each name of this machine is another issuer, and tokens name the one that Better Auth was told."""
     url = settings.better_auth_url or ""
-    host = urlsplit(url).hostname or ""
-    if host not in _TWINS:
+    host = next((name for name in _LOOPBACK if urlsplit(url).netloc.removesuffix(f":{urlsplit(url).port}") == name), "")
+    if not host:
         return
-    twin = _TWINS[host]
-    if not await _answers(url) and await _answers(url.replace(f"//{host}", f"//{twin}", 1)):
-        yield Finding(
-            "issuer", "FAIL", f"it responds on {twin}, not on {host}: set BETTER_AUTH_URL to what Better Auth has"
-        )
-    else:
-        yield Finding(
-            "issuer",
-            "warn",
-            f"whether Better Auth's own URL says {host} or {twin} cannot be seen; tokens of the other one are refused",
-        )
+    twins = [name for name in _LOOPBACK if name != host]
+    if not await _answers(url):
+        for twin in twins:
+            if await _answers(url.replace(f"//{host}", f"//{twin}", 1)):
+                yield Finding(
+                    "issuer",
+                    "FAIL",
+                    f"it responds on {twin}, not on {host}: set BETTER_AUTH_URL to what Better Auth has",
+                )
+                return
+    yield Finding(
+        "issuer",
+        "warn",
+        f"whether Better Auth's own URL says {host} or {' or '.join(twins)} cannot be seen; others' tokens are refused",
+    )
 
 
 async def _answers(url: str) -> bool:

@@ -165,3 +165,19 @@ async def test_a_pattern_allows_one_label_and_no_credentials(settings: Settings,
         response = await client.get("/health", headers={"Origin": origin})
     assert (response.headers.get("Access-Control-Allow-Origin") == origin) is allowed
     assert "Access-Control-Allow-Credentials" not in response.headers
+
+
+async def test_more_headers_can_be_allowed(settings: Settings) -> None:
+    changed = settings.model_copy(update={"allowed_headers": ("X-Tenant", "X-Trace")})
+    async with running(changed) as app, client_of(app, settings) as client:
+        response = await client.options("/api/tasks", headers=preflight(ORIGIN))
+    assert listed(response.headers["Access-Control-Allow-Headers"]) == ALLOWED | {"x-tenant", "x-trace"}
+
+
+@pytest.mark.parametrize("origin", ["capacitor://localhost", "https://xn--bcher-kva.example", "http://[::1]:3000"])
+async def test_an_origin_is_allowed_as_browsers_write_it(settings: Settings, origin: str) -> None:
+    origins = "Capacitor://localhost/, https://b\u00fccher.example, http://[::1]:3000/"
+    other = make_settings("sqlite+aiosqlite://", allowed_origins=origins)
+    async with running(other) as app, client_of(app, settings) as client:
+        response = await client.get("/health", headers={"Origin": origin})
+    assert response.headers["Access-Control-Allow-Origin"] == origin

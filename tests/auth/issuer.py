@@ -159,7 +159,8 @@ def response(body: bytes, status: str = "200 OK", *headers: str, with_length: bo
 class Issuer:
     """An HTTP server that gives one answer to everybody: a key set, unless a test says otherwise. It counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, host: str = "127.0.0.1") -> None:
+        self._host = host
         self.paths: list[str] = []
         self.heads: list[str] = []
         self.answer = b""
@@ -172,7 +173,7 @@ class Issuer:
     @property
     def origin(self) -> str:
         """Where it answers."""
-        return f"http://127.0.0.1:{self._port}"
+        return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
     @property
     def fetches(self) -> int:
@@ -190,7 +191,7 @@ class Issuer:
 
     async def up(self) -> None:
         """Listen; at the same port as before."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._serve, self._host, self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def down(self) -> None:
@@ -216,9 +217,9 @@ class Issuer:
 
 
 @asynccontextmanager
-async def running_issuer(*jwks: Any) -> AsyncIterator[Issuer]:
+async def running_issuer(*jwks: Any, host: str = "127.0.0.1") -> AsyncIterator[Issuer]:
     """An issuer that publishes these keys, for as long as the block lasts."""
-    issuer = Issuer()
+    issuer = Issuer(host)
     issuer.publish(*jwks)
     await issuer.up()
     try:

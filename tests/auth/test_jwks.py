@@ -23,11 +23,12 @@ from tests.auth.issuer import (
     claims,
     response,
     running_issuer,
+    secret_signer,
     signer,
 )
 from tests.neon import certificate_of_localhost
 from tests.processes import free_port
-from tests.settings import make_settings
+from tests.settings import SECRET, make_settings
 
 OLD, NEW, STRANGER = signer("EdDSA", "old"), signer("EdDSA", "new"), signer("EdDSA", "stranger")
 
@@ -754,6 +755,13 @@ async def test_what_a_token_is_and_is_not(
     verifier = TokenVerifier(make_settings("sqlite+aiosqlite://", better_auth_url=issuer.origin))
     made = OLD.token(OLD.header(**header), claims(iss=issuer.origin, aud=issuer.origin) | extra)
     assert await accepts(verifier, made) is good
+
+
+async def test_a_time_in_milliseconds_is_refused_with_that_reason():
+    verifier = TokenVerifier(make_settings("sqlite+aiosqlite://"))
+    made = secret_signer(SECRET).token(payload=claims(exp=1_900_000_000_000))
+    with pytest.raises(TokenInvalid, match="seconds are expected, not milliseconds"):
+        await verifier.verify(made)
 
 
 async def test_the_secret_before_is_accepted_and_makes_nothing():

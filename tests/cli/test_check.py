@@ -239,11 +239,27 @@ async def test_an_issuer_without_keys_fails(document: str, sqlite_url: str) -> N
     assert failures(report).startswith("jwks: ")
 
 
-async def test_two_names_of_this_machine_are_two_issuers(sqlite_url: str) -> None:
+@pytest.mark.parametrize(
+    ("host", "named", "level", "words"),
+    [
+        ("127.0.0.1", "127.0.0.1", "warn", "cannot be seen"),
+        ("127.0.0.1", "localhost", "warn", "cannot be seen"),
+        ("::1", "127.0.0.1", "FAIL", "it responds on [::1], not on 127.0.0.1"),
+        ("127.0.0.1", "[::1]", "FAIL", "not on [::1]: set BETTER_AUTH_URL"),
+    ],
+)
+async def test_names_of_this_machine_are_several_issuers(
+    host: str, named: str, level: str, words: str, sqlite_url: str
+) -> None:
     await create_tables(sqlite_url)
-    async with running_issuer(signer("EdDSA").jwk()) as issuer:
-        report = await look(sqlite_url, better_auth_url=issuer.origin.replace("127.0.0.1", "localhost"))
-    assert "issuer" in report.lines()
+    async with running_issuer(signer("EdDSA").jwk(), host=host) as issuer:
+        url = f"http://{named}:{issuer.origin.rpartition(':')[2]}"
+        report = await look(sqlite_url, better_auth_url=url, better_auth_secret=None)
+    (finding,) = [finding for finding in report.findings if finding.name == "issuer"]
+    assert finding.level == level
+    assert words in finding.text
+    assert f"tokens     iss {url}, aud {url}" in report.lines()
+    assert "origins    browsers on http://localhost:3000 may call" in report.lines()
 
 
 SUSPICIOUS: dict[str, tuple[dict[str, object], str]] = {

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import httpx
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
@@ -25,7 +26,7 @@ from backend.models.queries import Destination, Order, TaskFilter
 from backend.models.task import UTC_DATE_TIME, TaskCreate, TaskUpdate
 from backend.services.tasks import TaskService
 from tests.db.conftest import NewDatabase
-from tests.processes import backend, run
+from tests.processes import backend, run, serving
 from tests.settings import SECRET, make_settings
 
 ROOT = Path(__file__).parents[2]
@@ -269,13 +270,19 @@ def test_the_wheel_holds_all_that_migrating_needs(installed_wheel: Path) -> None
 
 
 @pytest.mark.process
-async def test_an_installed_wheel_migrates(installed_wheel: Path, empty_url: str, tmp_path: Path) -> None:
+async def test_an_installed_wheel_migrates_and_serves(installed_wheel: Path, empty_url: str, tmp_path: Path) -> None:
     code = (
         f"import sys; sys.path.insert(0, {str(installed_wheel)!r}); import backend; "
-        f"assert backend.__file__.startswith({str(installed_wheel)!r}); "
-        "sys.argv = ['todo-backend', 'migrate']; from backend.cli import main; main()"
+        f"assert backend.__file__.startswith({str(installed_wheel)!r}); from backend.cli import main; main()"
     )
     command = [sys.executable, "-c", code]
-    result = await asyncio.to_thread(run, command, tmp_path, DATABASE_URL=empty_url, BETTER_AUTH_SECRET=SECRET)
+    settings = {"DATABASE_URL": empty_url, "BETTER_AUTH_SECRET": SECRET}
+    result = await asyncio.to_thread(run, [*command, "migrate"], tmp_path, **settings)
     assert (result.returncode, result.stderr) == (0, "")
     assert await look(empty_url, table_names) == {"owners", "tasks"}
+
+    def serve() -> list[int]:
+        with serving([*command, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
+            return [httpx.get(f"{server.url}{path}").status_code for path in ("/health/db", "/docs", "/static/app.js")]
+
+    assert await asyncio.to_thread(serve) == [200, 200, 200]
