@@ -101,12 +101,17 @@ class Guard:
         await exchange.end()
 
     def _under_prefix(self, scope: Scope) -> Scope:
-        """Return the scope with the prefix in its path, whether or not a proxy has taken it off, as ASGI wants it."""
+        """Return the scope with the whole prefix in its path, as ASGI wants it.
+
+        A proxy may have taken it off, or the part of it that the application which mounts this one has as its own.
+        """
         prefix: str = self._settings.root_path or scope.get("root_path", "")
         path: str = scope["path"]
         if not prefix:
             return scope
-        return {**scope, "root_path": prefix, "path": path if f"{path}/".startswith(f"{prefix}/") else prefix + path}
+        candidates = (path, scope.get("app_root_path", "") + path)
+        whole = next((each for each in candidates if f"{each}/".startswith(f"{prefix}/")), prefix + path)
+        return {**scope, "root_path": prefix, "path": whole}
 
     async def _handle(self, exchange: "Exchange") -> None:
         if exchange.is_preflight:

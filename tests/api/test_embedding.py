@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
@@ -77,13 +78,17 @@ def test_a_test_client_needs_no_with(embedded: tuple[FastAPI, Settings], user_id
     assert client.get(f"/api/tasks/{created.json()['id']}").json() == created.json()
 
 
-async def test_another_application_can_mount_it(database_url: str, user_id: Callable[[str], str]) -> None:
+@pytest.mark.parametrize("before", ["", "/proxy"])
+async def test_another_application_can_mount_it(before: str, database_url: str, user_id: Callable[[str], str]) -> None:
     settings = make_settings(database_url)
     outer = FastAPI()
     outer.mount("/todo", create_app(settings))
-    async with client_of(outer, settings, user_id("alice")) as alice:
+    transport = httpx.ASGITransport(outer, root_path=before)  # which a proxy has taken off
+    headers = {"Authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"}
+    async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as alice:
         created = await alice.post("/todo/api/tasks", json={"title": "x"})
-        assert created.headers["Location"] == f"/todo/api/tasks/{created.json()['id']}"
+        assert created.headers["Location"] == f"{before}/todo/api/tasks/{created.json()['id']}"
         assert (await alice.get("/todo/health/db")).status_code == 200
-        assert (await alice.get("/todo/docs")).status_code == 200
+        assert f'"{before}/todo/docs/assets/swagger-ui.css"' in (await alice.get("/todo/docs")).text
+        assert (await alice.get("/todo/docs/assets/swagger-ui.css")).status_code == 200
         assert (await alice.get("/todo/api/tasks", headers={"Authorization": ""})).status_code == 401

@@ -189,7 +189,7 @@ async def test_a_prefix_can_be_taken_off_or_left(
         assert created.headers["Location"] == f"/todo/api/tasks/{created.json()['id']}"
         assert (await alice.get(f"{prefix}/health")).status_code == 200
         refused = await alice.get(f"{prefix}/api/tasks", headers={"Authorization": ""})
-        assert (refused.status_code, refused.json()["instance"]) == (401, "/todo/api/tasks")
+        assert refused.status_code == 401
         page = await alice.get(f"{prefix}/docs")
         addresses = re.findall(r'(?:src|href)="/todo([^"]*)"', page.text)
         assert len(addresses) >= 3
