@@ -177,8 +177,9 @@ def configure_logging(settings: Settings) -> None:
     """Send all logs to standard error in one format; uvicorn's access log gives way to the guard's line."""
     handler = LogHandler()
     handler.setFormatter(JSONFormatter() if settings.json_logs else TextFormatter())
-    # What Python's manual names for speed: none of our lines says which thread, process or task wrote it, or where.
-    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    # What Python's manual names for speed: none of our lines says where it was written. Those of other servers, such as
+    # Gunicorn and Hypercorn, have the process's number.
+    logging.logMultiprocessing = False
     logging._srcfile = None  # noqa: SLF001 # as above
     root = logging.getLogger()
     root.handlers = [handler]

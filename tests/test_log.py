@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -154,3 +155,11 @@ def test_what_json_cannot_hold_does_not_lose_the_line() -> None:
     line = JSONFormatter().format(record("half a character: %s", "\ud800", route="\udcff"))
     assert json.loads(line)["message"] == "half a character: \ud800"
     assert line.encode()
+
+
+def test_what_other_servers_write_into_their_lines_is_there() -> None:
+    """Gunicorn's and Hypercorn's formats have numbers; one that is missing is a traceback for each line."""
+    configure_logging(make_settings("sqlite+aiosqlite://"))
+    record = logging.getLogger("gunicorn.error").makeRecord("gunicorn.error", logging.INFO, "", 0, "up", (), None)
+    line = logging.Formatter("[%(process)d] %(thread)d %(lineno)d %(message)s").format(record)
+    assert line.startswith(f"[{os.getpid()}] ")
