@@ -396,6 +396,23 @@ def test_a_settings_file_that_cannot_be_read_whole_is_refused(
     assert ".env: " in refusal(monkeypatch)
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        "\ufeffLOG_LEVEL=debug\r\nLOG_FORMAT='json'\r\n",
+        "export LOG_LEVEL = DEBUG # as long as it is new\nLOG_FORMAT=json",
+        'log_level="debug"\nUNKNOWN=1\nLOG_FORMAT="json"\n',
+    ],
+)
+def test_a_settings_file_is_read_as_editors_and_shells_write_it(
+    content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_bytes(content.encode())
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    settings = load_settings()
+    assert (settings.log_level, settings.log_format) == ("DEBUG", "json")
+
+
 @pytest.mark.not_root
 def test_a_settings_file_of_somebody_else_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / ".env").touch(0o000)

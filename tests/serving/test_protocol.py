@@ -175,6 +175,8 @@ HOST = b"Host: test\r\n"
         b"PRI * HTTP/2.0\r\n",
         b"GET /health HTTP/1.1\r\n" + HOST + b"X: y\r\n folded\r\n",
         b"\r\n" * 20_000,
+        b"GET /health HTTP/1.1\nHost: test\n",
+        b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\nGET /health HTTP/1.1\r\n" + HOST,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
     ],
     ids=lambda head: repr(head[:30]),
@@ -183,6 +185,20 @@ def test_what_is_no_request_of_http_1_is_a_problem(server: Server, head: bytes) 
     received = server.exchange(head + b"\r\n")
     assert statuses(received) == [400]
     assert json.loads(received.rpartition(b"\r\n\r\n")[2])["code"] == "malformed_request"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET http://todo.example.com/health HTTP/1.1\r\nHost: todo.example.com\r\n",
+        b"GET /health HTTP/1.1\r\nHost:\r\n",
+        b"GET /health HTTP/1.1\r\nHost:\tx\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n",
+        b"GET /health HTTP/1.1\r\nHost: x\r\nX-Name: J\xc3\xb6rg\r\nX-Empty:\r\n",
+        b"GET /health?q={a|b} HTTP/1.1\r\nHost: x\r\n",
+    ],
+)
+def test_what_proxies_and_browsers_write_is_taken(server: Server, head: bytes) -> None:
+    assert statuses(server.exchange(head + b"Connection: close\r\n\r\n")) == [200]
 
 
 def test_http_1_0_needs_no_host_and_an_empty_line_may_come_first(server: Server) -> None:

@@ -295,6 +295,23 @@ def test_every_way_to_start_serves(way: str, tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()["title"]) == (201, f"served by {way}")
 
 
+PREFIXED = {
+    "serve --root-path": ([SCRIPT, "serve", "--host", "127.0.0.1", "--root-path", "/todo"], {}),
+    "uvicorn --root-path": ([*SERVE["uvicorn"], "--root-path", "/todo"], {}),
+    "UVICORN_ROOT_PATH": (SERVE["uvicorn"], {"UVICORN_ROOT_PATH": "/todo"}),
+}
+
+
+@pytest.mark.parametrize("way", PREFIXED)
+def test_every_way_to_name_a_prefix_reaches_addresses(way: str, tmp_path: Path) -> None:
+    command, variables = PREFIXED[way]
+    with serving(command, tmp_path, **settings_of(tmp_path), **variables) as server:
+        assert httpx.get(f"{server.url}/openapi.json").json()["servers"][0]["url"] == "/todo"
+        assert '"/todo/docs/assets/swagger-ui.css"' in httpx.get(f"{server.url}/docs").text
+        assert httpx.get(f"{server.url}/docs/assets/swagger-ui.css").status_code == 200
+        assert httpx.get(f"{server.url}/api/tasks").status_code == 401
+
+
 def test_two_workers_share_a_port_and_end_together(tmp_path: Path) -> None:
     command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"]
     with serving(command, tmp_path, **settings_of(tmp_path)) as server:
