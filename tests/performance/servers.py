@@ -212,7 +212,7 @@ def why_no_peer() -> str | None:
     try:
         install_packages(PEER)
     except pytest.skip.Exception as skipped:
-        return str(skipped)
+        return str(skipped).splitlines()[0]  # the rest has paths and addresses, and results.json is published
     return None
 
 
@@ -230,7 +230,7 @@ def database_cpu(port: int) -> float:
     server = next(
         process
         for process in psutil.process_iter(["name", "cmdline"])
-        if process.info["name"] == "postgres" and ["-p", str(port)] == process.info["cmdline"][3:5]
+        if process.info["name"] == "postgres" and ["-p", str(port)] == (process.info["cmdline"] or [])[3:5]
     )
     return sum(sum(process.cpu_times()[:2]) for process in server.children())
 
