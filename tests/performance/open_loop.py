@@ -21,8 +21,8 @@ PROBE_EVERY = 0.02
 """Seconds between two probes of `/health`."""
 HALF, OVERLOAD = 0.5, 4.0
 """Times the capacity."""
-LATE = 1_000
-"""µs. A request that leaves so much later than it was due says that the generator cannot do more."""
+LATE = 0.1
+"""Share of the accepted ones' p99. Requests that leave so late say that the generator can make no more."""
 
 
 @contextmanager
@@ -112,5 +112,9 @@ def print_open_loop(found: dict[str, Any]) -> None:
         f"unanswered {overload['unanswered']:.0f} of {overload['arrived']:.0f}"
     )
     for name, row in (("half", half), ("overload", overload)):
-        limit = ": the generator, or the machine, could not keep up" if row["late_p99_us"] > LATE else ""
+        limit = (
+            ": the generator, or the machine, could not keep up"
+            if row["late_p99_us"] > LATE * row["accepted_p99_us"]
+            else ""
+        )
         print(f"{name}: requests left {row['late_p99_us'] / 1000:.2f} ms late (p99){limit}")
