@@ -103,13 +103,14 @@ class Guard:
     def _under_prefix(self, scope: Scope) -> Scope:
         """Return the scope with the whole prefix in its path, as ASGI wants it.
 
-        A proxy may have taken it off, or the part of it that the application which mounts this one has as its own.
+        A proxy may have taken it off, or the part of it that the application which mounts this one has as its own. One
+        that leaves it makes two of it, where uvicorn was told `--root-path` and adds another.
         """
         prefix: str = self._settings.root_path or scope.get("root_path", "")
         path: str = scope["path"]
         if not prefix:
             return scope
-        candidates = (path, scope.get("app_root_path", "") + path)
+        candidates = (path.removeprefix(prefix), path, scope.get("app_root_path", "") + path)
         whole = next((each for each in candidates if f"{each}/".startswith(f"{prefix}/")), prefix + path)
         return {**scope, "root_path": prefix, "path": whole}
 

@@ -81,8 +81,8 @@ def test_a_test_client_needs_no_with(embedded: tuple[FastAPI, Settings], user_id
 @pytest.mark.parametrize("before", ["", "/proxy"])
 async def test_another_application_can_mount_it(before: str, database_url: str, user_id: Callable[[str], str]) -> None:
     settings = make_settings(database_url)
-    outer = FastAPI()
-    outer.mount("/todo", create_app(settings))
+    outer, inner = FastAPI(), create_app(settings)
+    outer.mount("/todo", inner)
     transport = httpx.ASGITransport(outer, root_path=before)  # which a proxy has taken off
     headers = {"Authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"}
     async with httpx.AsyncClient(transport=transport, base_url="http://test", headers=headers) as alice:
@@ -92,3 +92,4 @@ async def test_another_application_can_mount_it(before: str, database_url: str, 
         assert f'"{before}/todo/docs/assets/swagger-ui.css"' in (await alice.get("/todo/docs")).text
         assert (await alice.get("/todo/docs/assets/swagger-ui.css")).status_code == 200
         assert (await alice.get("/todo/api/tasks", headers={"Authorization": ""})).status_code == 401
+    await inner.state.database.close()

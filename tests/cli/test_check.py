@@ -216,7 +216,7 @@ async def test_what_hangs_is_left_behind_and_named(url: str) -> None:
         silent_url = f"postgresql://u:p@127.0.0.1:{port}/db"
         report = await check_all(
             make_settings(silent_url, better_auth_url=f"http://127.0.0.1:{port}", database_url_direct=SecretStr(url)),
-            limit=0.5,
+            limit=2,
         )
     assert report.hung
     assert {finding.name for finding in report.findings if finding.level == "FAIL"} == {"database", "jwks"}
