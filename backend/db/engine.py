@@ -112,13 +112,16 @@ def _is_frozen(path: Path) -> bool:
 
     It is in WAL mode, of which SQLite keeps an index in a file beside it, and none is there nor can be made.
     """
+    if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists():
+        return False
+    # Not before: when a process closes a file it loses all its locks on it, SQLite's too, and another process takes
+    # itself for the only one, and removes the log that this one writes (https://www.sqlite.org/howtocorrupt.html, 2.2).
     try:
         with path.open("rb") as file:
             header = file.read(20)
     except OSError:
         return False
-    in_wal_mode = header[18:] == b"\2\2"  # https://www.sqlite.org/fileformat.html#the_database_header
-    return in_wal_mode and not os.access(path.parent, os.W_OK) and not path.with_name(f"{path.name}-wal").exists()
+    return header[18:] == b"\2\2"  # https://www.sqlite.org/fileformat.html#the_database_header
 
 
 def _begin(connection: Connection) -> None:

@@ -1,6 +1,9 @@
 """SQLite files that may not be written, or that are somebody else's: what can be read is served, the rest is 503."""
 
+import asyncio
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
@@ -55,6 +58,22 @@ async def test_a_file_that_is_written_by_others_is_read_as_it_is(tmp_path: Path)
             other.commit()
             assert (await alice.get("/api/tasks")).headers["ETag"] != before
         place.chmod(0o755)
+
+
+async def test_another_process_that_reads_and_ends_takes_nothing_away(tmp_path: Path) -> None:
+    """It must see that it is not alone: the last to close a file removes the log of what is written."""
+    path = tmp_path / "todo.db"
+    url = f"sqlite+aiosqlite:///{path}"
+    await create_tables(url)
+    settings = make_settings(url)
+    read = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM tasks').fetchone())"
+    async with running(settings) as app, client_of(app, settings, "alice") as alice:
+        for at_once in range(1, 5):  # each time one connection more
+            answers = await asyncio.gather(*(alice.post("/api/tasks", json={"title": "x"}) for _ in range(at_once)))
+            assert [answer.status_code for answer in answers] == [201] * at_once
+            other = await asyncio.create_subprocess_exec(sys.executable, "-c", read, path, stdout=subprocess.PIPE)
+            assert (await other.communicate())[0].split() == [b"%d" % (at_once * (at_once + 1) // 2)]
+            assert path.with_name("todo.db-wal").exists()
 
 
 FOREIGN: dict[str, Callable[[Path], object]] = {
