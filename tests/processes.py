@@ -104,7 +104,8 @@ class Server:
 
     def answers(self) -> bool:
         """Tell whether `/health` answers."""
-        assert self.process.poll() is None, f"the server has ended: {self.stderr}"
+        status = self.process.poll()
+        assert status is None, f"the server has ended with {status}: {self.stderr}"
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
         try:
             connection.request("GET", "/health")

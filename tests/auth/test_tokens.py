@@ -240,12 +240,13 @@ claim_names = st.sampled_from(["sub", "exp", "nbf", "iat", "iss", "aud"])
 
 @given(header=json_values, claims=json_values, changes=st.dictionaries(claim_names, json_values, max_size=3))
 def test_whatever_is_signed_is_accepted_or_refused_and_nothing_else(header: Any, claims: Any, changes: Any) -> None:
-    for token in (sign(header), sign(claims=claims), sign(claims=CLAIMS | changes)):
+    changed = CLAIMS | changes
+    for token, signed in ((sign(header), CLAIMS), (sign(claims=claims), claims), (sign(claims=changed), changed)):
         try:
             user = verify(token)
         except TokenInvalid:
             continue
-        assert user == (CLAIMS | changes)["sub"]
+        assert user == signed["sub"]
 
 
 # What is accepted

@@ -490,7 +490,7 @@ def test_each_request_has_one_line_which_holds_nothing_that_its_caller_chose_but
     asked = [
         ("GET", "/health", "/health", 200),
         ("GET", "/api/tasks?limit=5&completed=true", "/api/tasks", 200),
-        ("POST", "/api/tasks?line=forged", "/api/tasks", 422),
+        ("POST", "/api/tasks?line=forged", "/api/tasks", 400),
         ("GET", "/nothing%0d%0aforged%1b%5b31m", None, 404),
         ("PUT", "/api/tasks", "/api/tasks", 405),
         ("OPTIONS", "/api/tasks", "/api/tasks", 405),
@@ -563,8 +563,9 @@ def test_a_log_that_nobody_reads_holds_up_no_request_and_says_later_what_it_has_
     finally:
         process.kill()
         process.wait()
-    (told,) = (line for line in lines if "lines were dropped" in line)
-    dropped = int(re.search(r"(\d+) lines were dropped", told)[1])  # type: ignore[index] # it does match
+    # A machine that is busy drops some before the pipe is full, and says that, too.
+    dropped = sum(map(int, re.findall(r"(\d+) lines were dropped", "".join(lines))))
+    assert dropped > 0
     assert dropped + sum("backend.request" in line for line in lines) >= 1_500
     assert "Finished server process" in lines[-1]
 
