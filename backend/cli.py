@@ -31,6 +31,10 @@ GRACEFUL_SHUTDOWN = 8
 """Seconds that requests under way have at the end, after one for those on their way; then they are cut off, so that the
 exit is within 12 seconds."""
 
+WORKER_SILENCE = 30
+"""Seconds for which a worker may give no sign of life. On a busy machine it takes several to start, and one that is
+killed meanwhile would never come up."""
+
 DEVELOPMENT_TOKEN_LIFETIME = 7 * 24 * 3600
 
 HEALTH_TIMEOUT = 3.0
@@ -229,6 +233,7 @@ def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
         "proxy_headers": False,
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN,
         "timeout_keep_alive": settings.keep_alive,
+        "timeout_worker_healthcheck": WORKER_SILENCE,
         "max_connections": settings.max_connections,
     }
 

@@ -603,6 +603,13 @@ def test_workers_end_with_their_supervisor_however_it_has_ended(tmp_path: Path) 
         assert alive == []
 
 
+def test_workers_that_start_slowly_are_left_to_start(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(6)\n")  # a busy machine, to each interpreter
+    command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"]
+    with serving(command, tmp_path, **settings_of(tmp_path), PYTHONPATH=str(tmp_path)) as server:
+        assert "died" not in server.stderr
+
+
 def test_sighup_gives_new_workers_the_settings_as_they_are_now(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     (tmp_path / ".env").write_text("SERVER_TIMING=false\n")
