@@ -12,9 +12,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import pytest
+
+from tests.programs import IMPOSSIBLE
+
 SSL_REQUEST = struct.pack("!ii", 8, 80877103)
 TLS_HANDSHAKE = b"\x16"
 ALPN = "postgresql"
+
+
+def need(address: str) -> None:
+    """Skip the test where there is no such address of this machine: many containers have no IPv6."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        socket.create_server((address, 0), family=family).close()
+    except OSError:
+        pytest.skip(f"{IMPOSSIBLE}: no {address}")
+
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.network import need
 from tests.processes import SCRIPT, backend, eventually, free_port, serving
 from tests.settings import SECRET
 
@@ -30,6 +31,7 @@ def test_a_port_in_use_is_one_line_and_status_3(command: list[str], tmp_path: Pa
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("host", ["localhost", "::"])
 def test_every_address_of_a_name_is_served(host: str, workers: str, tmp_path: Path) -> None:
+    need("::1")
     command = [SCRIPT, "serve", "--keep-alive", "1", "--host", host, "--workers", workers]
     with serving(command, tmp_path, **settings_of(tmp_path)) as server:
         for address in ("127.0.0.1", "::1"):
@@ -39,6 +41,7 @@ def test_every_address_of_a_name_is_served(host: str, workers: str, tmp_path: Pa
 
 @pytest.mark.parametrize("host", ["localhost", "::"])
 def test_a_port_that_is_in_use_for_one_family_is_in_use(host: str, tmp_path: Path) -> None:
+    need("::1")
     with socket.create_server(("::1", 0), family=socket.AF_INET6) as other:
         port = other.getsockname()[1]
         result = backend("dev", "--host", host, "--port", str(port), cwd=tmp_path, **settings_of(tmp_path))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from backend.serving.listeners import hear, keep_out
+from tests.network import need
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux can keep clients out")
 
@@ -19,13 +20,10 @@ HOPS = {
 
 @pytest.fixture(params=["127.0.0.1", "::1"])
 def listener(request: pytest.FixtureRequest) -> Iterator[socket.socket]:
+    need(request.param)
     family = socket.AF_INET6 if ":" in request.param else socket.AF_INET
-    try:
-        made = socket.create_server((request.param, 0), family=family)
-    except OSError as error:
-        pytest.skip(f"no {request.param} here: {error}")
-    made.setblocking(False)
-    with made:
+    with socket.create_server((request.param, 0), family=family) as made:
+        made.setblocking(False)
         yield made
 
 
