@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from backend.api.problems import Problem
 
@@ -13,10 +13,6 @@ MAX_BATCH = 1024 * 1024
 """Bytes that the body of a batch, or of an agent's message, may have."""
 MAX_HELD = 64 * 1024 * 1024
 """Bytes of all bodies that are under way together, in this process."""
-MAX_DISCARDED = 2 * 1024 * 1024
-"""Bytes of a body that was refused which are still read, and dropped."""
-DISCARD_TIMEOUT = 2.0
-"""Seconds for which they are."""
 BODY_TIMEOUT = 10.0
 """Seconds in which a body must have arrived."""
 
@@ -79,20 +75,3 @@ async def _collect(receive: Receive, limit: int) -> bytes:
         return bytes(body)
     finally:
         _held -= len(body)
-
-
-async def discard(receive: Receive) -> None:
-    """Read on after a refusal, for a while.
-
-    A client that is still sending when the connection closes gets a reset, and may never see the response.
-    """
-    size = 0
-    try:
-        async with asyncio.timeout(DISCARD_TIMEOUT):
-            more = True
-            while more and size <= MAX_DISCARDED:
-                message: Message = await receive()
-                size += len(message.get("body", b""))
-                more = message.get("more_body", False)
-    except TimeoutError:
-        pass

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.api.body import Disconnected, discard, max_size, read_body, refuse_ambiguous_length
+from backend.api.body import Disconnected, max_size, read_body, refuse_ambiguous_length
 from backend.api.cors import CORS
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
 from backend.api.problems import Problem, problem_of, problem_response
@@ -159,7 +159,6 @@ class Exchange:
         self._send = send
         self._status: int | None = None
         self._refused = False
-        self._unread = False
         self._body_was_read = False
         self._places: ConcurrencyLimit | None = None
         self._more_headers: list[tuple[bytes, bytes]] = []
@@ -235,7 +234,7 @@ class Exchange:
         else:
             if self._method == "HEAD":
                 message = {**message, "body": b""}
-            if self._refused or self._unread:
+            if self._refused:
                 message = {**message, "more_body": True}
         await self._send(message)
 
@@ -243,15 +242,11 @@ class Exchange:
         """End the response, which a refused client has in whole by now: until then its connection is not read.
 
         To refuse costs a quarter of what is refused. Clients that ask again at once, whatever `Retry-After` says, would
-        keep the service busy with that (specs/decisions/0006-guard.md). What is left of a body is dropped.
+        keep the service busy with that (specs/decisions/0006-guard.md).
         """
-        if self._unread:
-            await discard(self._receive)
-        elif self._refused:
+        if self._refused:
             await asyncio.sleep(REFUSED_PAUSE)
-        else:
-            return
-        await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def respond(self, response: Response) -> None:
         """Send a whole response."""
@@ -278,9 +273,6 @@ class Exchange:
         started = time.perf_counter()
         try:
             body = await read_body(self.headers, receive, self._max_body)
-        except Problem as problem:
-            self._unread = problem.type.code == "body_too_large" and b"expect" not in self.headers
-            raise
         finally:  # of one that never came to its end, too
             self.seen.body = time.perf_counter() - started
         if body is None:

@@ -52,11 +52,10 @@ class Unparsed:
 
     def take_head(self) -> bytes | None:
         """Take a head, with the blank line behind it; None while it is not whole. Raises `BadHead`."""
-        if self._bytes.startswith(b"\r\n"):  # one is ignored (RFC 9112, section 2.2)
-            del self._bytes[:2]
-        found = self._bytes.find(b"\r\n\r\n", self._searched)
+        start = 2 if self._bytes.startswith(b"\r\n") else 0  # one is ignored (RFC 9112, section 2.2)
+        found = self._bytes.find(b"\r\n\r\n", max(start, self._searched))
         size = len(self._bytes) if found < 0 else found + 4
-        head = bytes(self._bytes[: min(size, MAX_HEAD)])
+        head = bytes(self._bytes[start : min(size, MAX_HEAD)])
         if size > MAX_HEAD or head.count(b"\n") > MAX_HEADERS + 2:
             raise BadHead("head_too_large", head)
         if not (_REQUEST_LINE if b"\n" in head else _BEGINNING).match(head):

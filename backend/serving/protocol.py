@@ -35,6 +35,8 @@ DISCARD_TIMEOUT = 5.0
 """Seconds for which they are."""
 CHECK_INTERVAL = 1.0
 """Seconds between two looks at a connection's times: timers for each request would cost more."""
+MAX_AHEAD = 64 * 1024
+"""Bytes that a client may send ahead, behind a request that has had no response yet."""
 QUIET = 60.0
 """Seconds in which too many connections are logged once."""
 
@@ -47,12 +49,12 @@ class LimitedProtocol(HttpToolsProtocol):
     """One connection. To its requests it is the transport, too: it knows when closing would lose their responses."""
 
     waiting_since: float | None = None
-    """When it began to wait for a request; None while it has one."""
+    """When it began to wait for its client, to send or to read; None while the client waits for a response."""
     _head = b""
     _parses_head = False
     _receives = False  # it has a request's head, and not yet the end of its body
     _length: int | None = 0  # of the body, what has not come yet; None if it comes in chunks
-    _overhead = 0  # of a body in chunks, how many bytes more may be no content
+    _overhead = 0  # of a body, how many bytes more may be no content, as the sizes of chunks are
     _deaf = False  # what comes is dropped
     _half_closed = False
     _held: bytes | None = None  # the head of a response, until its body comes; empty from then on
@@ -91,9 +93,12 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what is returned; uvicorn returns nothing
         """Keep the way back open for a client that has sent its request and closed its own side."""
-        if self._idle or self._receives:
+        if not self._idle and not self._receives:
+            self.cycle.keep_alive = False
+        elif self._unsent():
+            self._waits_until = 0
+        else:
             return False
-        self.cycle.keep_alive = False
         return True
 
     # What the parser calls
@@ -128,11 +133,11 @@ class LimitedProtocol(HttpToolsProtocol):
         length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
         self._length = None if b"transfer-encoding" in headers else length
         self._overhead, self._discarded = MAX_HEAD, 0
-        self.waiting_since, self._waits_until = None, math.inf  # from here on the guard has limits
+        self._waits_until = math.inf  # from here on the guard has limits
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
-        self._overhead += 9 * len(body)
+        self._overhead += len(body) * 9 // 8
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -143,6 +148,8 @@ class LimitedProtocol(HttpToolsProtocol):
         super().on_message_complete()
         if self._idle:
             self._await_head(self.timeout_keep_alive)
+        elif not self.flow.write_paused:
+            self.waiting_since = None
 
     # What a request calls
 
@@ -153,7 +160,12 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.writelines((self._held, data))
             self._held = b""
         elif self._held is None and self.cycle.response_started:
+            if self._receives and self.cycle.keep_alive and (self._length is None or self.expect_100_continue):
+                # Whether a body will come that is not waited for, nobody can know, and chunks would have to be parsed.
+                self.cycle.keep_alive = False
+                data = data.removesuffix(b"\r\n") + b"connection: close\r\n\r\n"
             self._held = data
+            self.waiting_since = self.loop.time()
         else:
             self.transport.write(data)
 
@@ -162,27 +174,29 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.transport.is_closing()
 
     def close(self) -> None:
-        """Close. Who still sends is heard for a while: it would be reset, and could lose the response."""
+        """Close. Who still sends is heard for a while: it would be reset, and could lose the response.
+
+        What is unsent keeps its deadline: of a closed connection the kernel would keep it for as long as it likes.
+        """
         self._send_held()
-        if not self._receives and not self._deaf:
+        sends = self._receives or self._deaf
+        if not sends and not self._unsent():
             self.transport.close()
         elif not self._half_closed and not self.transport.is_closing():
             self._deaf = self._half_closed = True
-            self._waits_until = self.loop.time() + DISCARD_TIMEOUT
+            self._waits_until = self.loop.time() + DISCARD_TIMEOUT if sends else 0
             self.flow.resume_reading()
             self.transport.write_eof()
 
     def on_response_complete(self) -> None:
         """Go on to what has come meanwhile."""
         self.server_state.total_requests += 1
+        self.cycle.body.clear()  # of a body that nobody has asked for
         self._send_held()
         if self._half_closed or self.transport.is_closing():
             return
         if not self._receives:
             self._await_head(HEAD_TIMEOUT if self._unparsed else self.timeout_keep_alive)
-        elif self.expect_100_continue:  # whether the body will come, or another request, nobody can know
-            self.close()
-            return
         else:
             self._waits_until = self.loop.time() + DISCARD_TIMEOUT
         self.flow.resume_reading()
@@ -210,6 +224,8 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._feed_body()
             elif not self._idle:
                 self.flow.pause_reading()
+                if len(self._unparsed) > MAX_AHEAD:
+                    self._refuse("head_too_large", b"")
                 return
             else:
                 try:
@@ -239,7 +255,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._refuse("malformed_request", head)
 
     def _feed_body(self) -> None:
-        piece = self._unparsed.take(self._length)
+        # What is no content is counted after each piece: a whole read, in chunks of a byte, takes long to parse.
+        piece = self._unparsed.take(MAX_HEAD if self._length is None else self._length)
         if self._length is not None:
             self._length -= len(piece)
         self._overhead -= len(piece)
@@ -254,6 +271,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _refuse(self, code: str, head: bytes) -> None:
         """Hear nothing more; respond with a problem, unless there is a response before it, which then is the last."""
         self._deaf = True
+        self._unparsed = Unparsed()
         if self._idle:
             if not self._receives:
                 self._respond(refusal(code, head))
@@ -275,7 +293,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Look at the connection's times, now and then."""
         self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
         now = self.loop.time()
-        unsent = self.transport.get_write_buffer_size() + _held_by_kernel(self.transport)
+        unsent = self._unsent()
         if self._written - unsent >= self._due:  # all that was unsent when the deadline was set
             self._due, self._due_until = self._written, now + WRITE_TIMEOUT + unsent / WRITE_RATE
         elif now > self._due_until:
@@ -284,8 +302,12 @@ class LimitedProtocol(HttpToolsProtocol):
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self._abort()
             return
-        if now > self._waits_until:
+        if now > self._waits_until and not unsent:
             self.transport.close()
+
+    def _unsent(self) -> int:
+        """Return how many bytes the client has not taken from us, or from the kernel, which takes megabytes of us."""
+        return self.transport.get_write_buffer_size() + _held_by_kernel(self.transport)
 
     def _abort(self) -> None:
         if self.cycle is not None:
@@ -304,7 +326,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
 
 def _held_by_kernel(transport: asyncio.Transport) -> int:
-    """Return how many bytes the client has not taken from the kernel, which takes megabytes from us; 0 if unknown."""
+    """Return how many bytes the client has not taken from the kernel; 0 if unknown."""
     if sys.platform == "win32":
         return 0
     try:

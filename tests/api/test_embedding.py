@@ -53,21 +53,36 @@ def test_requests_are_served_on_one_event_loop_after_the_other(
         assert asyncio.run(invocation()) == {200, 201}
 
 
-def test_mangum_serves_it(embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]) -> None:
-    app, settings = embedded
+def invoke(app: FastAPI, method: str, headers: dict[str, str], body: str = "") -> dict[str, Any]:
+    """The response to one event of AWS Lambda."""
     event: dict[str, Any] = {
         "version": "2.0",
         "rawQueryString": "",
-        "headers": {"authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"},
-        "requestContext": {"http": {"method": "GET", "path": "/api/tasks", "sourceIp": "192.0.2.1"}},
+        "headers": headers,
+        "requestContext": {"http": {"method": method, "path": "/api/tasks", "sourceIp": "192.0.2.1"}},
+        "body": body,
         "isBase64Encoded": False,
     }
+    with asyncio.Runner() as runner:  # Mangum runs on the thread's event loop
+        asyncio.set_event_loop(runner.get_loop())
+        response = Mangum(app, lifespan="off")(event, {})  # type: ignore[arg-type] # a context that nobody reads
+        asyncio.set_event_loop(None)
+    return response
+
+
+def test_mangum_serves_it(embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]) -> None:
+    app, settings = embedded
     for _ in range(2):
-        with asyncio.Runner() as runner:  # Mangum runs on the thread's event loop
-            asyncio.set_event_loop(runner.get_loop())
-            response = Mangum(app, lifespan="off")(event, {})  # type: ignore[arg-type] # a context that nobody reads
-            asyncio.set_event_loop(None)
+        response = invoke(app, "GET", {"authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"})
         assert (response["statusCode"], json.loads(response["body"])) == (200, [])
+
+
+def test_mangum_refuses_a_body_that_is_too_large(
+    embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]
+) -> None:
+    app, settings = embedded
+    headers = {"authorization": f"Bearer {mint(settings, user_id('alice'), 60)}", "content-length": "65537"}
+    assert invoke(app, "POST", headers, body="x" * 65_537)["statusCode"] == 413
 
 
 def test_a_test_client_needs_no_with(embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]) -> None:

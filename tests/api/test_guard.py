@@ -309,6 +309,14 @@ async def test_two_ways_to_tell_the_length_are_400(alice: httpx.AsyncClient, pat
     assert await tasks_of(alice) == []
 
 
+async def test_the_rest_of_a_body_that_is_too_large_is_not_waited_for(alice: httpx.AsyncClient) -> None:
+    async def without_an_end() -> AsyncIterator[bytes]:
+        yield b" " * 65_537
+        await asyncio.Event().wait()
+
+    assert_problem(await alice.post("/api/tasks", content=without_an_end(), headers=JSON), 413, "body_too_large")
+
+
 async def test_a_large_body_that_waits_for_leave_is_refused_before_it_is_sent(alice: httpx.AsyncClient) -> None:
     async def unsent() -> AsyncIterator[bytes]:
         pytest.fail("the body was read")
