@@ -239,6 +239,28 @@ async def test_a_body_under_way_takes_no_place(busy: Busy) -> None:
     assert (await uploads[0]).status_code == 201
 
 
+async def test_all_bodies_under_way_have_one_budget_and_give_it_back(
+    alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert body.MAX_HELD == 64 * 1024 * 1024
+    monkeypatch.setattr(body, "MAX_HELD", 25)
+    begun, rest = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        yield b'{"title": '
+        begun.set()
+        await rest.wait()
+        yield b'"slow"}'
+
+    upload = asyncio.create_task(alice.post("/api/tasks", content=slow(), headers=JSON))
+    await begun.wait()
+    for _ in range(2):
+        assert_problem(await alice.post("/api/tasks", json={"title": "too much"}), 503, "overloaded")
+    rest.set()
+    assert (await upload).status_code == 201
+    assert (await alice.post("/api/tasks", json={"title": "enough"})).status_code == 201
+
+
 async def test_a_body_that_does_not_come_in_time_is_408(
     alice: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
