@@ -26,7 +26,7 @@ _AUTOCOMMIT = "todo_autocommit"
 
 NEXT_REVISION = """
 INSERT INTO owners (user_id, revision, forgotten)
-SELECT ?1, now, now - 1
+SELECT ?, now, now - 1
 FROM (SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000 AS now) WHERE true
 ON CONFLICT (user_id) DO UPDATE SET revision = max(owners.revision + 1, excluded.revision)
 RETURNING revision
