@@ -197,6 +197,7 @@ async def test_what_goes_wrong_is_shown(page: Page, api: str):
     await add(page, " ")
     await expect(page.locator("#error")).to_contain_text("/title must not be blank (validation_error, ")
     await add(page, "Buy milk")
+    await expect(page.locator("#tasks li")).to_have_count(1)
     await expect(page.locator("#error")).to_have_text("")
     tasks = (await fetch(page, f"{api}/api/tasks"))["body"]
     await fetch(page, f"{api}/api/tasks/{tasks[0]['id']}", method="DELETE")  # in another window, say
