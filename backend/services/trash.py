@@ -106,9 +106,11 @@ class TaskTrash(OwnedTasks):
     async def delete_all(self) -> int:
         """Erase all that there is of the user; return how many tasks they were, those in the trash too."""
         async with transaction(self._executor) as within:
-            # The owner's row first, as in every write: whoever is writing now is waited for.
+            # The owner's row first, as in every write: whoever is writing now is waited for. It may not be there yet.
+            await self._run(next_revision, within=within)
+            erased = changed_rows(await self._run(_erase_all, within=within))
             await self._run(_erase_owner, within=within)
-            return changed_rows(await self._run(_erase_all, within=within))
+            return erased
 
     async def erase_expired(self, *, limit: int = 1000) -> int:
         """Erase up to `limit` tasks whose time in the trash is over; return how many they were."""

@@ -57,7 +57,7 @@ def test_migrate_makes_the_tables_and_can_be_repeated(tmp_path: Path) -> None:
     for _ in range(2):
         result = backend("migrate", cwd=tmp_path, **settings_of(tmp_path))
         assert (result.returncode, result.stderr) == (0, "")
-        assert result.stdout == "the database is at revision 0003\n"
+        assert result.stdout == "the database is at revision 0004\n"
     with sqlite3.connect(tmp_path / "todo.db") as file:
         assert file.execute("SELECT count(*) FROM tasks").fetchone() == (0,)
     file.close()

@@ -20,7 +20,7 @@ from backend.models.task import TaskCreate, TaskPut, TaskUpdate
 from backend.services.batch import Operation
 from backend.services.changes import Checkpoint
 from backend.services.maintenance import resync
-from backend.services.rows import Limits, owners
+from backend.services.rows import Limits, owners, tasks
 from backend.services.tasks import TaskService
 from tests.databases import connect, create_tables
 from tests.services.conftest import ServiceOf, all_of, make, new, page_of
@@ -370,31 +370,40 @@ only_postgres = pytest.mark.parametrize("database_url", ["postgres"], indirect=T
 
 
 @asynccontextmanager
+async def closing_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
+    connection = await connect(url)
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def until_waiting(watcher: asyncpg.Connection, statement: str) -> None:
+    """Wait until a statement that contains this text waits for a lock."""
+    for _ in range(2000):
+        if await watcher.fetchval(WAITS, statement):
+            return
+        await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
 async def beside_a_transaction(
     database: Database, sql: str, *parameters: Any, until_waits: str
 ) -> AsyncIterator[asyncpg.Connection]:
     """Run the block beside an open transaction of another connection; commit as soon as the block's statement waits."""
     url = database.settings.database_url.get_secret_value()
-    watcher, other = await connect(url), await connect(url)
-    transaction = other.transaction()
-    await transaction.start()
-    await other.execute(sql, *parameters)
+    async with closing_connection(url) as other, closing_connection(url) as watcher:
+        transaction = other.transaction()
+        await transaction.start()
+        await other.execute(sql, *parameters)
 
-    async def commit() -> None:
-        for _ in range(2000):
-            if await watcher.fetchval(WAITS, until_waits):
-                break
-            await asyncio.sleep(0.01)
-        await transaction.commit()
+        async def commit() -> None:
+            await until_waiting(watcher, until_waits)
+            await transaction.commit()
 
-    committing = asyncio.create_task(commit())
-    try:
+        committing = asyncio.create_task(commit())
         yield other
         await committing
-    finally:
-        committing.cancel()
-        await watcher.close()
-        await other.close()
 
 
 @only_postgres
@@ -424,3 +433,35 @@ async def test_an_own_id_that_arrives_with_a_transfer_meanwhile_is_one_task(
         written = await bob.put(task["id"], TaskPut(title="given"))
     assert not written.created
     assert sorted(task["title"] for task in await all_of(bob)) == ["A task", "given"]
+
+
+@only_postgres
+async def test_erasing_all_waits_for_a_users_first_write(alice: TaskService, database: Database) -> None:
+    """There is no owner's row yet that it could wait for: what is written then would stay, and nobody be told."""
+    first_write = (
+        "INSERT INTO tasks (user_id, id, title, completed, revision, created_at, updated_at) "
+        "SELECT $1, $2, 'first', false, next_revision($1), now(), now()"
+    )
+    async with beside_a_transaction(database, first_write, alice._user_id, uuid7(), until_waits="next_revision"):
+        assert await alice.delete_all() == 1
+    for table in (tasks, owners):
+        found = await database.executor.exec(select(table.c.user_id).where(table.c.user_id == alice._user_id))
+        assert found.all() == []
+
+
+@only_postgres
+async def test_a_user_who_was_erased_meanwhile_begins_with_a_greater_revision(
+    alice: TaskService, database: Database
+) -> None:
+    """The clock is read once the row is locked: a number from before the wait was given already."""
+    await make(alice)
+    url = database.settings.database_url.get_secret_value()
+    async with closing_connection(url) as other, closing_connection(url) as watcher:
+        async with other.transaction():
+            await other.execute("SELECT next_revision($1)", alice._user_id)
+            writing = asyncio.create_task(alice.create(TaskCreate(title="late")))
+            await until_waiting(watcher, "INSERT INTO tasks")
+            last = await other.fetchval("SELECT next_revision($1)", alice._user_id)
+            await other.execute("DELETE FROM owners WHERE user_id = $1", alice._user_id)
+        task = await writing
+    assert int(task["etag"].partition("-")[0]) > last
