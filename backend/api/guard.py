@@ -125,17 +125,20 @@ class Guard:
         if self._places.is_reached:  # before the token, which costs more than the refusal
             exchange.refuse_overload()
         if not exchange.is_api:
-            check_query_size(exchange.scope)  # elsewhere the route does, once it is known who asks, and for what
+            # Elsewhere the route looks at it, once it is known who asks, and for what. No body is read here: no address
+            # takes one without a token, and those of strangers would fill the memory for bodies.
+            check_query_size(exchange.scope)
             await exchange.pass_on(self._app, self._places)
             return
         identity = exchange.scope["identity"] = await self._identify(exchange)
         if self._rate is not None:
             exchange.add_headers(self._rate.take(identity.user_id))
-        await exchange.read_body()
-        arrived = time.perf_counter()
-        # Who waits for requests of the same user holds none of the places.
+        started = time.perf_counter()
+        # Who waits for requests of the same user holds none of the places, and no body: those of a user that are under
+        # way at once are bounded, so one user cannot fill the memory for bodies.
         async with self._user_limit.of(identity.user_id):
-            exchange.seen.waited += time.perf_counter() - arrived
+            exchange.seen.waited += time.perf_counter() - started
+            await exchange.read_body()
             await exchange.pass_on(self._app, self._places)
 
     async def _identify(self, exchange: "Exchange") -> Identity:
@@ -159,7 +162,6 @@ class Exchange:
         self._send = send
         self._status: int | None = None
         self._refused = False
-        self._body_was_read = False
         self._places: ConcurrencyLimit | None = None
         self._more_headers: list[tuple[bytes, bytes]] = []
         self._method: str = scope["method"]
@@ -195,7 +197,6 @@ class Exchange:
 
         The place is held until the response begins: a client that reads slowly, or not at all, must hold none.
         """
-        await self.read_body()
         if places is not None:
             if places.is_reached:
                 self.refuse_overload()
@@ -266,9 +267,6 @@ class Exchange:
 
     async def read_body(self) -> None:
         """Read the whole body, for whoever receives it next. Raises `Problem` past the limits."""
-        if self._body_was_read:
-            return
-        self._body_was_read = True
         receive = self._receive
         started = time.perf_counter()
         try:

@@ -219,7 +219,9 @@ async def test_a_place_is_given_back_however_a_request_ends(
         pass
 
 
-async def test_a_body_under_way_takes_no_place(busy: Busy) -> None:
+async def test_a_body_under_way_takes_no_place_and_those_of_one_user_are_bounded(
+    busy: Busy, settings: Settings
+) -> None:
     begun, rest = asyncio.Semaphore(0), asyncio.Event()
 
     async def slow() -> AsyncIterator[bytes]:
@@ -228,15 +230,28 @@ async def test_a_body_under_way_takes_no_place(busy: Busy) -> None:
         await rest.wait()
         yield b'"slow"}'
 
-    uploads = [asyncio.create_task(busy.client.post("/api/tasks", content=slow(), headers=JSON)) for _ in range(5)]
-    for _ in uploads:
-        await begun.acquire()
-    async with busy.full():
-        pass
-    for upload in uploads[1:]:
-        upload.cancel()
-    rest.set()
-    assert (await uploads[0]).status_code == 201
+    async with client_of(busy.app, settings, "bob") as bob:
+        uploads = [asyncio.create_task(bob.post("/api/tasks", content=slow(), headers=JSON)) for _ in range(2)]
+        for _ in uploads:
+            await begun.acquire()
+        async with busy.full():
+            pass
+        third = await bob.post("/api/tasks", content=slow(), headers=JSON)
+        assert_problem(third, 429, "too_many_requests")
+        assert begun.locked()  # nothing of its body was read
+        uploads[1].cancel()
+        rest.set()
+        assert (await uploads[0]).status_code == 201
+
+
+async def test_a_stranger_gets_no_memory_for_bodies(
+    alice: httpx.AsyncClient, anonymous: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No address takes a body without a token; those of a thousand strangers would leave nothing for anybody."""
+    monkeypatch.setattr(body, "MAX_HELD", 0)
+    for path, status in (("/openapi.json", 405), ("/health", 405), ("/nowhere", 404), ("/api/tasks", 401)):
+        assert (await anonymous.post(path, json={"title": "x"})).status_code == status
+    assert_problem(await alice.post("/api/tasks", json={"title": "x"}), 503, "overloaded")
 
 
 async def test_all_bodies_under_way_have_one_budget_and_give_it_back(
