@@ -5,7 +5,6 @@ Pages go on from the values of the last row, so that in the default order page 1
 """
 
 import json
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -29,7 +28,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import Text
+from sqlalchemy.types import Boolean, Text
 
 from backend.models.fields import POSITION_MAX, PRIORITIES, is_storable
 from backend.models.queries import LATEST_DELETION_FIRST, NEWEST_FIRST, Order, Place, TaskFilter
@@ -63,8 +62,6 @@ def _in_collation_c(element: Any, compiler: Any, **options: Any) -> str:
 _title = func.coalesce(tasks.c.title_folded, func.lower(bytewise(tasks.c.title)))
 _description = func.coalesce(tasks.c.description_folded, func.lower(bytewise(tasks.c.description)), "")
 _tags = func.coalesce(tasks.c.tags_folded, "")
-_tag_list = literal(",") + func.substr(tasks.c.tags, 2, func.length(tasks.c.tags) - 2) + literal(",")
-"""`,"home","garden",`: no tag has a comma, so what stands between commas is a whole tag."""
 
 
 class texts(FunctionElement[str]):  # noqa: N801 # used like a function
@@ -83,6 +80,47 @@ def _by_json_array_elements(element: Any, compiler: Any, **options: Any) -> str:
     return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS json))"
 
 
+class has_all(FunctionElement[bool]):  # noqa: N801 # used like a function
+    """Whether a JSON array has all of another one's texts. A row's array is read once, however many they are."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+class has_any(FunctionElement[bool]):  # noqa: N801 # used like a function
+    """Whether it has one of them."""
+
+    type = Boolean()
+    inherit_cache = True
+
+
+@compiles(has_all)
+def _by_except(element: Any, compiler: Any, **options: Any) -> str:
+    tags, wanted = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"NOT EXISTS (SELECT value FROM json_each({wanted}) EXCEPT SELECT value FROM json_each({tags}))"  # noqa: S608 # of clauses
+
+
+@compiles(has_any)
+def _by_intersect(element: Any, compiler: Any, **options: Any) -> str:
+    tags, wanted = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"EXISTS (SELECT value FROM json_each({wanted}) INTERSECT SELECT value FROM json_each({tags}))"  # noqa: S608 # of clauses
+
+
+@compiles(has_all, "postgresql")
+def _by_jsonb_all(element: Any, compiler: Any, **options: Any) -> str:
+    return _jsonb("?&", element, compiler, options)
+
+
+@compiles(has_any, "postgresql")
+def _by_jsonb_any(element: Any, compiler: Any, **options: Any) -> str:
+    return _jsonb("?|", element, compiler, options)
+
+
+def _jsonb(operator: str, element: Any, compiler: Any, options: Any) -> str:
+    tags, wanted = (compiler.process(clause, **options) for clause in element.clauses)
+    return f"CAST({tags} AS jsonb) {operator} ARRAY(SELECT json_array_elements_text(CAST({wanted} AS json)))"
+
+
 def _of(name: str, condition: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> ColumnElement[bool]:
     """Return whether a condition holds for one of a parameter's texts."""
     text = texts(bindparam(name, type_=Text)).table_valued(column("value", Text), name=name)
@@ -93,16 +131,11 @@ def _lacks_word(pattern: ColumnElement[str]) -> ColumnElement[bool]:
     return not_(or_(*(text.like(pattern, escape="\\") for text in (_title, _description, _tags))))
 
 
-def _has_tag(tag: ColumnElement[str]) -> ColumnElement[bool]:
-    # Not LIKE, which SQLite compares without regard to case.
-    return func.replace(_tag_list, tag, "") != _tag_list
-
-
 _CLAUSES: Mapping[str, ColumnElement[bool]] = {
     "completed": tasks.c.completed == bindparam("completed"),
     "words": not_(_of("words", _lacks_word)),
-    "tags": not_(_of("tags", lambda tag: not_(_has_tag(tag)))),
-    "any_tags": _of("any_tags", _has_tag),
+    "tags": has_all(tasks.c.tags, bindparam("tags", type_=Text)),
+    "any_tags": has_any(tasks.c.tags, bindparam("any_tags", type_=Text)),
     "priorities": func.coalesce(tasks.c.priority, "none").in_(bindparam("priorities", expanding=True)),
     "due_from": tasks.c.due_date >= bindparam("due_from"),
     "due_to": tasks.c.due_date <= bindparam("due_to"),
@@ -120,9 +153,10 @@ def _shape(wanted: TaskFilter) -> tuple[Shape, dict[str, Any]]:
     if present["completed"] is None:
         del present["completed"]
     parameters = {name: value for name, value in present.items() if name != "no_due_date"}
-    for name, form in (("words", _like), ("tags", _quoted), ("any_tags", _quoted)):
+    for name in ("words", "tags", "any_tags"):
         if name in parameters:
-            parameters[name] = json.dumps([form(text) for text in parameters[name]], ensure_ascii=False)
+            sent = map(_like, parameters[name]) if name == "words" else parameters[name]
+            parameters[name] = json.dumps(list(sent), ensure_ascii=False)
     if "priorities" in parameters:
         parameters["priorities"] = list(parameters["priorities"])
     return tuple(present), parameters
@@ -132,10 +166,6 @@ def _like(word: str) -> str:
     for character in "\\%_":
         word = word.replace(character, "\\" + character)
     return f"%{word.casefold()}%"
-
-
-def _quoted(tag: str) -> str:
-    return f",{json.dumps(tag, ensure_ascii=False)},"
 
 
 _LAST = datetime(9999, 12, 31, tzinfo=UTC)
@@ -231,13 +261,21 @@ def _count(shape: Shape) -> Select[*tuple[Any, ...]]:
 
 @cache
 def _select_tags(shape: Shape) -> Select[*tuple[Any, ...]]:
+    each = texts(tasks.c.tags).table_valued(column("value", Text), name="each")
+    tag, count = each.c.value.label("tag"), func.count().label("count")
     found = (
-        living(select(tasks.c.tags, func.count().label("count")))
+        living(select(tag, count).select_from(tasks.join(each, true())))
         .where(is_new, tasks.c.tags != "[]", *(_CLAUSES[name] for name in shape))
-        .group_by(tasks.c.tags)
+        .group_by(each.c.value)
+        .order_by(count.desc(), bytewise(each.c.value))
+        .limit(MAX_TAG_COUNTS)
         .subquery("found")
     )
-    return select(owner_now.c.head, found.c.tags, found.c["count"]).select_from(owner_now.outerjoin(found, true()))
+    return (
+        select(owner_now.c.head, found.c.tag, found.c["count"])
+        .select_from(owner_now.outerjoin(found, true()))
+        .order_by(found.c["count"].desc(), bytewise(found.c.tag))
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -323,9 +361,4 @@ class TaskLists(OwnedTasks):
         head = rows[0][0]
         if head == known:
             return None
-        counts: Counter[str] = Counter()
-        for _, tags, count in rows:
-            if tags is not None:
-                counts.update(dict.fromkeys(json.loads(tags), count))
-        ranked = sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
-        return ranked[:MAX_TAG_COUNTS], head
+        return [(tag, count) for _, tag, count in rows if tag is not None], head
