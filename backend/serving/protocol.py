@@ -95,7 +95,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Keep the way back open for a client that has sent its request and closed its own side."""
         if not self._idle and not self._receives:
             self.cycle.keep_alive = False
-        elif self._unsent():
+        elif self._idle and self._unsent():
             self._waits_until = 0
         else:
             return False
