@@ -1,8 +1,9 @@
 """The guard: what every request passes before a route, and every response before the network. Pure ASGI, for its cost.
 
-In order: a request id; a browser's preflight; framing that cannot be misread; the token, for `/api`; the whole body,
-within its limits; a place among the requests under way. Whatever goes wrong, here or behind, becomes a problem response
-with all the headers of a good one, because without the CORS headers a browser hides it from the frontend.
+In order: a request id; a browser's preflight; framing that cannot be misread; and for `/api` the token, the user's
+turn, and the whole body, within its limits; a place among the requests under way. Whatever goes wrong, here or behind,
+becomes a problem response with all the headers of a good one, because without the CORS headers a browser hides it from
+the frontend.
 """
 
 import asyncio
