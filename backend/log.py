@@ -24,7 +24,7 @@ MAX_WAITING = 10_000
 PAUSE = 0.05
 """Seconds between two writes of several lines: to wake a thread for each line would cost more than to write it."""
 LAST_LINES = 1.0
-"""Seconds that the end waits for the lines before it to be read."""
+"""Seconds that the end of the process waits for the last lines to be written."""
 
 _FIELDS = (
     *("request_id", "method", "route", "status", "duration_ms", "code", "db_ms", "wait_ms", "body_ms", "attempts"),

@@ -98,7 +98,7 @@ def create_app(settings: Settings) -> FastAPI:
         telemetry=traces,
     )
     app.state.settings, app.state.verifier = settings, verifier
-    # The lifespan makes it anew; some have none: serverless adapters, a TestClient without `with`.
+    # For servers that run no lifespan (serverless adapters, a TestClient without `with`); the lifespan replaces it.
     app.state.database = Database(settings)
     app.state.limits = Limits(settings.max_tasks_per_user, settings.trash_days)
     app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way

@@ -13,6 +13,8 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from backend.observation import Observation
 
+MIN_WAIT = 0.001
+"""Seconds below which a request did not wait."""
 SAMPLED_EVERY = 1.0
 """Seconds between two looks at what is a state, not an event."""
 
@@ -56,7 +58,7 @@ class Metrics:
         child.observe(seconds)
         if seen.database:
             self._database.observe(seen.database)
-        if seen.waited > SAMPLED_EVERY / 1000:  # what waited for less than a millisecond did not wait
+        if seen.waited > MIN_WAIT:
             self._waited.observe(seen.waited)
         if seen.code is not None:
             self._problems.labels(seen.code).inc()

@@ -46,5 +46,5 @@ def _milliseconds(seconds: float) -> float | None:
     return round(seconds * 1000, 2) if seconds >= 0.00005 else None
 
 
-observation: ContextVar[Observation] = ContextVar("observation", default=Observation())  # noqa: B039 # outside of requests it is nobody's
+observation: ContextVar[Observation] = ContextVar("observation", default=Observation())  # noqa: B039 # a shared default is safe: outside of a request nobody reads it
 """The one of the request that is being served. Outside of requests it is there, and nobody reads it."""

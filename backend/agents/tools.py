@@ -19,6 +19,7 @@ from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_error, p
 from backend.api.queries import SEARCH_SCHEMA, ListQuery, search_text
 from backend.api.responses import tasks_content
 from backend.api.routers.batch import MAX_OPERATIONS
+from backend.errors import TodoError
 from backend.models.queries import TaskFilter
 from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
 from backend.services.batch import Operation, OperationFailed
@@ -130,7 +131,7 @@ async def _run(
             FieldError("body", pointer(failed.number, each.pointer), each.code, each.detail) for each in inner
         ]
         raise problem from failed.error
-    return [outcome.task for outcome in outcomes if outcome.task is not None]
+    return [outcome.task for outcome in outcomes if not isinstance(outcome, TodoError)]
 
 
 _TASKS = TypeAdapter(list[TaskPublic])

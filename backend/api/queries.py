@@ -45,7 +45,7 @@ def _whole_number(value: Any) -> int:
 
 
 def search_text(text: str) -> str:
-    """Return a text to search for, of which something is visible. Raises `PydanticCustomError`."""
+    """Return a text to search for, that is not only white space. Raises `PydanticCustomError`."""
     if len(storable(text)) > SEARCH_MAX:
         raise PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": SEARCH_MAX})
     if not text.split():
@@ -169,7 +169,7 @@ class ListQuery(FilterQuery):
             return NEWEST_FIRST
         keys = (self.sort or "created_at").split(",")
         if self.order is None:
-            return tuple(Order(key, key in NATURALLY_DESCENDING) for key in keys)  # type: ignore[arg-type] # _sort has seen to it
+            return tuple(Order(key, key in NATURALLY_DESCENDING) for key in keys)  # type: ignore[arg-type] # _sort has checked it
         directions = self.order.split(",")
         if len(directions) != len(keys):
             raise _refused("order", "unknown_order", "must have a direction for each sort key")

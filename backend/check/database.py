@@ -26,6 +26,7 @@ from backend.db.session import Database
 from backend.db.url import PostgresURL, SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseRefused, TodoError
 from backend.models.task import TaskCreate, TaskUpdate
+from backend.services.executor import RollBack, transaction
 from backend.services.tasks import TaskService
 
 _FACTS = """
@@ -231,10 +232,6 @@ async def _find_tables(settings: Settings, connection: DriverConnection, facts: 
     return []
 
 
-class _Undo(Exception):
-    """Rolls the attempt back."""
-
-
 async def _try_to_write(settings: Settings, connection: DriverConnection | None) -> Finding:
     """Do in a transaction what requests do, as a user that nobody is, and roll it back."""
     database = Database(settings)
@@ -242,18 +239,17 @@ async def _try_to_write(settings: Settings, connection: DriverConnection | None)
     try:
         if connection is None:
             await database.ping()  # on PostgreSQL the tables were looked at
-        with suppress(_Undo):
-            async with database.executor.transaction() as within:
-                if connection is not None:
-                    await within.exec(text("SELECT set_config('lock_timeout', '2s', true)"))
-                service = TaskService(within, f"check-{uuid.uuid4()}")
-                task = await service.create(TaskCreate(title="todo-backend check"))
-                await service.list(limit=1)
-                await service.stats()
-                await service.toggle(task["id"])
-                await service.update(task["id"], TaskUpdate(completed=True))
-                await service.delete(task["id"])
-                raise _Undo
+        async with transaction(database.executor) as within:
+            if connection is not None:
+                await within.exec(text("SELECT set_config('lock_timeout', '2s', true)"))
+            service = TaskService(within, f"check-{uuid.uuid4()}")
+            task = await service.create(TaskCreate(title="todo-backend check"))
+            await service.list(limit=1)
+            await service.stats()
+            await service.toggle(task["id"])
+            await service.update(task["id"], TaskUpdate(completed=True))
+            await service.delete(task["id"])
+            raise RollBack
     except DatabaseRefused as error:
         rights = None if connection is None else await connection.fetchval(_MISSING_RIGHTS, tables)
         return Finding("writes", "FAIL", f"the role has no right of {rights}" if rights else str(error))

@@ -65,7 +65,7 @@ class DatabaseExecutor(Protocol):
 
 
 class _Sent:
-    """How far a statement got: whether a connection was had, and a write is on its way."""
+    """How far a statement got: a connection was acquired; a write was sent."""
 
     connected = False
     write = False
@@ -321,7 +321,7 @@ class SQLiteExecutor:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[TransactionExecutor]:
         """Run several statements: see `DatabaseExecutor`. The file is locked for writing from the beginning."""
-        await self._turns.acquire()
+        await _waiting(self._turns.acquire())
         within = _SQLiteTransaction()
         try:
             async with _deadline(self._deadline, may_have_run=within.may_have_run), AsyncExitStack() as stack:
@@ -344,7 +344,7 @@ class _SQLiteTransaction(_Transaction):
 
     async def _run(self, statement: Executable, params: Params | None) -> Rows:
         self.sent.write = self.sent.write or not is_read(statement)
-        return await self.connection.execute(statement, params, execution_options=_BUFFERED)
+        return await _running(self.connection.execute(statement, params, execution_options=_BUFFERED))
 
     async def _commit(self) -> None:
         await self.connection.exec_driver_sql("COMMIT")

@@ -82,8 +82,8 @@ async def look(settings: Settings, at: Callable[[Connection], T]) -> T:
 async def _alone(url: PostgresURL, settings: Settings) -> AsyncIterator[None]:
     """Hold the advisory lock, in a transaction of a connection of its own, which no pooler can take apart.
 
-    The other one's CREATE INDEX CONCURRENTLY waits for the end of every snapshot. A statement that waits holds one, so
-    the lock is asked for again and again; a portal does too, so nothing is fetched, and the status tells.
+    A waiting statement and an open portal both hold a snapshot, for whose end another migration's CREATE INDEX
+    CONCURRENTLY would wait. So the lock is polled, and the result is read from the command's status.
     """
     with translated():
         connection = await connect(url, settings)

@@ -145,7 +145,7 @@ class Pool:
             connection.close_soon()
         else:
             self._idle.append(connection)
-            self._came_back.set()  # before the turn ends: those who could not connect have waited longer
+            self._came_back.set()  # before the turn is released: who retries connecting has waited longer than the next
             self._came_back = asyncio.Event()
             if not self._size:  # the next statement of the same request follows in the same turn of the loop, or never
                 asyncio.get_running_loop().call_soon(self._close_if_idle, connection)

@@ -309,7 +309,7 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
         )
     mode = _one_of(query, "sslmode", SSL_MODES)
     root = query.pop("sslrootcert", None)
-    negotiation: SslNegotiation | None = _one_of(query, "sslnegotiation", get_args(SslNegotiation))  # type: ignore[assignment] # it has seen to it
+    negotiation: SslNegotiation | None = _one_of(query, "sslnegotiation", get_args(SslNegotiation))  # type: ignore[assignment] # it has checked it
     if root == "system":
         if mode not in {None, "verify-full"}:
             raise _Unusable("sslrootcert=system needs sslmode=verify-full")
@@ -326,7 +326,7 @@ def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
         raise _Unusable("sslnegotiation=direct needs sslmode=require or stronger")
     if mode == "require" and root is not None:
         mode = "verify-ca"  # libpq: with a root certificate at hand, "require" checks against it
-    sslmode: SslMode = mode or "prefer"  # type: ignore[assignment] # _one_of has seen to it
+    sslmode: SslMode = mode or "prefer"  # type: ignore[assignment] # _one_of has checked it
     return replace(url, sslmode=sslmode, sslrootcert=root, sslnegotiation=negotiation)
 
 

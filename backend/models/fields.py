@@ -7,7 +7,6 @@ import re
 from collections.abc import Callable
 from datetime import date, time
 from typing import Annotated, Any, Literal
-from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -134,12 +133,6 @@ def _recurrence(text: str) -> str:
         return normal_recurrence(storable(text))
     except ValueError as error:
         raise PydanticCustomError("unsupported_recurrence", "{reason}", {"reason": str(error)}) from None
-
-
-def _uuid7(value: UUID) -> UUID:
-    if value.version != 7:
-        raise PydanticCustomError("not_a_uuid7", "must be a UUID of version 7")
-    return value
 
 
 def nullable(schema: dict[str, Any]) -> WithJsonSchema:

@@ -35,7 +35,7 @@ class TaskFilter:
     tags: tuple[str, ...] = ()
     """All of them are there."""
     any_tags: tuple[str, ...] = ()
-    """One of them is there, where there are some."""
+    """At least one of them is there; empty means no condition."""
     priorities: tuple[str, ...] = ()
     """One of them; "none" stands for no priority."""
     due_from: str | None = None

@@ -13,18 +13,19 @@ from datetime import date, datetime, timedelta
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, update
 from uuid_utils.compat import uuid7
 
 from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
 from backend.models.recurrence import next_date, next_rule
 from backend.models.task import TaskPublic
-from backend.services.executor import Executor, transaction
+from backend.services.executor import Executor, RollBack, transaction
 from backend.services.rows import (
     NEW_TASK,
     PUBLIC,
     Match,
     forget,
+    how_many,
     new_position,
     next_revision,
     now,
@@ -32,6 +33,7 @@ from backend.services.rows import (
     stored,
     task_ids,
     tasks,
+    this,
 )
 from backend.services.trash import TaskTrash, has_expired
 
@@ -40,16 +42,12 @@ Row = dict[str, Any]
 _COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")
 _WRITABLE = tuple(column.name for column in _COLUMNS if column.name not in {"id", "created_at"})
 
-_lock = next_revision.add_columns(
-    select(func.count()).select_from(tasks).where(tasks.c.user_id == bindparam("owner")).scalar_subquery(), has_expired
-)
+_lock = next_revision.add_columns(how_many, has_expired)
 _read = owned(select(*_COLUMNS)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True))).with_for_update()
 _insert_rows = insert(tasks)
 _erase = owned(delete(tasks)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True)))
-_update_rows = (
-    update(tasks)
-    .where(tasks.c.user_id == bindparam("owner"), tasks.c.id == bindparam("task_id"))
-    .values({name: bindparam(f"new_{name}", type_=tasks.c[name].type) for name in _WRITABLE})
+_update_rows = this(owned(update(tasks))).values(
+    {name: bindparam(f"new_{name}", type_=tasks.c[name].type) for name in _WRITABLE}
 )
 
 
@@ -66,13 +64,16 @@ class Operation:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What came of an operation: the task as it is then, and the next one of a recurring task that was completed."""
+class Written:
+    """A task as it was written, whether it is new, and the next task of a recurring one that was completed."""
 
-    task: TaskPublic | None
+    task: TaskPublic
     created: bool = False
     successor: UUID | None = None
-    error: TodoError | None = None
+
+
+Outcome = Written | TodoError
+"""What came of an operation of a batch."""
 
 
 class OperationFailed(Exception):
@@ -82,10 +83,6 @@ class OperationFailed(Exception):
         super().__init__(number)
         self.number = number
         self.error = error
-
-
-class _RollBack(Exception):
-    """Ends a transaction that is not to be committed."""
 
 
 class TaskBatch(TaskTrash):
@@ -100,28 +97,25 @@ class TaskBatch(TaskTrash):
         outcome has its error. A dry run does all of it, and rolls back.
         """
         outcomes: list[Outcome] = []
-        try:
-            async with transaction(self._executor) as within:
-                work = await self._begin(within, [operation.task_id for operation in operations])
-                for number, operation in enumerate(operations):
-                    await asyncio.sleep(0)  # to find a rule's next date can take 20 ms: others go on meanwhile
-                    try:
-                        outcomes.append(work.apply(operation))
-                    except TodoError as error:
-                        if atomic:
-                            raise OperationFailed(number, work.as_stored(operation.task_id, error)) from error
-                        outcomes.append(Outcome(None, error=error))
-                await self._write(within, work)
-                if dry_run or not work.changed:
-                    raise _RollBack  # and the revision is not taken
-        except _RollBack:
-            pass
+        async with transaction(self._executor) as within:
+            work = await self._begin(within, [operation.task_id for operation in operations])
+            for number, operation in enumerate(operations):
+                await asyncio.sleep(0)  # to find a rule's next date can take 20 ms: others go on meanwhile
+                try:
+                    outcomes.append(work.apply(operation))
+                except TodoError as error:
+                    if atomic:
+                        raise OperationFailed(number, work.as_stored(operation.task_id, error)) from error
+                    outcomes.append(error)
+            await self._write(within, work)
+            if dry_run or not work.changed:
+                raise RollBack  # and the revision is not taken
         return outcomes
 
-    async def _one(self, operation: Operation) -> Outcome:
+    async def _one(self, operation: Operation) -> Written:
         """Run one operation in a transaction. Raises what it raises."""
         try:
-            return (await self.batch([operation]))[0]
+            return (await self.batch([operation]))[0]  # type: ignore[return-value] # atomic: an error is raised
         except OperationFailed as failed:
             raise failed.error from None
 
@@ -183,11 +177,11 @@ class _Work:
             return PreconditionFailed(self.public(self.stored[task_id]) if task_id in self.stored else None)
         return error
 
-    def apply(self, operation: Operation) -> Outcome:
+    def apply(self, operation: Operation) -> Written:
         """Run an operation. Raises `TodoError` where it fails, and then has changed nothing."""
-        return getattr(self, f"_{operation.op}")(operation)  # type: ignore[no-any-return] # each returns an Outcome
+        return getattr(self, f"_{operation.op}")(operation)  # type: ignore[no-any-return] # each returns one
 
-    def _put(self, operation: Operation) -> Outcome:
+    def _put(self, operation: Operation) -> Written:
         row = self.rows.get(operation.task_id)
         if row is None:
             return self._create(operation)
@@ -199,37 +193,37 @@ class _Work:
             changes.pop("recurrence", None)  # a retry of the completion that has moved the rule on
         values = stored(changes)
         if all(row[name] == values[name] for name in changes):
-            return Outcome(self.public(row))
+            return Written(self.public(row))
         if operation.create_only:
             raise PreconditionFailed(self.public(row))
         return self._change(row, changes)
 
-    def _create(self, operation: Operation) -> Outcome:
+    def _create(self, operation: Operation) -> Written:
         if operation.match is not None or operation.must_exist:
             raise PreconditionFailed(None)
         if "title" not in operation.changes:
             raise RuleBroken("title", "required", "is required")
         row = self._add(operation.task_id, operation.changes)
-        return Outcome(self.public(row), created=True)
+        return Written(self.public(row), created=True)
 
-    def _patch(self, operation: Operation) -> Outcome:
+    def _patch(self, operation: Operation) -> Written:
         row = self._living(operation)
-        return self._change(row, operation.changes) if operation.changes else Outcome(self.public(row))
+        return self._change(row, operation.changes) if operation.changes else Written(self.public(row))
 
-    def _toggle(self, operation: Operation) -> Outcome:
+    def _toggle(self, operation: Operation) -> Written:
         row = self._living(operation)
         return self._change(row, {"completed": not row["completed"]})
 
-    def _delete(self, operation: Operation) -> Outcome:
+    def _delete(self, operation: Operation) -> Written:
         row = self._living(operation)
-        return Outcome(self.public(self._set(row | {"deleted_at": self.moment})))
+        return Written(self.public(self._set(row | {"deleted_at": self.moment})))
 
-    def _restore(self, operation: Operation) -> Outcome:
+    def _restore(self, operation: Operation) -> Written:
         row = self.rows.get(operation.task_id)
         if row is None or row["deleted_at"] is None:
             raise TaskNotFound
         self._check(row, operation.match)
-        return Outcome(self.public(self._set(row | {"deleted_at": None})))
+        return Written(self.public(self._set(row | {"deleted_at": None})))
 
     def _living(self, operation: Operation) -> Row:
         row = self.rows.get(operation.task_id)
@@ -242,7 +236,7 @@ class _Work:
         if match is not None and row["revision"] not in match:
             raise PreconditionFailed(self.public(row))
 
-    def _change(self, before: Row, changes: Mapping[str, Any]) -> Outcome:
+    def _change(self, before: Row, changes: Mapping[str, Any]) -> Written:
         row = before | stored(changes)
         check_due_date(row)
         successor = None
@@ -251,7 +245,7 @@ class _Work:
             successor = self._succeed(row)
         elif not row["completed"]:
             row["completed_at"] = None
-        return Outcome(self.public(self._set(row)), successor=successor)
+        return Written(self.public(self._set(row)), successor=successor)
 
     def _succeed(self, row: Row) -> UUID | None:
         """Move the rule of a task that is being completed on to its successor; return the successor's id."""

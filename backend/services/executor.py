@@ -5,7 +5,7 @@ transaction of its own.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Protocol
 
 Params = Mapping[str, Any] | Sequence[Mapping[str, Any]]
@@ -18,6 +18,10 @@ class Executor(Protocol):
         """Run a statement. `params` are its parameters by name, or a list of such for many rows."""
 
 
+class RollBack(Exception):
+    """Raised in a block of `transaction` to end it without a commit: the block is left, and no error goes on."""
+
+
 @asynccontextmanager
 async def transaction(executor: Executor) -> AsyncIterator[Executor]:
     """Run the block's statements in one transaction, committed at the end of the block, rolled back on an error.
@@ -25,8 +29,9 @@ async def transaction(executor: Executor) -> AsyncIterator[Executor]:
     A session has a transaction already, and whoever made the session commits it.
     """
     begin = getattr(executor, "transaction", None)
-    if begin is None:
-        yield executor
-        return
-    async with begin() as within:
-        yield within
+    with suppress(RollBack):
+        if begin is None:
+            yield executor
+            return
+        async with begin() as within:
+            yield within

@@ -123,10 +123,8 @@ class TaskMoves(OwnedTasks):
         parameters: dict[str, Any] = {"task_id": task_id, "now": now()}
         if destination.neighbour is not None:
             parameters["neighbour"] = destination.neighbour
-        if match is not None:
-            parameters["match"] = list(match)
         statement = _move(destination.relation, matched=match is not None)
-        row = (await self._run(statement, **parameters)).one_or_none()
+        row = (await self._run(statement, match=match, **parameters)).one_or_none()
         if row is not None:
             return self._task(row)
         async with transaction(self._executor) as within:

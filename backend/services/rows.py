@@ -52,7 +52,7 @@ Statement = TypeVar("Statement", Select[*tuple[Any, ...]], Update, Delete)
 
 
 def owned(statement: Statement) -> Statement:
-    """Narrow a statement to all of the user's tasks, those in the trash too. `OwnedTasks.run` fills in the owner."""
+    """Narrow a statement to all of the user's tasks, those in the trash too. `OwnedTasks._run` fills in the owner."""
     return statement.where(tasks.c.user_id == bindparam("owner"))
 
 
@@ -71,6 +71,9 @@ def this(statement: Statement) -> Statement:
     return statement.where(tasks.c.id == bindparam("task_id"))
 
 
+how_many = owned(select(func.count()).select_from(tasks)).scalar_subquery()
+"""How many tasks the user has, the trash included."""
+
 owner_now = (
     select(
         func.coalesce(func.max(owners.c.revision), 0).label("head"),
@@ -79,8 +82,8 @@ owner_now = (
     .where(owners.c.user_id == bindparam("owner"))
     .subquery("owner_now")
 )
-"""The owner's revision, 0 for one who has never written: read in the statement that reads the tasks, it is the tag of
-exactly what was read."""
+"""The owner's revision, 0 for one who has never written. Read in the same statement as the tasks, it is the version of
+exactly the rows that are returned."""
 
 is_new = select(owner_now.c.head).scalar_subquery() != bindparam("known", type_=BigInteger)
 """Whether the client does not know this state yet. Where it does, no task is read."""
@@ -106,8 +109,8 @@ def stamped(statement: Update) -> Update:
     return statement.values(revision=next_revision.scalar_subquery(), updated_at=bindparam("now"))
 
 
-def if_matched(statement: Update, *, matched: bool) -> Update:
-    """Have an update ask for the revisions `match`, where there are any.
+def if_matched(statement: Statement, *, matched: bool) -> Statement:
+    """Have a write ask for the revisions `match`, where there are any.
 
     In the statement that writes: between a look and a write another write could come.
     """
@@ -176,8 +179,12 @@ class OwnedTasks:
         self._tag = owner_tag(user_id)
         self._limits = limits
 
-    async def _run(self, statement: Any, *, within: Executor | None = None, **parameters: Any) -> Rows:
+    async def _run(
+        self, statement: Any, *, within: Executor | None = None, match: Match = None, **parameters: Any
+    ) -> Rows:
         """Run a statement for the owner, in a transaction where `within` is one."""
+        if match is not None:
+            parameters["match"] = list(match)
         result: Rows = await (within or self._executor).exec(statement, params={"owner": self._user_id} | parameters)
         return result
 

@@ -6,7 +6,6 @@ to complete a recurring task, there is a second step.
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
@@ -17,7 +16,6 @@ from sqlalchemy import (
     Update,
     bindparam,
     case,
-    func,
     insert,
     not_,
     null,
@@ -28,15 +26,16 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from backend.errors import DatabaseError, OutcomeUnknown, PreconditionFailed, TaskNotFound, TooManyTasks
+from backend.errors import DatabaseError, OutcomeUnknown, TaskNotFound, TooManyTasks
 from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
-from backend.services.batch import Operation, Outcome, TaskBatch, new_columns
+from backend.services.batch import Operation, TaskBatch, Written, new_columns
 from backend.services.changes import TaskChanges
 from backend.services.lists import TaskLists
 from backend.services.moves import TaskMoves
 from backend.services.rows import (
     PUBLIC,
     Match,
+    how_many,
     if_matched,
     living,
     next_revision,
@@ -52,22 +51,11 @@ from backend.services.rows import (
 from backend.services.transfer import TaskTransfer
 from backend.services.trash import ERASED_AT_ONCE, has_expired
 
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A task as it was written, whether it is new, and the next task of a recurring one that was completed."""
-
-    task: TaskPublic
-    created: bool = False
-    successor: UUID | None = None
-
-
 RECURRING_AT_ONCE = 50
 """Recurring tasks that are completed in one transaction: to find their next dates takes up to 20 ms each, for which the
 user's other writes wait."""
 
 _NEW = tuple(column.name for column in tasks.c if column.name not in {"user_id", "revision", "deleted_at"})
-_how_many = select(func.count()).select_from(tasks).where(tasks.c.user_id == bindparam("owner")).scalar_subquery()
 _is_there = this(owned(select(tasks.c.id))).exists()
 _state = bindparam("state", type_=Boolean)
 _moment = bindparam("now", type_=tasks.c.completed_at.type)
@@ -96,7 +84,7 @@ def _insert(*, if_absent: bool) -> Insert:
         bindparam("owner", type_=tasks.c.user_id.type),
         *(bindparam(f"new_{name}", type_=tasks.c[name].type) for name in _NEW),
         next_revision.scalar_subquery(),
-    ).where(_how_many < bindparam("max_tasks"))
+    ).where(how_many < bindparam("max_tasks"))
     if if_absent:
         values = values.where(not_(_is_there))
     return insert(tasks).from_select(["user_id", *_NEW, "revision"], values).returning(*PUBLIC, has_expired)
@@ -173,7 +161,7 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
                 created = await self._insert(task_id, changes, if_absent=True)
                 if created is not None:
                     return Written(created, created=True)
-        return _written(await self._one(Operation("put", task_id, changes, match, must_exist, create_only)))
+        return await self._one(Operation("put", task_id, changes, match, must_exist, create_only))
 
     async def update(self, task_id: UUID, patch: TaskUpdate, *, match: Match = None) -> Written:
         """Change the fields that the patch names. Raises `TaskNotFound`, `PreconditionFailed`, `RuleBroken`."""
@@ -197,13 +185,8 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
     async def restore(self, task_id: UUID, *, match: Match = None) -> TaskPublic:
         """Bring a task back from the trash. Raises `TaskNotFound`, `PreconditionFailed`."""
         statement = _restore(matched=match is not None)
-        row = (await self._run(statement, task_id=task_id, now=now(), match=list(match or ()))).one_or_none()
-        if row is not None:
-            return self._task(row)
-        deleted_at, task = await self._find(task_id)
-        if deleted_at is None:
-            raise TaskNotFound
-        raise PreconditionFailed(task)
+        row = (await self._run(statement, task_id=task_id, now=now(), match=match)).one_or_none()
+        return self._task(row) if row is not None else await self._explain(task_id, match, in_trash=True)
 
     async def complete(self, ids: Iterable[UUID], *, completed: bool = True) -> int:
         """Set `completed` on those of the tasks that are the user's; return how many that changed."""
@@ -226,7 +209,7 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
             if not changed:
                 raise
             raise OutcomeUnknown("those that recur were not completed, the others were") from error
-        return changed + sum(outcome.error is None for outcome in outcomes)
+        return changed + sum(isinstance(outcome, Written) for outcome in outcomes)
 
     async def _insert(self, task_id: UUID, fields: dict[str, Any], *, if_absent: bool) -> TaskPublic | None:
         moment = now()
@@ -241,13 +224,11 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
     async def _write_one(self, operation: Operation, statement: Update, parameters: dict[str, Any]) -> Written:
         """Run a statement on one task; where it finds no row, find out why, and do what it could not decide."""
         parameters |= {"task_id": operation.task_id, "now": now(), "expired": self._expired_before()}
-        if operation.match is not None:
-            parameters["match"] = list(operation.match)
-        row = (await self._run(statement, **parameters)).one_or_none()
+        row = (await self._run(statement, match=operation.match, **parameters)).one_or_none()
         if row is not None:
             return Written(await self._wrote(row))
         await self._unchanged(operation.task_id, operation.match)
-        return _written(await self._one(operation))
+        return await self._one(operation)
 
     async def _wrote(self, row: Sequence[Any]) -> TaskPublic:
         """Return the task of a row of `PUBLIC` and `has_expired`."""
@@ -265,8 +246,3 @@ def _completed_by(changes: dict[str, Any]) -> str | None:
     if changes.get("completed") is not True or changes.get("recurrence", ...) is None:
         return None
     return "new rule" if "recurrence" in changes else "stored rule"
-
-
-def _written(outcome: Outcome) -> Written:
-    assert outcome.task is not None  # noqa: S101 # of all operations but delete
-    return Written(outcome.task, outcome.created, outcome.successor)

@@ -1,17 +1,17 @@
 """Transfer: all tasks of one user to another, as when a guest signs up.
 
-Rows are inserted for the taker and deleted for the giver. One that changed its owner in place would be followed by
-statements that wait for it with an older snapshot, and these would wait for each other.
+Rows are inserted for the taker and deleted for the giver. An UPDATE of `user_id` would be followed by statements that
+wait for the row with an older snapshot; two of them can deadlock.
 """
 
 from typing import Any
 
-from sqlalchemy import bindparam, delete, func, insert, literal_column, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from uuid_utils.compat import uuid7
 
 from backend.errors import SameUser, TooManyTasks
-from backend.services.executor import transaction
-from backend.services.rows import OwnedTasks, changed_rows, living, next_revision, now, owned, owners, tasks
+from backend.services.executor import RollBack, transaction
+from backend.services.rows import OwnedTasks, changed_rows, forget, living, next_revision, now, owned, tasks
 
 _MOVED = tuple(column.name for column in tasks.c if column.name not in {"user_id", "revision", "updated_at"})
 _taken = tasks.alias("taken")
@@ -34,11 +34,6 @@ _insert = insert(tasks).from_select(
     ),
 )
 _delete = living(delete(tasks))
-_forget_all = update(owners).where(owners.c.user_id == bindparam("owner")).values(forgotten=literal_column("revision"))
-
-
-class _Nothing(Exception):
-    """Ends a transaction in which there was nothing to move: no revision is taken."""
 
 
 class TaskTransfer(OwnedTasks):
@@ -51,25 +46,23 @@ class TaskTransfer(OwnedTasks):
         """
         if user_id == self._user_id:
             raise SameUser
-        try:
-            async with transaction(self._executor) as within:
-                # Both owners are locked, in the order of their ids, or two transfers could wait for each other.
-                revisions = {
-                    owner: (await self._run(next_revision, within=within, owner=owner)).scalar_one()
-                    for owner in sorted((self._user_id, user_id))
-                }
-                moved: int = (await self._run(_count_living, within=within)).scalar_one()
-                if moved == 0:
-                    raise _Nothing
-                there: int = (await self._run(_count_all, within=within, owner=user_id)).scalar_one()
-                if moved + there > self._limits.max_tasks:
-                    raise TooManyTasks
-                for task_id in (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all():
-                    await self._run(_give_new_id, within=within, task_id=task_id, new_id=uuid7())
-                parameters: dict[str, Any] = {"taker": user_id, "revision": revisions[user_id], "now": now()}
-                await self._run(_insert, within=within, **parameters)
-                moved = changed_rows(await self._run(_delete, within=within))
-                await self._run(_forget_all, within=within)
-        except _Nothing:
-            return 0
+        moved = 0
+        async with transaction(self._executor) as within:
+            # Both owners are locked, in the order of their ids, or two transfers could wait for each other.
+            revisions = {
+                owner: (await self._run(next_revision, within=within, owner=owner)).scalar_one()
+                for owner in sorted((self._user_id, user_id))
+            }
+            moved = (await self._run(_count_living, within=within)).scalar_one()
+            if moved == 0:
+                raise RollBack  # and no revision is taken
+            there: int = (await self._run(_count_all, within=within, owner=user_id)).scalar_one()
+            if moved + there > self._limits.max_tasks:
+                raise TooManyTasks
+            for task_id in (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all():
+                await self._run(_give_new_id, within=within, task_id=task_id, new_id=uuid7())
+            parameters: dict[str, Any] = {"taker": user_id, "revision": revisions[user_id], "now": now()}
+            await self._run(_insert, within=within, **parameters)
+            moved = changed_rows(await self._run(_delete, within=within))
+            await self._run(forget, within=within, erased=revisions[self._user_id])
         return moved

@@ -11,17 +11,17 @@ from functools import cache
 from typing import Any, NoReturn
 from uuid import UUID
 
-from sqlalchemy import Select, Update, bindparam, delete, exists, select, update
+from sqlalchemy import Update, bindparam, delete, exists, select, update
 from sqlalchemy.sql.dml import ReturningDelete
 
 from backend.errors import DatabaseError, PreconditionFailed, TaskNotFound
-from backend.services.executor import Executor, transaction
+from backend.services.executor import Executor, RollBack, transaction
 from backend.services.rows import (
-    PUBLIC,
     Match,
     OwnedTasks,
     changed_rows,
     forget,
+    if_matched,
     living,
     next_revision,
     now,
@@ -52,26 +52,13 @@ _erase_expired = trashed(delete(tasks)).where(tasks.c.id.in_(_expired_ids)).retu
 @cache
 def _trash_one(*, matched: bool) -> Update:
     statement = stamped(this(living(update(tasks)))).values(deleted_at=bindparam("now"))
-    if matched:
-        statement = statement.where(tasks.c.revision.in_(bindparam("match", expanding=True)))
-    return statement.returning(has_expired)
+    return if_matched(statement, matched=matched).returning(has_expired)
 
 
 @cache
 def _erase_one(*, from_trash: bool, matched: bool) -> ReturningDelete[*tuple[Any, ...]]:
     statement = this((trashed if from_trash else living)(delete(tasks)))
-    if matched:
-        statement = statement.where(tasks.c.revision.in_(bindparam("match", expanding=True)))
-    return statement.returning(tasks.c.revision)
-
-
-@cache
-def _select_one(*, trash: bool) -> Select[*tuple[Any, ...]]:
-    return this((trashed if trash else living)(select(*PUBLIC)))
-
-
-class _Nothing(Exception):
-    """Ends a transaction in which there was nothing to erase: no revision is taken."""
+    return if_matched(statement, matched=matched).returning(tasks.c.revision)
 
 
 class TaskTrash(OwnedTasks):
@@ -82,16 +69,16 @@ class TaskTrash(OwnedTasks):
 
         Where nothing is kept in the trash, a task is erased at once. Raises `TaskNotFound`, `PreconditionFailed`.
         """
-        parameters: dict[str, Any] = {"task_id": task_id} | ({"match": list(match)} if match is not None else {})
+        parameters: dict[str, Any] = {"task_id": task_id, "match": match}
         if permanent or self._limits.trash_days == 0:
             statement = _erase_one(from_trash=permanent, matched=match is not None)
             if await self._erase(statement, from_trash=permanent, **parameters) == 0:
-                await self._explain(task_id, match, permanent=permanent)
+                await self._explain(task_id, match, in_trash=permanent)
             return
         parameters |= {"now": now(), "expired": self._expired_before()}
         found = (await self._run(_trash_one(matched=match is not None), **parameters)).one_or_none()
         if found is None:
-            await self._explain(task_id, match, permanent=False)
+            await self._explain(task_id, match, in_trash=False)
         await self._erase_some(found)
 
     async def delete_completed(self) -> int:
@@ -127,31 +114,31 @@ class TaskTrash(OwnedTasks):
 
     async def _erase_some_within(self, within: Executor) -> int:
         """Erase a few expired tasks in a transaction that has the owner's row; return how many they were."""
-        parameters = {"expired": self._expired_before(), "limit": ERASED_AT_ONCE}
+        parameters: dict[str, Any] = {"expired": self._expired_before(), "limit": ERASED_AT_ONCE}
         revisions = (await self._run(_erase_expired, within=within, **parameters)).scalars().all()
         await self._run(forget, within=within, erased=max(revisions, default=0))
         return len(revisions)
 
     async def _erase(self, statement: ReturningDelete[*tuple[Any, ...]], *, from_trash: bool, **parameters: Any) -> int:
-        try:
-            async with transaction(self._executor) as within:
-                revision = (await self._run(next_revision, within=within)).scalar_one()
-                revisions = (await self._run(statement, within=within, **parameters)).scalars().all()
-                if not revisions:
-                    raise _Nothing
-                # Who saw a task go into the trash misses nothing. That a living one is gone nobody was told.
-                erased = max(revisions) if from_trash else revision
-                await self._run(forget, within=within, erased=erased)
-        except _Nothing:
-            return 0
+        async with transaction(self._executor) as within:
+            revision = (await self._run(next_revision, within=within)).scalar_one()
+            revisions = (await self._run(statement, within=within, **parameters)).scalars().all()
+            if not revisions:
+                raise RollBack  # and no revision is taken
+            # Followers know of a task in the trash, so only those that are older than that must start anew. One that is
+            # erased directly was in no change: every follower must.
+            erased = max(revisions) if from_trash else revision
+            await self._run(forget, within=within, erased=erased)
         return len(revisions)
 
-    async def _explain(self, task_id: UUID, match: Match, *, permanent: bool) -> NoReturn:
-        """Say why a task was not deleted."""
-        row = None if match is None else (await self._run(_select_one(trash=permanent), task_id=task_id)).one_or_none()
-        if row is None:
+    async def _explain(self, task_id: UUID, match: Match, *, in_trash: bool) -> NoReturn:
+        """Say why a statement found no row to write."""
+        if match is None:
             raise TaskNotFound
-        raise PreconditionFailed(self._task(row))
+        deleted_at, task = await self._find(task_id)
+        if (deleted_at is not None) != in_trash:
+            raise TaskNotFound
+        raise PreconditionFailed(task)
 
     def _expired_before(self) -> datetime:
         return now() - timedelta(days=self._limits.trash_days)

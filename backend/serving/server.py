@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
         """Begin to drain on SIGTERM. Another signal ends the drain; without a drain it is uvicorn's to handle."""
         is_worker = _is_worker()
         if sig == signal.SIGINT and is_worker and self.should_exit and not self._told_again:
-            self._told_again = True  # by the supervisor, what it knew; only another one means that it must not wait
+            self._told_again = True  # the supervisor repeats the SIGTERM; only a further one forces the end
             return
         if sig == signal.SIGTERM and self.config.drain and self.started and not self.should_exit:
             if self._drained_at is None:

@@ -8,7 +8,7 @@ from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
 from backend.models.task import TaskCreate, TaskPublic
-from backend.services.batch import Operation
+from backend.services.batch import Operation, Written
 from backend.services.lists import Page
 from backend.services.tasks import TaskService
 
@@ -49,6 +49,14 @@ async def all_of(service: TaskService, *arguments: Any, **options: Any) -> list[
 async def make(service: TaskService, title: str = "A task", **fields: Any) -> TaskPublic:
     """Create a task."""
     return await service.create(TaskCreate.model_validate({"title": title, **fields}))
+
+
+async def batch_of(service: TaskService, *operations: Operation, **options: Any) -> list[Written]:
+    """Run a batch of which nothing fails."""
+    outcomes = await service.batch(operations, **options)
+    written = [outcome for outcome in outcomes if isinstance(outcome, Written)]
+    assert len(written) == len(operations)
+    return written
 
 
 def new(fields: dict[str, Any]) -> Operation:

@@ -15,7 +15,7 @@ from backend.models.fields import PRIORITIES
 from backend.models.queries import Order, TaskFilter
 from backend.models.task import TaskPublic
 from backend.services.tasks import TaskService
-from tests.services.conftest import ServiceOf, all_of, make, new, page_of
+from tests.services.conftest import ServiceOf, all_of, batch_of, make, new, page_of
 from tests.statements import recorded_statements
 
 WORDS = ("milk", "Milk", "MILK", "straße", "STRASSE", "éclair", "ÉCLAIR", "100%", "a_b", "axb", "c\\d", "日本", "😀")
@@ -130,9 +130,8 @@ async def populations(service_of: ServiceOf) -> list[tuple[TaskService, list[Tas
     for number in range(3):
         chance = random.Random(number)
         service = service_of(str(number))
-        outcomes = await service.batch([new(random_fields(chance)) for _ in range(25)])
+        outcomes = await batch_of(service, *(new(random_fields(chance)) for _ in range(25)))
         for outcome in outcomes[::5]:
-            assert outcome.task is not None
             await service.toggle(outcome.task["id"])
         whole = await all_of(service)
         assert len(whole) == 25

@@ -13,7 +13,7 @@ from backend.models.fields import POSITION_MAX
 from backend.models.queries import Destination, Order
 from backend.models.task import TaskPublic
 from backend.services.tasks import TaskService
-from tests.services.conftest import ServiceOf, all_of, make, new, page_of
+from tests.services.conftest import ServiceOf, all_of, batch_of, make, new, page_of
 from tests.statements import recorded_statements
 
 BY_POSITION = (Order("position", descending=False),)
@@ -101,7 +101,7 @@ async def test_moves_to_one_place_stay_right(alice: TaskService) -> None:
 
 async def test_room_is_made_in_a_window_and_nowhere_else(alice: TaskService, service_of: ServiceOf) -> None:
     fields = [{"title": f"{number:03}", "position": number * 1000} for number in range(300)]
-    made = [outcome.task for outcome in await alice.batch([new(each) for each in fields])]
+    made = [outcome.task for outcome in await batch_of(alice, *map(new, fields))]
     for number in range(20):  # 1,000 halved until nothing is left
         moved = _id(made[-1 - number])
         await alice.move(moved, Destination("after", _id(made[10])))

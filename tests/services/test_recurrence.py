@@ -16,7 +16,7 @@ from backend.models.task import TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation
 from backend.services.rows import Limits, owners
 from backend.services.tasks import TaskService
-from tests.services.conftest import ServiceOf, all_of, make, new
+from tests.services.conftest import ServiceOf, all_of, batch_of, make, new
 from tests.statements import recorded_statements
 
 DAILY = {"due_date": "2030-01-30", "recurrence": "FREQ=DAILY"}
@@ -174,9 +174,11 @@ async def test_a_put_that_repeats_its_own_completion_ignores_the_rule_and_a_patc
 
 
 async def test_many_are_completed_at_once(alice: TaskService) -> None:
-    rules = [outcome.task for outcome in await alice.batch([new({"title": f"rule {n}", **DAILY}) for n in range(100)])]
-    plain = [outcome.task for outcome in await alice.batch([new({"title": f"plain {n}"}) for n in range(100)])]
-    ids = [task["id"] for task in (*rules, *plain) if task is not None]
+    rules = [
+        outcome.task for outcome in await batch_of(alice, *(new({"title": f"rule {n}", **DAILY}) for n in range(100)))
+    ]
+    plain = [outcome.task for outcome in await batch_of(alice, *(new({"title": f"plain {n}"}) for n in range(100)))]
+    ids = [task["id"] for task in (*rules, *plain)]
     assert await alice.complete([*ids, uuid7()]) == 200
     listed = await all_of(alice)
     assert len(listed) == 300

@@ -32,6 +32,7 @@ from backend.api.openapi import TASK_EXAMPLE, documented
 from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_error, problem_document, problem_of
 from backend.api.requests import StrictRoute
 from backend.api.responses import json_response
+from backend.errors import TodoError
 from backend.models.task import AddressedTask, TaskPublic, TaskPut, TaskUpdate, drop_defaults
 from backend.services.batch import Operation, OperationFailed, Outcome
 from backend.services.tasks import TaskService
@@ -212,8 +213,8 @@ def _located(failed: OperationFailed) -> Problem:
 
 
 def _result(request: Request, number: int, operation: Operation, outcome: Outcome) -> dict[str, Any]:
-    if outcome.error is not None:
-        problem = _located(OperationFailed(number, outcome.error))
+    if isinstance(outcome, TodoError):
+        problem = _located(OperationFailed(number, outcome))
         document = problem_document(problem, request.scope, request.scope["request_id"])
         return {"id": operation.task_id, "status": problem.type.status, "problem": document}
     if operation.op == "delete":
