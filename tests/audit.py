@@ -45,7 +45,7 @@ def audit(lock: Path = LOCK, database: str = DATABASE, limit: float = LIMIT) -> 
 
 
 def _ask(database: str, queries: list[dict[str, Any]], limit: float) -> list[dict[str, Any]] | None:
-    answers: list[list[dict[str, Any]]] = []
+    responses: list[list[dict[str, Any]]] = []
 
     def ask() -> None:
         try:
@@ -53,13 +53,13 @@ def _ask(database: str, queries: list[dict[str, Any]], limit: float) -> list[dic
             results = response.raise_for_status().json()["results"]
         except (httpx.HTTPError, ValueError, TypeError, KeyError):
             return
-        answers.append(results)
+        responses.append(results)
 
     # Nothing limits the look-up of a name, and a process does not wait for its daemons.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(limit)
-    return answers[0] if answers else None
+    return responses[0] if responses else None
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ SECRETS = [SECRET, PASSWORD, quote(PASSWORD, safe=""), TOKEN]
 def service(status: int, body: str) -> httpx.Client:
     """A client of a service that answers everything in the same way."""
     media_type = "application/json" if status == 200 else "application/problem+json"
-    answer = httpx.Response(status, headers={"X-Request-ID": "x", "Content-Type": media_type}, text=body)
-    return httpx.Client(transport=httpx.MockTransport(lambda _: answer), base_url="http://test")
+    response = httpx.Response(status, headers={"X-Request-ID": "x", "Content-Type": media_type}, text=body)
+    return httpx.Client(transport=httpx.MockTransport(lambda _: response), base_url="http://test")
 
 
 @pytest.mark.parametrize("secret", SECRETS)

@@ -185,8 +185,8 @@ async def answers_of_all_operations(settings: Settings) -> list[tuple[Operation,
         client_of(app, signing, "bob") as bob,
     ):
         token = bob.headers["Authorization"].removeprefix("Bearer ")
-        answers = await asyncio.gather(*(operation.call(alice, ABSENT, token) for operation in OPERATIONS))
-    return list(zip(OPERATIONS, answers, strict=True))
+        responses = await asyncio.gather(*(operation.call(alice, ABSENT, token) for operation in OPERATIONS))
+    return list(zip(OPERATIONS, responses, strict=True))
 
 
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])

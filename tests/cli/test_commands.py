@@ -144,8 +144,8 @@ def test_a_token_is_printed_alone_and_is_accepted(migrated: dict[str, str], tmp_
     assert (result.returncode, result.stderr) == (0, "")
     assert re.fullmatch(r"[\w-]+\.[\w-]+\.[\w-]+\n", result.stdout)
     with serving([*PYTHON_M, "serve"], tmp_path, **migrated) as server:
-        answer = httpx.get(f"{server.url}/api/tasks", headers={"Authorization": f"Bearer {result.stdout.strip()}"})
-        assert answer.status_code == 200
+        response = httpx.get(f"{server.url}/api/tasks", headers={"Authorization": f"Bearer {result.stdout.strip()}"})
+        assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -251,8 +251,8 @@ def test_dev_makes_all_that_is_missing_and_serves(tmp_path: Path) -> None:
         token = re.search(r"Bearer ([\w.-]+)'", printed)
         assert token is not None
         assert f"http://127.0.0.1:{server.port}/api/tasks" in printed
-        answer = httpx.get(f"{server.url}/api/tasks", headers={"Authorization": f"Bearer {token[1]}"})
-        assert (answer.status_code, answer.json()) == (200, [])
+        response = httpx.get(f"{server.url}/api/tasks", headers={"Authorization": f"Bearer {token[1]}"})
+        assert (response.status_code, response.json()) == (200, [])
         assert httpx.get(f"{server.url}/docs").status_code == 200
     assert (tmp_path / "todo.db").exists()
     file = tmp_path / ".env"

@@ -157,7 +157,7 @@ async def _write(number: int, service: Service, record: Record, stop: asyncio.Ev
         while not stop.is_set():
             title, count = f"{number} {count}", count + 1
             try:
-                answer = await client.post("/api/tasks", json={"title": title})
+                response = await client.post("/api/tasks", json={"title": title})
             except httpx.ConnectError:
                 await record.note(record.failed, title)
                 await asyncio.sleep(0.02)  # nobody listens; do not spin
@@ -165,10 +165,10 @@ async def _write(number: int, service: Service, record: Record, stop: asyncio.Ev
             except httpx.TransportError:
                 await record.note(record.unknown, title)
                 continue
-            if answer.status_code == 201:
+            if response.status_code == 201:
                 await record.note(record.ok, title)
-            elif answer.status_code == 503:
-                code = answer.json()["code"]
+            elif response.status_code == 503:
+                code = response.json()["code"]
                 await record.note(record.failed if code in NOTHING_WRITTEN else record.unknown, title)
             else:
-                raise AssertionError(answer.text)
+                raise AssertionError(response.text)

@@ -64,9 +64,9 @@ async def test_callers_that_go_away_leave_no_transaction_and_keep_no_connection_
 
             async def all_is_quiet() -> bool:
                 # Who is served last in each place has nobody before it any more.
-                answers = await asyncio.gather(*(client.get("/api/tasks?limit=1") for _ in range(PLACES)))
+                responses = await asyncio.gather(*(client.get("/api/tasks?limit=1") for _ in range(PLACES)))
                 running = await admin.fetchval(statements + "state <> 'idle'")
-                return running == 0 and all(answer.status_code == 200 for answer in answers)
+                return running == 0 and all(response.status_code == 200 for response in responses)
 
             await until(all_is_quiet)
             # All places and one more: one is refused, once all the others have theirs, and only one.
@@ -81,11 +81,11 @@ async def test_callers_that_go_away_leave_no_transaction_and_keep_no_connection_
 
                 await until(all_connections_are_in_use)
             assert code_of(await refused) == "overloaded"
-            assert [code_of(answer) for answer in await asyncio.gather(*waiting)] == ["OK"] * PLACES
+            assert [code_of(response) for response in await asyncio.gather(*waiting)] == ["OK"] * PLACES
     finally:
         service.stop()
         await admin.close()
 
 
-def code_of(answer: httpx.Response) -> str:
-    return "OK" if answer.status_code == 200 else str(answer.json()["code"])
+def code_of(response: httpx.Response) -> str:
+    return "OK" if response.status_code == 200 else str(response.json()["code"])

@@ -57,8 +57,8 @@ async def pair(pair_of_services: tuple[Service, Service]) -> AsyncIterator[Pair]
 
 
 async def new_task(client: httpx.AsyncClient) -> str:
-    answer = await client.post("/api/tasks", json={"title": "old"})
-    return f"/api/tasks/{answer.json()['id']}"
+    response = await client.post("/api/tasks", json={"title": "old"})
+    return f"/api/tasks/{response.json()['id']}"
 
 
 async def test_no_toggle_is_lost(pair: Pair) -> None:
@@ -66,14 +66,14 @@ async def test_no_toggle_is_lost(pair: Pair) -> None:
     task = await new_task(clients[0])
 
     async def toggle(client: httpx.AsyncClient, times: int) -> list[bool]:
-        answers = [await client.post(f"{task}/toggle") for _ in range(times)]
-        assert {answer.status_code for answer in answers} == {200}
-        return [answer.json()["completed"] for answer in answers]
+        responses = [await client.post(f"{task}/toggle") for _ in range(times)]
+        assert {response.status_code for response in responses} == {200}
+        return [response.json()["completed"] for response in responses]
 
     times = [TIMES + 1, *[TIMES] * (CLIENTS - 1)]
     assert sum(times) % 2 == 1
-    answers = await asyncio.gather(*map(toggle, clients, times))
-    states = [state for states in answers for state in states]
+    responses = await asyncio.gather(*map(toggle, clients, times))
+    states = [state for states in responses for state in states]
     # One after the other in whatever order, each finds what the one before it left.
     assert states.count(True) - states.count(False) == 1
     assert {(await client.get(task)).json()["completed"] for client in clients} == {True}
@@ -85,7 +85,7 @@ async def test_changes_of_different_fields_all_survive(pair: Pair) -> None:
         task = await new_task(clients[0])
         changes = ({"title": f"new {number}"}, {"description": f"new {number}"}, {"completed": True})
         patches = (client.patch(task, json=changes[at % 3]) for at, client in enumerate(clients))
-        assert {answer.status_code for answer in await asyncio.gather(*patches)} == {200}
+        assert {response.status_code for response in await asyncio.gather(*patches)} == {200}
         after = (await clients[-1].get(task)).json()
         assert {name: after[name] for change in changes for name in change} == {
             name: value for change in changes for name, value in change.items()
@@ -105,7 +105,7 @@ async def test_a_deleted_task_stays_deleted_whatever_changes_it_at_the_same_time
             else client.post(f"{task}/toggle")
             for at, client in enumerate(clients)
         ]
-        statuses = [answer.status_code for answer in await asyncio.gather(*requests)]
+        statuses = [response.status_code for response in await asyncio.gather(*requests)]
         assert statuses.pop(deleting) == 204
         assert set(statuses) <= {200, 404}
         assert {(await client.get(task)).status_code for client in clients[:2]} == {404}
@@ -122,14 +122,14 @@ async def test_users_between_one_another_see_nothing_of_each_other(pair: Pair) -
     ) -> None:
         ids: list[str] = []
         for _ in range(TIMES):
-            answer = await mine.post("/api/tasks", json={"title": user})
-            assert (answer.status_code, answer.json()["title"]) == (201, user)
-            ids.insert(0, answer.json()["id"])
+            response = await mine.post("/api/tasks", json={"title": user})
+            assert (response.status_code, response.json()["title"]) == (201, user)
+            ids.insert(0, response.json()["id"])
             assert [(task["id"], task["title"]) for task in (await also_mine.get("/api/tasks")).json()] == [
                 (task_id, user) for task_id in ids[:100]
             ]
             path = f"/api/tasks/{ids[0]}"
             attempts = (not_mine.get(path), not_mine.patch(path, json={"title": "x"}), not_mine.delete(path))
-            assert [answer.status_code for answer in await asyncio.gather(*attempts)] == [404] * 3
+            assert [response.status_code for response in await asyncio.gather(*attempts)] == [404] * 3
 
     await asyncio.gather(*map(work, users, here, there[1:], neighbours))

@@ -61,7 +61,7 @@ async def test_a_cold_start_is_waited_for_by_all_who_come(neon: Neon, pool_size:
         async with client_on(make_settings(url_at(proxy.port), database_pool_size=pool_size)) as client:
             asyncio.get_running_loop().call_later(WAKING, proxy.flowing.set)
             writes = (client.post("/api/tasks", json={"title": "early"}) for _ in range(10))
-            assert [answer.status_code for answer in await asyncio.gather(*writes)] == [201] * 10
+            assert [response.status_code for response in await asyncio.gather(*writes)] == [201] * 10
             assert (await client.get("/api/tasks/stats")).json()["total"] == 10
 
 
@@ -74,8 +74,8 @@ async def test_whatever_the_network_makes_of_it_the_answer_is_right(
         async with client_on(make_settings(url_at(proxy.port), database_pool_size=pool_size)) as client:
             texts = [{"title": f"{number} ✓", "description": "ü" * 100} for number in range(5)]
             made = await asyncio.gather(*(client.post("/api/tasks", json=text) for text in texts))
-            assert [answer.status_code for answer in made] == [201] * 5
-            tasks = sorted((answer.json() for answer in made), key=lambda task: str(task["id"]), reverse=True)
+            assert [response.status_code for response in made] == [201] * 5
+            tasks = sorted((response.json() for response in made), key=lambda task: str(task["id"]), reverse=True)
             assert (await client.get("/api/tasks")).json() == tasks
 
 
@@ -98,8 +98,8 @@ async def test_a_pause_of_the_pooler_fails_nobody_if_it_is_short_and_everybody_i
     async with client_on(make_settings(pooled_url(neon), database_pool_size=pool_size, **timeouts)) as client:
 
         async def create(title: str) -> set[str]:
-            answers = await asyncio.gather(*(client.post("/api/tasks", json={"title": title}) for _ in range(10)))
-            return {str(answer.json().get("code", answer.status_code)) for answer in answers}
+            responses = await asyncio.gather(*(client.post("/api/tasks", json={"title": title}) for _ in range(10)))
+            return {str(response.json().get("code", response.status_code)) for response in responses}
 
         await create("before")
         await neon.pgbouncer.order("PAUSE")
@@ -141,8 +141,8 @@ async def test_a_statement_that_a_deadlock_ends_is_run_once_more(neon: Neon, poo
                 locking = asyncio.create_task(third_holder.execute(lock, ids[0]))
                 await until(lambda: equal(waiting, 2))
             await locking  # the service has wanted the third, and lost the first
-        answer = await completing
-        assert (answer.status_code, answer.json()) == (200, {"updated": 3})
+        response = await completing
+        assert (response.status_code, response.json()) == (200, {"updated": 3})
 
 
 async def equal(ask: Callable[[], Awaitable[int]], number: int) -> bool:
@@ -159,9 +159,9 @@ async def test_what_cannot_be_serialized_is_refused_or_done_and_never_both(neon:
         client_on(make_settings(direct_url(neon), database_pool_size=pool_size)) as client,
     ):
         task = f"/api/tasks/{(await client.post('/api/tasks', json={'title': 'x'})).json()['id']}"
-        answers = await asyncio.gather(*(client.post(f"{task}/toggle") for _ in range(30)))
-        done = [answer for answer in answers if answer.status_code == 200]
-        refused = {answer.json()["code"] for answer in answers if answer.status_code != 200}
+        responses = await asyncio.gather(*(client.post(f"{task}/toggle") for _ in range(30)))
+        done = [response for response in responses if response.status_code == 200]
+        refused = {response.json()["code"] for response in responses if response.status_code != 200}
         assert refused <= {"database_unavailable"}
         assert (await client.get(task)).json()["completed"] is (len(done) % 2 == 1)
 
@@ -172,8 +172,8 @@ async def test_a_database_that_only_reads_refuses_writes_and_serves_reads(neon: 
         changed(neon, read_only, f"ALTER DATABASE {DATABASE} RESET default_transaction_read_only"),
         client_on(make_settings(direct_url(neon), database_pool_size=pool_size)) as client,
     ):
-        answer = await client.post("/api/tasks", json={"title": "x"})
-        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        response = await client.post("/api/tasks", json={"title": "x"})
+        assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert (await client.get("/api/tasks")).json() == []
 
 
@@ -183,6 +183,6 @@ async def test_a_database_without_a_free_connection_is_waited_for_and_then_unava
     settings = make_settings(direct_url(neon), database_pool_size=pool_size, database_connect_timeout=2)
     async with client_on(settings) as client:
         async with changed(neon, f"ALTER ROLE {USER} CONNECTION LIMIT 0", f"ALTER ROLE {USER} CONNECTION LIMIT -1"):
-            answer = await client.post("/api/tasks", json={"title": "x"})
-            assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+            response = await client.post("/api/tasks", json={"title": "x"})
+            assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
         assert (await client.post("/api/tasks", json={"title": "x"})).status_code == 201

@@ -131,13 +131,13 @@ async def test_thirty_callers_of_a_database_that_hangs_are_answered_in_time_and_
                 probes.append(time.monotonic() - started)
                 if len(probes) == 1:
                     assert not any(call.done() for call in calls), "alive before the first of them is answered"
-            answers = await asyncio.gather(*calls)
+            responses = await asyncio.gather(*calls)
             if hang is not black_hole:
                 await until(parts.nothing_runs)  # while the cause is still there
-        assert {answer.status_code for answer, _ in answers} == {503}
-        assert {answer.json()["code"] for answer, _ in answers} <= {"database_unavailable", "outcome_unknown"}
-        assert not LONG or max(seconds for _, seconds in answers) < LIMIT  # time is judged by `make faults` alone
-        print(f"slowest answer {max(seconds for _, seconds in answers):.2f} s", end="; ")
+        assert {response.status_code for response, _ in responses} == {503}
+        assert {response.json()["code"] for response, _ in responses} <= {"database_unavailable", "outcome_unknown"}
+        assert not LONG or max(seconds for _, seconds in responses) < LIMIT  # time is judged by `make faults` alone
+        print(f"slowest answer {max(seconds for _, seconds in responses):.2f} s", end="; ")
         print(f"/health {statistics.median(probes) * 1000:.0f} ms, at most {max(probes) * 1000:.0f}, of {len(probes)}")
         stored = await parts.ask("SELECT title, completed FROM tasks WHERE id = $1", task_id)
         assert tuple(stored) == ("before", False)

@@ -60,14 +60,14 @@ class Load:
         async with httpx.AsyncClient(base_url=url, headers=HEADERS, limits=limits, timeout=DEADLINE) as client:
             while not self.stopping:
                 try:
-                    answer = await client.post("/api/tasks", json={"title": "t"})
+                    response = await client.post("/api/tasks", json={"title": "t"})
                 except httpx.ConnectError:
                     return  # it was not let in, and knows it
                 except httpx.TransportError as error:
                     self.dropped.append(repr(error))
                     return
                 async with self._moved:
-                    self.answers[answer.status_code] += 1
+                    self.answers[response.status_code] += 1
                     self._moved.notify_all()
 
     async def answered(self, count: int) -> None:
@@ -132,10 +132,10 @@ async def test_a_drain_loses_no_request_and_a_second_signal_ends_it(
                 os.kill(pid, signal.SIGTERM)
             async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as probe:
                 async with asyncio.timeout(DEADLINE):
-                    while (answer := await probe.get("/health/db")).status_code == 200:
+                    while (response := await probe.get("/health/db")).status_code == 200:
                         pass
-                assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
-                assert answer.headers["connection"] == "close"
+                assert (response.status_code, response.json()["code"]) == (503, "database_unavailable")
+                assert response.headers["connection"] == "close"
                 if workers > 1:
                     await asyncio.to_thread(
                         eventually, lambda: "Terminated child" in server.stderr, "the supervisor acts"

@@ -169,12 +169,12 @@ class TwoUsers(RuleBasedStateMachine):
         expected: int | Refused,
     ) -> Any:
         """Send a user's request, check the status, and return the body; check all of it where it is a refusal."""
-        answer = self.service.request(method, path, self.tokens[user], body, headers)
+        response = self.service.request(method, path, self.tokens[user], body, headers)
         if isinstance(expected, int):
-            assert answer.status_code == expected, answer.text
-            return answer
-        assert answer.status_code == expected.status, answer.text
-        problem = answer.json()
+            assert response.status_code == expected, response.text
+            return response
+        assert response.status_code == expected.status, response.text
+        problem = response.json()
         assert problem["code"] == expected.code
         if expected is NOT_FOUND:  # nothing tells a foreign task from one that never was
             assert problem == {
@@ -184,7 +184,7 @@ class TwoUsers(RuleBasedStateMachine):
                 "detail": "You have no task with this id.",
                 "instance": path,
                 "code": "task_not_found",
-                "request_id": answer.headers["X-Request-ID"],
+                "request_id": response.headers["X-Request-ID"],
             }
         return None
 
@@ -203,11 +203,11 @@ class TwoUsers(RuleBasedStateMachine):
             if completed in (None, known.task["completed"]) and (after is None or task_id < after)
         ]
 
-    def see_page(self, answer: httpx.Response, expected: list[Known], limit: int, completed: bool | None) -> Any:
+    def see_page(self, response: httpx.Response, expected: list[Known], limit: int, completed: bool | None) -> Any:
         """Check a page, and return the next one where there must be one."""
-        for known, task in zip(expected[:limit], answer.json(), strict=True):
+        for known, task in zip(expected[:limit], response.json(), strict=True):
             known.is_shown(task)
-        link = re.fullmatch(r'<(/api/tasks\?.*)>; rel="next"', answer.headers.get("Link", ""))
+        link = re.fullmatch(r'<(/api/tasks\?.*)>; rel="next"', response.headers.get("Link", ""))
         if len(expected) <= limit:
             assert link is None
             return multiple()
@@ -224,17 +224,17 @@ class TwoUsers(RuleBasedStateMachine):
         self.service.steps += 1
 
     def make(self, user: str, body: dict[str, Any]) -> None:
-        answer = self.ask(user, "POST", "/api/tasks", body, expected=201)
-        self.keep(user, body, answer)
+        response = self.ask(user, "POST", "/api/tasks", body, expected=201)
+        self.keep(user, body, response)
 
-    def keep(self, user: str, body: dict[str, Any], answer: httpx.Response) -> None:
+    def keep(self, user: str, body: dict[str, Any], response: httpx.Response) -> None:
         """Check a task that is new, and keep it."""
-        task: dict[str, Any] = answer.json()
+        task: dict[str, Any] = response.json()
         names = ("id", "position", "completed_at", "etag", "created_at", "updated_at")
         assert task == NEW | trimmed(body) | {name: task[name] for name in names}
         assert task["created_at"] == task["updated_at"]
         assert task["id"] > self.newest
-        assert answer.headers["Location"] == f"/api/tasks/{task['id']}"
+        assert response.headers["Location"] == f"/api/tasks/{task['id']}"
         self.newest = task["id"]
         self.model[user][task["id"]] = Known(task)
 
@@ -249,9 +249,9 @@ class TwoUsers(RuleBasedStateMachine):
     def get(self, user: str, choice: Choice) -> None:
         task_id = self.named(user, choice)
         known = self.model[user].get(task_id)
-        answer = self.ask(user, "GET", f"/api/tasks/{task_id}", expected=200 if known else NOT_FOUND)
+        response = self.ask(user, "GET", f"/api/tasks/{task_id}", expected=200 if known else NOT_FOUND)
         if known:
-            known.is_shown(answer.json())
+            known.is_shown(response.json())
 
     @rule(user=users, choice=choices, body=patches, again=st.booleans())
     def patch(self, user: str, choice: Choice, body: dict[str, Any], again: bool) -> None:
@@ -260,11 +260,11 @@ class TwoUsers(RuleBasedStateMachine):
         if known and again:  # equal values are a write like any other
             body = {name: known.task[name] for name in body}
         found = 200 if known else NOT_FOUND
-        answer = self.ask(user, "PATCH", f"/api/tasks/{task_id}", body, expected=found if is_valid(body) else INVALID)
-        if answer and known:
+        response = self.ask(user, "PATCH", f"/api/tasks/{task_id}", body, expected=found if is_valid(body) else INVALID)
+        if response and known:
             known.task |= trimmed(body)
             known.written |= bool(body)
-            known.is_shown(answer.json())
+            known.is_shown(response.json())
 
     @rule(user=users, choice=choices, body=patches, fresh=st.booleans())
     def put(self, user: str, choice: Choice, body: dict[str, Any], fresh: bool) -> None:
@@ -275,10 +275,10 @@ class TwoUsers(RuleBasedStateMachine):
         elif known is None:
             self.keep(user, body, self.ask(user, "PUT", f"/api/tasks/{task_id}", body, expected=201))
         else:
-            answer = self.ask(user, "PUT", f"/api/tasks/{task_id}", body, expected=200)
+            response = self.ask(user, "PUT", f"/api/tasks/{task_id}", body, expected=200)
             known.written |= any(known.task[name] != value for name, value in trimmed(body).items())
             known.task |= trimmed(body)
-            known.is_shown(answer.json())  # where it was equal nothing has changed, the entity tag neither
+            known.is_shown(response.json())  # where it was equal nothing has changed, the entity tag neither
 
     @rule(user=users, choice=choices, current=st.booleans())
     def patch_of_a_state(self, user: str, choice: Choice, current: bool) -> None:
@@ -289,11 +289,11 @@ class TwoUsers(RuleBasedStateMachine):
         refused = NOT_FOUND if known is None else Refused(412, "precondition_failed")
         expected = 200 if known and current else refused
         body = {"title": f"seen as {tag[:9]}"}
-        answer = self.ask(user, "PATCH", f"/api/tasks/{task_id}", body, {"If-Match": tag}, expected=expected)
-        if answer and known:
+        response = self.ask(user, "PATCH", f"/api/tasks/{task_id}", body, {"If-Match": tag}, expected=expected)
+        if response and known:
             known.task |= body
             known.written = True
-            known.is_shown(answer.json())
+            known.is_shown(response.json())
 
     @rule(user=users, first=choices, second=choices)
     def batch(self, user: str, first: Choice, second: Choice) -> None:
@@ -304,8 +304,8 @@ class TwoUsers(RuleBasedStateMachine):
         ]
         both = [self.model[user].get(toggled), self.model[user].get(patched)]
         expected = 200 if all(both) else Refused(404, "task_not_found")
-        answer = self.ask(user, "POST", "/api/tasks/batch", {"operations": operations}, expected=expected)
-        if answer and both[0] and both[1]:
+        response = self.ask(user, "POST", "/api/tasks/batch", {"operations": operations}, expected=expected)
+        if response and both[0] and both[1]:
             both[0].task["completed"] = not both[0].task["completed"]
             both[1].task["description"] = "by batch"
             both[0].written = both[1].written = True
@@ -317,21 +317,21 @@ class TwoUsers(RuleBasedStateMachine):
         deleted = list(self.trash[user])
         task_id = deleted[choice[1] % len(deleted)] if deleted and choice[0] == "own" else self.named(user, choice)
         known = self.trash[user].pop(task_id, None)
-        answer = self.ask(user, "POST", f"/api/tasks/{task_id}/restore", expected=200 if known else NOT_FOUND)
+        response = self.ask(user, "POST", f"/api/tasks/{task_id}/restore", expected=200 if known else NOT_FOUND)
         if known:
             known.written = True
-            known.is_shown(answer.json())
+            known.is_shown(response.json())
             self.model[user][task_id] = known
 
     @rule(user=users, choice=choices)
     def toggle(self, user: str, choice: Choice) -> None:
         task_id = self.named(user, choice)
         known = self.model[user].get(task_id)
-        answer = self.ask(user, "POST", f"/api/tasks/{task_id}/toggle", expected=200 if known else NOT_FOUND)
+        response = self.ask(user, "POST", f"/api/tasks/{task_id}/toggle", expected=200 if known else NOT_FOUND)
         if known:
             known.task["completed"] = not known.task["completed"]
             known.written = True
-            known.is_shown(answer.json())
+            known.is_shown(response.json())
 
     @rule(user=users, choice=choices)
     def delete(self, user: str, choice: Choice) -> None:
@@ -351,26 +351,26 @@ class TwoUsers(RuleBasedStateMachine):
         task_ids = [self.named(user, choice) for choice in chosen]
         body = {"task_ids": task_ids} | ({} if wanted is None else {"completed": wanted})
         state = wanted is not False
-        answer = self.ask(user, "POST", "/api/tasks/bulk-complete", body, expected=200)
+        response = self.ask(user, "POST", "/api/tasks/bulk-complete", body, expected=200)
         own = [self.model[user][task_id] for task_id in set(task_ids) & set(self.model[user])]
         changed = [known for known in own if known.task["completed"] != state]
         for known in changed:
             known.task["completed"] = state
             known.written = True
-        assert answer.json() == {"updated": len(changed)}
+        assert response.json() == {"updated": len(changed)}
 
     @rule(user=users)
     def clear_completed(self, user: str) -> None:
-        answer = self.ask(user, "DELETE", "/api/tasks?completed=true", expected=200)
-        assert answer.json() == {"deleted": len(self.listed(user, completed=True))}
+        response = self.ask(user, "DELETE", "/api/tasks?completed=true", expected=200)
+        assert response.json() == {"deleted": len(self.listed(user, completed=True))}
         self.trash[user] |= {known.task["id"]: known for known in self.listed(user, completed=True)}
         self.model[user] = {known.task["id"]: known for known in self.listed(user, completed=False)}
 
     @rule(user=users)
     def stats(self, user: str) -> None:
-        answer = self.ask(user, "GET", "/api/tasks/stats", expected=200)
+        response = self.ask(user, "GET", "/api/tasks/stats", expected=200)
         total, completed = len(self.model[user]), len(self.listed(user, completed=True))
-        assert answer.json() == {"total": total, "completed": completed, "active": total - completed}
+        assert response.json() == {"total": total, "completed": completed, "active": total - completed}
 
     @rule(giver=users, taker=users)
     def transfer(self, giver: str, taker: str) -> None:
@@ -378,19 +378,19 @@ class TwoUsers(RuleBasedStateMachine):
         if giver == taker:
             self.ask(taker, "POST", "/api/tasks/transfer", body, expected=Refused(422, "same_user"))
             return
-        answer = self.ask(taker, "POST", "/api/tasks/transfer", body, expected=200)
+        response = self.ask(taker, "POST", "/api/tasks/transfer", body, expected=200)
         moved, self.model[giver] = self.model[giver], {}
         for known in moved.values():
             known.written = True
         self.model[taker] |= moved
-        assert answer.json() == {"transferred": len(moved)}
+        assert response.json() == {"transferred": len(moved)}
 
     @rule(target=pages, user=users, completed=filters, limit=page_limits, skip=st.sampled_from([None, 0, 1]))
     def list_tasks(self, user: str, completed: bool | None, limit: int | None, skip: int | None) -> Any:
         query = {"completed": completed if completed is None else str(completed).lower(), "limit": limit, "skip": skip}
         given = urlencode({name: value for name, value in query.items() if value is not None})
-        answer = self.ask(user, "GET", f"/api/tasks?{given}", expected=200)
-        return self.see_page(answer, self.listed(user, completed)[skip or 0 :], limit or 100, completed)
+        response = self.ask(user, "GET", f"/api/tasks?{given}", expected=200)
+        return self.see_page(response, self.listed(user, completed)[skip or 0 :], limit or 100, completed)
 
     # Whatever was written since the page before: a page shows the tasks as they are now, older than that page's last.
     # In the other user's hands its address shows that user's own.
@@ -398,13 +398,13 @@ class TwoUsers(RuleBasedStateMachine):
     def follow(self, page: Page, user: str, limit: int | None) -> Any:
         address = re.sub("limit=[0-9]+", f"limit={limit}", page.address) if limit else page.address
         used = int(re.findall("limit=([0-9]+)", address)[0])
-        answer = self.ask(user, "GET", address, expected=200)
-        return self.see_page(answer, self.listed(user, page.completed, page.after), used, page.completed)
+        response = self.ask(user, "GET", address, expected=200)
+        return self.see_page(response, self.listed(user, page.completed, page.after), used, page.completed)
 
     def teardown(self) -> None:
         for user in USERS:
-            answer = self.ask(user, "GET", "/api/tasks", expected=200)
-            self.see_page(answer, self.listed(user, completed=None), 100, completed=None)
+            response = self.ask(user, "GET", "/api/tasks", expected=200)
+            self.see_page(response, self.listed(user, completed=None), 100, completed=None)
 
 
 @pytest.fixture

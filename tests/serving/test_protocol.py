@@ -49,8 +49,8 @@ class User:
         )
 
     def tasks(self) -> int:
-        answer = self.server.exchange(self.request("GET", "/api/tasks/stats", "Connection: close"))
-        return int(json.loads(answer.rpartition(b"\r\n\r\n")[2])["total"])
+        response = self.server.exchange(self.request("GET", "/api/tasks/stats", "Connection: close"))
+        return int(json.loads(response.rpartition(b"\r\n\r\n")[2])["total"])
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def user(server: Server) -> User:
     return User(server)
 
 
-def statuses(answer: bytes) -> list[int]:
-    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", answer)]
+def statuses(response: bytes) -> list[int]:
+    return [int(status) for status in re.findall(rb"HTTP/1\.1 (\d{3}) ", response)]
 
 
 UPGRADES = {
@@ -101,10 +101,10 @@ CHUNKS = f"{len(TITLE):x}\r\n{TITLE}\r\n0\r\n"
 
 def test_a_trailer_is_no_header(server: Server, user: User) -> None:
     body = CHUNKS + user.authorization + "\r\n"
-    answer = server.exchange(user.request("POST", "/api/tasks", *CHUNKED, body=body, authorized=False))
-    assert statuses(answer) == [401]
-    answer = server.exchange(user.request("POST", "/api/tasks", *CHUNKED, body=CHUNKS + "Authorization: x\r\n\r\n"))
-    assert statuses(answer) == [201]
+    response = server.exchange(user.request("POST", "/api/tasks", *CHUNKED, body=body, authorized=False))
+    assert statuses(response) == [401]
+    response = server.exchange(user.request("POST", "/api/tasks", *CHUNKED, body=CHUNKS + "Authorization: x\r\n\r\n"))
+    assert statuses(response) == [201]
 
 
 @pytest.mark.parametrize("authorized", [True, False])
@@ -223,8 +223,8 @@ def test_an_endless_head_is_cut_off(server: Server) -> None:
 
 
 def test_a_refusal_below_http_is_a_problem_with_the_callers_request_id(server: Server, user: User) -> None:
-    answer = server.exchange(user.request("GET", "/api/tasks", "X-Request-ID: mine", "X: " + "y" * 32_768))
-    head, _, body = answer.partition(b"\r\n\r\n")
+    response = server.exchange(user.request("GET", "/api/tasks", "X-Request-ID: mine", "X: " + "y" * 32_768))
+    head, _, body = response.partition(b"\r\n\r\n")
     assert b"Content-Type: application/problem+json" in head
     assert b"X-Request-ID: mine" in head
     assert json.loads(body)["code"] == "head_too_large"

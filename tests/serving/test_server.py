@@ -96,8 +96,8 @@ def test_a_length_and_chunks_together_are_refused_and_the_connection_is_closed(s
         connection.sendall(
             method + b" /api/tasks HTTP/1.1\r\n" + AUTHORIZED + JSON + with_length(body) + CHUNKED + b"\r\n" + body
         )
-        answer = Answer(connection)
-        assert answer.status == 400
+        response = Answer(connection)
+        assert response.status == 400
         assert closes(connection)
 
 
@@ -135,9 +135,9 @@ def test_what_is_no_http_is_refused_and_the_connection_is_closed(server: Server,
 def test_a_body_in_chunks_is_a_body(server: Server, size: int) -> None:
     with server.connect() as connection:
         connection.sendall(post(chunks(titled("in chunks"), size), CHUNKED))
-        answer = Answer(connection)
-        assert answer.status == 201
-        assert json.loads(answer.body)["title"] == "in chunks"
+        response = Answer(connection)
+        assert response.status == 201
+        assert json.loads(response.body)["title"] == "in chunks"
 
 
 def padded(size: int) -> bytes:
@@ -151,10 +151,10 @@ def test_a_body_has_at_most_64_kib(server: Server, size: int, status: int, chunk
     body = padded(size)
     with server.connect() as connection:
         connection.sendall(post(chunks(body, 4096), CHUNKED) if chunked else post(body, with_length(body)))
-        answer = Answer(connection)
-        assert answer.status == status
+        response = Answer(connection)
+        assert response.status == status
         if status == 413:
-            assert answer.headers["content-type"] == "application/problem+json"
+            assert response.headers["content-type"] == "application/problem+json"
             assert closes(connection)
 
 
@@ -289,10 +289,10 @@ def test_a_header_in_latin_1_is_no_failure(server: Server) -> None:
 @pytest.mark.parametrize("way", SERVE)
 def test_every_way_to_start_serves(way: str, tmp_path: Path) -> None:
     with serving(SERVE[way], tmp_path, **settings_of(tmp_path)) as server:
-        answer = httpx.post(
+        response = httpx.post(
             f"{server.url}/api/tasks", json={"title": f"served by {way}"}, headers={"Authorization": f"Bearer {TOKEN}"}
         )
-        assert (answer.status_code, answer.json()["title"]) == (201, f"served by {way}")
+        assert (response.status_code, response.json()["title"]) == (201, f"served by {way}")
 
 
 PREFIXED = {
@@ -345,8 +345,8 @@ def test_a_signal_lets_a_request_whose_body_is_arriving_finish(tmp_path: Path, s
                 server.process.send_signal(sent)
                 assert closes(idle)  # by which the server shows that it has begun to end
             connection.sendall(body[5:])
-            answer = Answer(connection)
-            assert (answer.status, json.loads(answer.body)["title"]) == (201, "finished")
+            response = Answer(connection)
+            assert (response.status, json.loads(response.body)["title"]) == (201, "finished")
         server.process.wait(20)
         with closing(sqlite3.connect(tmp_path / "todo.db")) as file:
             assert file.execute("SELECT title FROM tasks").fetchall() == [("finished",)]
@@ -497,8 +497,8 @@ def test_each_request_has_one_line_which_holds_nothing_that_its_caller_chose_but
     ]
     for number, (method, path, _, status) in enumerate(asked):
         headers = {"Authorization": f"Bearer {TOKEN}", "X-Request-ID": f"line-{number}", "User-Agent": "forged"}
-        answer = httpx.request(method, f"{production.url}{path}", headers=headers)
-        assert answer.status_code == status
+        response = httpx.request(method, f"{production.url}{path}", headers=headers)
+        assert response.status_code == status
     lines = eventually(
         lambda: (
             (found := [line for line in request_lines(production) if line["request_id"].startswith("line-")])[5:]
@@ -529,8 +529,8 @@ def test_every_line_of_production_is_json_from_the_first_to_the_last(workers: st
             connection.sendall(b"nonsense\r\n\r\n")
             read_to_end(connection)
         # The file has no tables: what the log says of that is JSON, too.
-        answer = httpx.get(f"{server.url}/api/tasks", headers={"Authorization": f"Bearer {TOKEN}"})
-        assert (answer.status_code, answer.json()["code"]) == (503, "database_not_migrated")
+        response = httpx.get(f"{server.url}/api/tasks", headers={"Authorization": f"Bearer {TOKEN}"})
+        assert (response.status_code, response.json()["code"]) == (503, "database_not_migrated")
         server.stop()
     lines = [json.loads(line) for line in server.stderr.splitlines()]
     assert len(lines) > 3
