@@ -66,6 +66,8 @@ class Recorder:
         statement, parameters = self.statements[-1]
         transaction = self.connection.transaction()
         await transaction.start()
+        # A connection's first call of the function reads the catalog, too: that is not the statement's.
+        await self.connection.execute("SELECT next_revision('nobody')")
         explained = await self.connection.fetchval(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", *parameters)
         await transaction.rollback()
         plan: dict[str, Any] = json.loads(explained)[0]["Plan"]
