@@ -179,7 +179,7 @@ class Exchange:
         self.is_preflight = (
             self._method == "OPTIONS" and self.origin is not None and b"access-control-request-method" in headers
         )
-        self._sent = scope
+        self._original_scope = scope
         # HEAD is GET without the body. A copy, because the server must go on knowing that it was HEAD.
         self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         if self.is_api and path.endswith("/") and not path.endswith("//"):
@@ -264,7 +264,7 @@ class Exchange:
             problem.headers = mcp.challenge(self.scope, problem)
         log_error(error, problem, self.request_id)
         if self._status is None:
-            await self.respond(problem_response(problem, self._sent, self.request_id))
+            await self.respond(problem_response(problem, self._original_scope, self.request_id))
 
     async def read_body(self) -> None:
         """Read the whole body, for whoever receives it next. Raises `Problem` past the limits."""

@@ -56,6 +56,20 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 
 
 @pytest.fixture(scope="module")
+def listener() -> Iterator[socket.socket]:
+    """Where the service will be: Better Auth must know before the service, which must know where Better Auth is."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        yield listener
+
+
+@pytest.fixture(scope="module")
+def frontend(node: str, listener: socket.socket) -> Iterator["BetterAuth"]:
+    """A Better Auth, with a page of its own, that lets the pages of the service in."""
+    with running_better_auth(node, api=url_of(listener)) as better_auth:
+        yield better_auth
+
+
+@pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service as a developer runs it, in a process of its own."""
     folder = tmp_path_factory.mktemp("service")

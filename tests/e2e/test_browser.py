@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import BrowserContext, Error, Page, Response, Route, expect
 
 from backend.services.tasks import TaskService
-from tests.e2e.conftest import BetterAuth, running_better_auth, serving_app, url_of
+from tests.e2e.conftest import BetterAuth, serving_app, url_of
 from tests.settings import make_settings
 
 FETCH = """async ([url, options]) => {
@@ -30,19 +30,6 @@ FETCH = """async ([url, options]) => {
     }
 }"""
 """A call of the API as any script of the page could make it; what it returns is what a browser lets a page see."""
-
-
-@pytest.fixture(scope="module")
-def listener() -> Iterator[socket.socket]:
-    """Where the API will be: the page must know before the API, which must know the page's origin."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
-
-
-@pytest.fixture(scope="module")
-def frontend(node: str, listener: socket.socket) -> Iterator[BetterAuth]:
-    with running_better_auth(node, api=url_of(listener)) as better_auth:
-        yield better_auth
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sqlite3
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import closing
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import BrowserContext, Locator, Page, Route, expect
 
 from backend.auth.tokens import mint
-from tests.e2e.conftest import HERE, BetterAuth, running_better_auth, serving_app, token_of, url_of
+from tests.e2e.conftest import HERE, BetterAuth, serving_app, token_of, url_of
 from tests.processes import Server
 from tests.settings import make_settings
 
@@ -297,26 +297,12 @@ async def test_the_browsers_store_shows_no_user_what_is_anothers(context: Browse
 
 
 @pytest.fixture(scope="module")
-def listener() -> Iterator[socket.socket]:
-    """Where the service will be: Better Auth must know before the service, which must know where Better Auth is."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        yield listener
-
-
-@pytest.fixture(scope="module")
-def issuer(node: str, listener: socket.socket) -> Iterator[BetterAuth]:
-    """A Better Auth that lets the page of the service in."""
-    with running_better_auth(node, api=url_of(listener)) as better_auth:
-        yield better_auth
-
-
-@pytest.fixture(scope="module")
 async def service(
-    issuer: BetterAuth, listener: socket.socket, tmp_path_factory: pytest.TempPathFactory
+    frontend: BetterAuth, listener: socket.socket, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[str]:
     """The address of a service that is told where that Better Auth is."""
     url = f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('page') / 'todo.db'}"
-    async with serving_app(listener, make_settings(url, better_auth_secret=None, better_auth_url=issuer.origin)):
+    async with serving_app(listener, make_settings(url, better_auth_secret=None, better_auth_url=frontend.origin)):
         yield url_of(listener)
 
 
@@ -326,8 +312,10 @@ async def enter(page: Page, email: str, *, password: str = "correct horse", butt
     await page.get_by_role("button", name=button, exact=True).click()
 
 
-async def test_a_user_of_better_auth_signs_up_and_out_and_in(context: BrowserContext, service: str, issuer: BetterAuth):
-    page, email = await open_page(context, service, issuer.origin), f"{uuid.uuid4().hex}@example.com"
+async def test_a_user_of_better_auth_signs_up_and_out_and_in(
+    context: BrowserContext, service: str, frontend: BetterAuth
+):
+    page, email = await open_page(context, service, frontend.origin), f"{uuid.uuid4().hex}@example.com"
     await enter(page, email, button="Sign up")
     await saved(page)
     await add(page, "Buy milk")
@@ -336,12 +324,12 @@ async def test_a_user_of_better_auth_signs_up_and_out_and_in(context: BrowserCon
     await saved(page)
     assert await titles(page) == ["Buy milk"]
 
-    async with page.expect_response(f"{issuer.origin}/api/auth/sign-out") as signed_out:
+    async with page.expect_response(f"{frontend.origin}/api/auth/sign-out") as signed_out:
         await page.get_by_role("button", name="Sign out").click()
     assert (await signed_out.value).status == 200
     await expect(page.get_by_label("E-mail")).to_be_visible()
     assert await page.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
-    assert (await page.request.get(f"{issuer.origin}/api/auth/token")).status == 401
+    assert (await page.request.get(f"{frontend.origin}/api/auth/token")).status == 401
 
     await enter(page, email, password="another")
     await expect(page.get_by_role("alert")).to_have_text("Invalid email or password")
@@ -353,16 +341,16 @@ async def test_a_user_of_better_auth_signs_up_and_out_and_in(context: BrowserCon
 
 
 async def test_a_new_token_is_fetched_where_one_is_needed_and_another_users_is_not_taken(
-    context: BrowserContext, service: str, issuer: BetterAuth
+    context: BrowserContext, service: str, frontend: BetterAuth
 ):
     async def refuse(route: Route) -> None:
         await route.continue_(headers={**route.request.headers, "authorization": "Bearer x.y.z"})  # as one that expired
 
-    ada, bob = await open_page(context, service, issuer.origin), await open_page(context, service, issuer.origin)
+    ada, bob = await open_page(context, service, frontend.origin), await open_page(context, service, frontend.origin)
     await enter(ada, f"{uuid.uuid4().hex}@example.com", button="Sign up")
     await saved(ada)
     await ada.route(f"{service}/api/tasks/batch", refuse, times=1)
-    async with ada.expect_response(f"{issuer.origin}/api/auth/token"):
+    async with ada.expect_response(f"{frontend.origin}/api/auth/token"):
         await add(ada, "Ada's")
     await saved(ada)
 
@@ -395,9 +383,9 @@ async def test_a_better_auth_that_does_not_let_the_page_in_is_said(
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
 async def test_everybody_can_sign_in(
-    context: BrowserContext, service: str, issuer: BetterAuth, scheme: str, width: int
+    context: BrowserContext, service: str, frontend: BetterAuth, scheme: str, width: int
 ):
-    page = await open_page(context, service, issuer.origin)
+    page = await open_page(context, service, frontend.origin)
     await page.emulate_media(color_scheme="dark" if scheme == "dark" else "light")
     await page.set_viewport_size({"width": width, "height": 800})
     for written in ("ada@example.com", "no password of hers"):
