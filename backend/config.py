@@ -84,9 +84,11 @@ def _http_url(value: str) -> str:
         usable = _HOST.fullmatch(parts.hostname or "") and origin_of(value) and parts.port != 0
     except (ValueError, KeyError):
         usable = False
-    if not usable or parts.username is not None or parts.query or parts.fragment or not value.isprintable():
+    # An empty query or fragment is none to urlsplit, and what is put behind it would be no part of the path.
+    if not usable or parts.username is not None or not {"?", "#"}.isdisjoint(value) or not value.isprintable():
         raise ValueError("must be an http or https URL with its scheme and host, without user, query or fragment")
-    return value.rstrip("/")
+    # A scheme means the same in capitals, and whoever asks for "http:" must see it.
+    return (parts.scheme + value[len(parts.scheme) :]).rstrip("/")
 
 
 def _base_url(value: str) -> str:
@@ -134,7 +136,7 @@ def _level(value: Any) -> Any:
 
 def _root_path(value: str) -> str:
     path = value.rstrip("/")
-    if not re.fullmatch(r"(/[A-Za-z0-9._~-]+)*", path):
+    if not re.fullmatch(r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*", path):
         raise ValueError("must be a path such as /todo")
     return path
 

@@ -58,6 +58,8 @@ WRONG: dict[str, tuple[str, ...]] = {
     "BETTER_AUTH_URL": (
         "c4n4ry",
         "ftp://c4n4ry.example.com",
+        "https://c4n4ry.example.com/?",
+        "https://c4n4ry.example.com/api/auth#",
         "https://",
         "https://user:c4n4ry@auth.example.com",
         "https://auth.example.com?c4n4ry",
@@ -108,7 +110,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "SERVER_TIMING": ("c4n4ry",),
     "MCP": ("c4n4ry",),
     "MCP_TOKEN": ("'c4n4ry'", " c4n4ry"),
-    "ROOT_PATH": ("c4n4ry", "/c4n4ry?x", "//c4n4ry", "https://c4n4ry.example.com"),
+    "ROOT_PATH": ("c4n4ry", "/c4n4ry/..", "/c4n4ry/./x", "/c4n4ry?x", "//c4n4ry", "https://c4n4ry.example.com"),
     "API_AUDIENCE": ('["c4n4ry"]', "'c4n4ry'"),
     "BETTER_AUTH_ISSUER": ('["c4n4ry"]', '"c4n4ry"'),
     "LOG_USER_KEY": ("c4n4ry\n",),
@@ -361,6 +363,7 @@ def test_a_secrets_file_that_cannot_be_meant_is_refused(
         ({}, "DATABASE_URL: is required in production"),
         ({"POSTGRES_URL": "postgresql://u:c4n4ry@host/db"}, "DATABASE_URL: is required in production"),
         ({"BETTER_AUTH_URL": "http://auth.example.com"}, "BETTER_AUTH_URL: must be https"),
+        ({"BETTER_AUTH_URL": "HTTP://auth.example.com"}, "BETTER_AUTH_URL: must be https"),
         (
             {"BETTER_AUTH_URL": "https://auth.example.com", "BETTER_AUTH_JWKS_URL": "http://auth.example.com/jwks"},
             "BETTER_AUTH_JWKS_URL: must be https",
