@@ -32,6 +32,9 @@ MAX_CONNECTIONS = 10_000
 """Connections that a process has open, unless told otherwise: some 20 KiB each, and 64 KiB more of a hostile client."""
 SPARE_FILES = 32
 """Open files that are left for all else, or a quarter of them: connections of the database, its files, the log."""
+GARBAGE_THRESHOLDS = (10_000, 10, 10)
+"""When Python searches for garbage. Its defaults begin with 700 new objects; with 2,000 connections these searches took
+a fifth of the CPU, and 5 ms of the slowest requests. Memory grows no more with these."""
 LAST_ARRIVALS = 0.1
 """Seconds at the end in which who is being let in arrives, and the supervisor closes its own listeners."""
 
@@ -89,6 +92,7 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GARBAGE_THRESHOLDS)
 
     async def on_tick(self, counter: int) -> bool:
         """Tell whether to end, ten times a second. A worker ends with its supervisor, however that has ended."""
