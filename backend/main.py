@@ -11,7 +11,7 @@ import asyncio
 import functools
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from typing import Any, NoReturn
@@ -22,9 +22,11 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
+from backend.api.cors import CORS
 from backend.api.guard import Guard
 from backend.api.limits import ConcurrencyLimit
 from backend.api.openapi import DESCRIPTION, make_openapi
+from backend.api.overload import Overload
 from backend.api.routers import batch, docs, health, mcp, page, tasks
 from backend.api.tracing import send_the_last, telemetry
 from backend.db.session import Database, create_db_and_tables
@@ -44,12 +46,13 @@ def create_app(settings: Settings) -> FastAPI:
     configure_logging(settings)
     verifier, places = TokenVerifier(settings), ConcurrencyLimit(settings.max_concurrent_requests)
     metrics = _make_metrics()
+    observe = None if metrics is None else metrics.observe
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         with logging_in_background():
             async with serving(app):
-                yield
+                yield {"overload": Overload(places, CORS(settings.allowed_origins), observe)}  # the server asks it
 
     @asynccontextmanager
     async def serving(app: FastAPI) -> AsyncIterator[None]:
@@ -102,7 +105,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.database = Database(settings)
     app.state.limits = Limits(settings.max_tasks_per_user, settings.trash_days)
     app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
-    observe = None if metrics is None else metrics.observe
     app.add_middleware(Guard, settings=settings, verifier=verifier, places=places, observe=observe)
     return app
 

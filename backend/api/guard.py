@@ -10,11 +10,10 @@ import asyncio
 import hmac
 import logging
 import re
+import secrets
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from http import HTTPStatus
-from typing import NoReturn
 
 from starlette._utils import get_route_path
 from starlette.responses import Response
@@ -33,8 +32,6 @@ from backend.config import Settings
 from backend.errors import TokenError, TokenInvalid, TokenMissing
 from backend.observation import Observation, observation
 
-REFUSED_PAUSE = 0.1
-"""Seconds for which nothing more is heard on the connection of a client that was refused a place."""
 PROBES = frozenset({"/health", "/health/ready", "/health/db"})
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -56,7 +53,14 @@ Observe = Callable[[str, str | None, int | None, float, Observation], None]
 
 def request_id_of(given: bytes) -> str:
     """Return the client's request id, or a new one where it has sent none that can be used."""
-    return given.decode() if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given.decode() if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def common_headers(request_id: str, *, is_api: bool, failed: bool) -> list[tuple[bytes, bytes]]:
+    """Return the headers of every response."""
+    headers = [(b"x-request-id", request_id.encode()), (b"x-content-type-options", b"nosniff")]
+    headers += (_API_ERROR_HEADERS if failed else _API_HEADERS) if is_api else _OTHER_HEADERS
+    return headers
 
 
 class Guard:
@@ -99,7 +103,6 @@ class Guard:
         finally:
             exchange.give_place_back()
             exchange.log(self._observe)
-        await exchange.end()
 
     def _under_prefix(self, scope: Scope) -> Scope:
         """Return the scope with the whole prefix in its path, as ASGI wants it.
@@ -124,7 +127,7 @@ class Guard:
             await exchange.pass_on(self._app)
             return
         if self._places.is_reached:  # before the token, which costs more than the refusal
-            exchange.refuse_overload()
+            raise Problem("overloaded")
         if not exchange.is_api:
             # Elsewhere the route looks at it, once it is known who asks, and for what. No body is read here: no address
             # takes one without a token, and those of strangers would fill the memory for bodies.
@@ -162,7 +165,6 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._status: int | None = None
-        self._refused = False
         self._places: ConcurrencyLimit | None = None
         self._more_headers: list[tuple[bytes, bytes]] = []
         self._method: str = scope["method"]
@@ -199,16 +201,9 @@ class Exchange:
         The place is held until the response begins: a client that reads slowly, or not at all, must hold none.
         """
         if places is not None:
-            if places.is_reached:
-                self.refuse_overload()
             places.acquire()
             self._places = places
         await app(self.scope, self._receive, self.send)
-
-    def refuse_overload(self) -> NoReturn:
-        """Refuse the request because too many are under way."""
-        self._refused = True
-        raise Problem("overloaded")
 
     def give_place_back(self) -> None:
         """Give the place back, if one is taken."""
@@ -226,9 +221,8 @@ class Exchange:
         if message["type"] == "http.response.start":
             self.give_place_back()
             self._status = message["status"]
-            extra = [(b"x-request-id", self.request_id.encode()), (b"x-content-type-options", b"nosniff")]
             failed = message["status"] >= HTTPStatus.BAD_REQUEST
-            extra += (_API_ERROR_HEADERS if failed else _API_HEADERS) if self.is_api else _OTHER_HEADERS
+            extra = common_headers(self.request_id, is_api=self.is_api, failed=failed)
             extra += self._cors + self._more_headers
             if self._settings.server_timing:
                 extra.append((b"server-timing", b"db;dur=%.1f" % (self.seen.database * 1000)))
@@ -236,19 +230,7 @@ class Exchange:
         else:
             if self._method == "HEAD":
                 message = {**message, "body": b""}
-            if self._refused:
-                message = {**message, "more_body": True}
         await self._send(message)
-
-    async def end(self) -> None:
-        """End the response, which a refused client has in whole by now: until then its connection is not read.
-
-        To refuse costs a quarter of what is refused. Clients that ask again at once, whatever `Retry-After` says, would
-        keep the service busy with that (specs/decisions/0006-guard.md).
-        """
-        if self._refused:
-            await asyncio.sleep(REFUSED_PAUSE)
-            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def respond(self, response: Response) -> None:
         """Send a whole response."""

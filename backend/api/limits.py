@@ -32,6 +32,7 @@ class ConcurrencyLimit:
 
     def __init__(self, limit: int) -> None:
         self._free = self._limit = limit
+        self._admitted = 0
         self._emptied = asyncio.Event()
 
     @property
@@ -43,6 +44,21 @@ class ConcurrencyLimit:
     def is_reached(self) -> bool:
         """Whether no place is free."""
         return self._free == 0
+
+    def admit(self) -> bool:
+        """Tell whether there will be a place for a request that begins now.
+
+        Those that have been admitted since the event loop last ran its tasks count, too: they are about to acquire.
+        """
+        if self._admitted >= self._free:
+            return False
+        if not self._admitted:
+            asyncio.get_running_loop().call_soon(self._forget_admitted)
+        self._admitted += 1
+        return True
+
+    def _forget_admitted(self) -> None:
+        self._admitted = 0
 
     def acquire(self) -> None:
         """Take a place. Raises `Problem` where none is free."""

@@ -256,10 +256,14 @@ def problem_of(error: Exception) -> Problem:
     return Problem("internal_error")
 
 
-def _instance(scope: Scope) -> str:
+def instance_of(raw_path: bytes) -> str:
     """Return the path as it was sent; what may not stand in a URL is escaped."""
+    return quote(raw_path, safe="/:@!$&'()*+,;=~%")
+
+
+def _instance(scope: Scope) -> str:
     if raw_path := scope.get("raw_path"):  # an adapter may leave it out
-        return quote(raw_path, safe="/:@!$&'()*+,;=~%")
+        return instance_of(raw_path)
     return quote(scope["path"], safe="/:@!$&'()*+,;=~")
 
 

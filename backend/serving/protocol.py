@@ -37,6 +37,8 @@ CHECK_INTERVAL = 1.0
 """Seconds between two looks at a connection's times: timers for each request would cost more."""
 MAX_AHEAD = 64 * 1024
 """Bytes that a client may send ahead, behind a request that has had no response yet."""
+REFUSED_PAUSE = 0.1
+"""Seconds for which nothing more is heard from a client that was refused for overload: most ask again at once."""
 QUIET = 60.0
 """Seconds in which too many connections are logged once."""
 
@@ -56,6 +58,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _length: int | None = 0  # of the body, what has not come yet; None if it comes in chunks
     _overhead = 0  # of a body, how many bytes more may be no content, as the sizes of chunks are
     _deaf = False  # what comes is dropped
+    _paused_until = 0.0
     _half_closed = False
     _held: bytes | None = None  # the head of a response, until its body comes; empty from then on
     _discarded = 0
@@ -124,31 +127,38 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it will be parsed again
         self._parses_head = False
-        super().on_headers_complete()
-        self.cycle.transport = self  # type: ignore[assignment] # it has what is called
-        if self.app_state.get("draining"):
-            self.cycle.keep_alive = False
         self._receives = True
         # The parser has checked that it is a number, but not for zeros before it: int() refuses to read very many.
         length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
         self._length = None if b"transfer-encoding" in headers else length
         self._overhead, self._discarded = MAX_HEAD, 0
+        overload, method = self.app_state.get("overload"), self.parser.get_method()
+        path = self.url.partition(b"?")[0]
+        if overload is not None and not overload.admits(method, path):
+            self._shed(overload.refusal(method, path, self.headers))
+            return
+        super().on_headers_complete()
+        self.cycle.transport = self  # type: ignore[assignment] # it has what is called
+        if self.app_state.get("draining"):
+            self.cycle.keep_alive = False
         self._waits_until = math.inf  # from here on the guard has limits
 
     def on_body(self, body: bytes) -> None:
         """Take a part of the body."""
         self._overhead += len(body) * 9 // 8
-        super().on_body(body)
+        if not self._idle:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """End the request. It may have had its response."""
         if self._parses_head:
             return
         self._receives = False
-        super().on_message_complete()
         if self._idle:
             self._await_head(self.timeout_keep_alive)
-        elif not self.flow.write_paused:
+            return
+        super().on_message_complete()
+        if not self.flow.write_paused:
             self.waiting_since = None
 
     # What a request calls
@@ -222,7 +232,7 @@ class LimitedProtocol(HttpToolsProtocol):
         while self._unparsed and not self._deaf:
             if self._receives:
                 self._feed_body()
-            elif not self._idle:
+            elif not self._idle or (self._paused_until and self._pauses()):
                 self.flow.pause_reading()
                 if len(self._unparsed) > MAX_AHEAD:
                     self._refuse("head_too_large", b"")
@@ -237,6 +247,31 @@ class LimitedProtocol(HttpToolsProtocol):
                     return
                 self._head = head
                 self._feed_head(head)
+
+    def _shed(self, response: bytes) -> None:
+        """Respond to a request that does not begin, and hear nothing of its client for a moment."""
+        keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
+        if not keeps or self._length is None or self.expect_100_continue or self.app_state.get("draining"):
+            # Whether a body will come that is not waited for, nobody can know, and chunks would have to be parsed.
+            self._receives = self._length != 0
+            self._respond(response.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
+            self.close()
+            return
+        self._respond(response)
+        self._waits_until = self.loop.time() + DISCARD_TIMEOUT
+        self._paused_until = self.loop.time() + REFUSED_PAUSE
+
+    def _pauses(self) -> bool:
+        """Tell whether the client was refused for overload a moment ago; then go on when that moment is over."""
+        left = self._paused_until - self.loop.time()
+        if left > 0:
+            self.loop.call_later(left, self._end_pause)
+        return left > 0
+
+    def _end_pause(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+            self._parse()
 
     def _feed_head(self, head: bytes) -> None:
         self._parses_head = True

@@ -10,7 +10,6 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
-from starlette.types import Message
 
 from backend.api import body
 from backend.auth.tokens import mint
@@ -74,25 +73,6 @@ async def test_a_request_without_a_place_is_503_at_once(busy: Busy) -> None:
             assert int(response.headers["Retry-After"]) > 0
         assert not any(request.done() for request in requests)
     assert (await busy.client.get("/api/tasks")).status_code == 200
-
-
-async def test_a_refused_caller_has_its_answer_and_is_not_heard_for_a_while(busy: Busy) -> None:
-    sent: asyncio.Queue[Message] = asyncio.Queue()
-
-    async def receive() -> Message:
-        return {"type": "http.request", "body": b"", "more_body": False}
-
-    async with busy.full():
-        headers = [(name.lower().encode(), value.encode()) for name, value in busy.client.headers.items()]
-        scope = {"type": "http", "http_version": "1.1", "method": "GET", "path": "/api/tasks", "headers": headers}
-        request = asyncio.ensure_future(busy.app(scope, receive, sent.put))
-        start, body = await sent.get(), await sent.get()
-        assert dict(start["headers"])[b"content-length"] == str(len(body["body"])).encode()
-        assert body["more_body"]
-        assert not request.done()
-        end = await sent.get()
-        assert (end["body"], end["more_body"]) == (b"", False)
-        await request
 
 
 async def test_an_overloaded_service_tells_a_browser_so(busy: Busy) -> None:
