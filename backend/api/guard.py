@@ -136,7 +136,7 @@ class Guard:
             return
         identity = exchange.scope["identity"] = await self._identify(exchange)
         if self._rate is not None:
-            exchange.add_headers(self._rate.take(identity.user_id))
+            exchange.add_headers(await self._rate.take(identity.user_id))
         started = time.perf_counter()
         # Who waits for requests of the same user holds none of the places, and no body: those of a user that are under
         # way at once are bounded, so one user cannot fill the memory for bodies.
