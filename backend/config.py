@@ -7,13 +7,14 @@ import ipaddress
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn, Self
 from urllib.parse import urlsplit
 
+from dotenv import dotenv_values
 from pydantic import (
     AfterValidator,
     BeforeValidator,
@@ -26,11 +27,13 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_settings import (
     BaseSettings,
+    DotEnvSettingsSource,
     EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
 )
+from pydantic_settings.sources.utils import parse_env_vars
 
 MINIMUM_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the 256 bits of the hash."""
@@ -39,6 +42,7 @@ MINIMUM_SECRET_BYTES = 32
 _QUOTES = frozenset("'\"`")
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+_ENDS_IN_A_NUMBER = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$")
 _TWO_READINGS = frozenset("ßς\u200c\u200d")
 """Letters that Python's punycode, of IDNA 2003, makes something else of than browsers do."""
 _APPS_ORIGIN = re.compile(
@@ -55,6 +59,7 @@ class ConfigurationError(Exception):
 
 
 def _split(value: Any) -> Any:
+    """Take names apart at their commas."""
     if not isinstance(value, str):
         return value
     parts = tuple(part.strip() for part in value.split(",") if part.strip())
@@ -74,7 +79,12 @@ def origin_of(url: str) -> str:
     host, port = parts.hostname or "", parts.port
     if not _TWO_READINGS.isdisjoint(host):
         raise ValueError("has a host that only its punycode, xn--…, names without doubt")
-    host = host.encode("idna").decode() if not host.isascii() else f"[{host}]" if ":" in host else host
+    if ":" in host:
+        host = f"[{ipaddress.IPv6Address(host).compressed}]"
+    elif _ENDS_IN_A_NUMBER.search(host):
+        host = str(ipaddress.IPv4Address(host))  # browsers take 127.1 for an address, too, and write it in full
+    else:
+        host = host.encode("idna").decode()  # which refuses empty labels, as in a..b
     return f"{parts.scheme}://{host}" + ("" if port in {None, _DEFAULT_PORTS[parts.scheme]} else f":{port}")
 
 
@@ -85,7 +95,7 @@ def _http_url(value: str) -> str:
     except (ValueError, KeyError):
         usable = False
     # An empty query or fragment is none to urlsplit, and what is put behind it would be no part of the path.
-    if not usable or parts.username is not None or not {"?", "#"}.isdisjoint(value) or not value.isprintable():
+    if not usable or parts.username is not None or not set("?# \\").isdisjoint(value) or not value.isprintable():
         raise ValueError("must be an http or https URL with its scheme and host, without user, query or fragment")
     # A scheme means the same in capitals, and whoever asks for "http:" must see it.
     return (parts.scheme + value[len(parts.scheme) :]).rstrip("/")
@@ -109,6 +119,12 @@ def _origin(value: str) -> str:
     except ValueError:
         raise ValueError("each must be an origin such as https://app.example.com, or https://*.example.com") from None
     return origin.replace("https://", "https://*.", 1) if is_pattern else origin
+
+
+def _names(names: tuple[str, ...]) -> tuple[str, ...]:
+    if any(name == "*" or re.search(r"[\s;]", name) for name in names):
+        raise ValueError("takes names separated by commas, each to be met exactly")
+    return names
 
 
 def _header_names(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -151,7 +167,7 @@ def _plain(value: SecretStr) -> SecretStr:
     return value
 
 
-CommaSeparated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_names)]
 HttpUrl = Annotated[str, AfterValidator(_http_url)]
 BaseUrl = Annotated[HttpUrl, AfterValidator(_base_url)]
 Origins = Annotated[tuple[Annotated[str, AfterValidator(_origin)], ...], NoDecode, BeforeValidator(_split)]
@@ -161,15 +177,16 @@ SigningSecret = Annotated[SecretStr, AfterValidator(_plain), AfterValidator(_lon
 
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
+_RATE = re.compile(r"([1-9][0-9]{0,7})\s*/\s*(second|minute|hour|day)", re.ASCII | re.IGNORECASE)
 
 
 def _rate(value: Any) -> Any:
     if not isinstance(value, str):
         return value
-    number, _, period = value.strip().lower().partition("/")
-    if not (number.isascii() and number.isdigit() and 0 < int(number[:9]) < 10**8 and period in _PERIODS):
+    found = _RATE.fullmatch(value.strip())
+    if found is None:
         raise ValueError("must be a number of requests in a period, such as 300/minute")
-    return int(number), _PERIODS[period]
+    return int(found[1]), _PERIODS[found[2].lower()]
 
 
 RateLimitText = Annotated[tuple[int, int] | None, NoDecode, BeforeValidator(_rate)]
@@ -190,6 +207,16 @@ def _is_local(url: str) -> bool:
         return host == "localhost"
 
 
+class _EnvFile(DotEnvSettingsSource):
+    """`.env`. A value is what stands there: of a password with `${x}` in it python-dotenv would make another one."""
+
+    @staticmethod
+    def _static_read_env_file(
+        file_path: Path, *, encoding: str | None = None, **options: Any
+    ) -> Mapping[str, str | None]:
+        return parse_env_vars(dotenv_values(file_path, encoding=encoding, interpolate=False), **options)
+
+
 class _SecretFiles(PydanticBaseSettingsSource):
     """Secrets in files, as Docker and Kubernetes mount them: `NAME_FILE` is the path of the file that holds `NAME`."""
 
@@ -199,14 +226,16 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
     def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
         """Return the secret in the file, None where no file is named. Raises `ConfigurationError`."""
-        path = self._variables.get(f"{field_name}_file") if _holds_a_secret(field) else None
+        path = self._variables.get(f"{field_name}_file")
         variable = f"{field_name}_file".upper()
         if not path:
             return None, field_name, False
+        if not _holds_a_secret(field):
+            raise ConfigurationError(variable, f"is not read: only secrets come from files; set {field_name.upper()}")
         if self._variables.get(field_name):
             raise ConfigurationError(variable, f"is set, and so is {field_name.upper()}: one of them is too many")
         try:
-            text = Path(path).read_text().rstrip()
+            text = Path(path).read_text("utf-8-sig").rstrip()
         except (OSError, ValueError):
             raise ConfigurationError(variable, "names a file that cannot be read as text") from None
         if not text:
@@ -227,7 +256,12 @@ class Settings(BaseSettings):
     """Every setting of the service; `.env.example` explains each. An empty variable counts as unset."""
 
     model_config = SettingsConfigDict(
-        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+        env_file=".env",
+        env_file_encoding="utf-8-sig",
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     environment: Annotated[Literal["development", "production"], BeforeValidator(_lower)] = "development"
@@ -248,9 +282,9 @@ class Settings(BaseSettings):
     better_auth_secret: SigningSecret | None = None
     better_auth_previous_secret: SigningSecret | None = None
     better_auth_url: BaseUrl | None = None
-    better_auth_issuer: CommaSeparated = ()
+    better_auth_issuer: Names = ()
     better_auth_jwks_url: HttpUrl | None = None
-    api_audience: CommaSeparated = ()
+    api_audience: Names = ()
 
     allowed_origins: Origins = ("http://localhost:3000",)
     allowed_headers: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split), AfterValidator(_header_names)] = ()
@@ -271,7 +305,7 @@ class Settings(BaseSettings):
     log_level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"], BeforeValidator(_level)] = "INFO"
     log_format: Annotated[Literal["text", "json"], BeforeValidator(_lower)] | None = None
     log_requests: Annotated[Literal["all", "errors", "slow"], BeforeValidator(_lower)] = "all"
-    log_slow_ms: Annotated[float, Field(ge=0)] = 1000
+    log_slow_ms: Annotated[float, Field(ge=0, le=3_600_000, allow_inf_nan=False)] = 1000
     log_user_key: Secret | None = None
     server_timing: bool = False
     otel_exporter_otlp_endpoint: HttpUrl | None = None
@@ -287,14 +321,16 @@ class Settings(BaseSettings):
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read the environment, then `.env`, then the files of secrets that either names."""
         assert isinstance(env_settings, EnvSettingsSource)  # noqa: S101 # of pydantic-settings
-        assert isinstance(dotenv_settings, EnvSettingsSource)  # noqa: S101 # as above
-        files = _SecretFiles(settings_cls, env_settings, dotenv_settings)
-        return init_settings, env_settings, dotenv_settings, files
+        assert isinstance(dotenv_settings, DotEnvSettingsSource)  # noqa: S101 # as above
+        env_file = _EnvFile(settings_cls, dotenv_settings.env_file)
+        return init_settings, env_settings, env_file, _SecretFiles(settings_cls, env_settings, env_file)
 
     @field_validator("*", mode="before")
     @classmethod
     def _without_blanks(cls, value: Any, info: Any) -> Any:
         """Drop blanks around a value; those around a secret may be a part of it, and are for `_plain` to refuse."""
+        if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError("must be UTF-8")  # the environment has bytes, and Python keeps those that are none so
         is_secret = _holds_a_secret(cls.model_fields[info.field_name])
         return value.strip() if isinstance(value, str) and not is_secret else value
 

@@ -71,6 +71,12 @@ WRONG: dict[str, tuple[str, ...]] = {
         "https://*.c4n4ry.example.com",
         "https://${C4N4RY}",
         "https://c4n4ry example.com",
+        "https://c4n4ry..example.com",
+        "https://...",
+        "https://c4n4ry.example.com/a b",
+        "https://c4n4ry.example.com\\a",
+        "https://1.2.3.c4n4ry.256",
+        "https://c4n4ry\udcff.example.com",
         "https://stra\u00dfe.c4n4ry.example",
         "https://c4n4ry.example.com/api/auth/jwks",
         "https://c4n4ry.example.com/auth/.well-known/jwks.json",
@@ -91,6 +97,9 @@ WRONG: dict[str, tuple[str, ...]] = {
         "https://ok.example.com https://c4n4ry.example.com",
         "['https://c4n4ry.example.com']",
         "https://app-*.c4n4ry.example.com",
+        "http://127.1",
+        "http://0x7f.1:3000",
+        "http://[::1",
         "http://localhost:*",
         "https://stra\u00dfe.c4n4ry.example",
     ),
@@ -98,7 +107,18 @@ WRONG: dict[str, tuple[str, ...]] = {
     "MAX_CONCURRENT_REQUESTS_PER_USER": (*NOT_A_NUMBER, "0", "-1", "100001"),
     "MAX_TASKS_PER_USER": (*NOT_A_NUMBER, "0", "-1", "1000001"),
     "TRASH_DAYS": (*NOT_A_NUMBER, "-1", "3651"),
-    "RATE_LIMIT": ("c4n4ry", "300", "0/hour", "-1/hour", "300/c4n4ry", "/hour", "1.5/hour"),
+    "RATE_LIMIT": (
+        "c4n4ry",
+        "300",
+        "0/hour",
+        "-1/hour",
+        "300/c4n4ry",
+        "/hour",
+        "1.5/hour",
+        f"{'0' * 5000}1/hour",
+        f"1{'0' * 5000}/hour",
+        "1_0/hour",
+    ),
     "ALLOWED_HEADERS": ("c4n4ry header", "X-Ok, c4n4ry:"),
     "HEALTH_DB_TTL": (*NOT_A_NUMBER, "-1", "3601", "nan", "inf"),
     "KEEP_ALIVE": (*NOT_A_NUMBER, "0", "-1", "3601", "nan", "inf"),
@@ -106,13 +126,13 @@ WRONG: dict[str, tuple[str, ...]] = {
     "LOG_LEVEL": ("c4n4ry", "10"),
     "LOG_FORMAT": ("c4n4ry",),
     "LOG_REQUESTS": ("c4n4ry", "none"),
-    "LOG_SLOW_MS": (*NOT_A_NUMBER, "-1"),
+    "LOG_SLOW_MS": (*NOT_A_NUMBER, "-1", "nan", "inf", "3600001"),
     "SERVER_TIMING": ("c4n4ry",),
     "MCP": ("c4n4ry",),
     "MCP_TOKEN": ("'c4n4ry'", " c4n4ry"),
     "ROOT_PATH": ("c4n4ry", "/c4n4ry/..", "/c4n4ry/./x", "/c4n4ry?x", "//c4n4ry", "https://c4n4ry.example.com"),
-    "API_AUDIENCE": ('["c4n4ry"]', "'c4n4ry'"),
-    "BETTER_AUTH_ISSUER": ('["c4n4ry"]', '"c4n4ry"'),
+    "API_AUDIENCE": ('["c4n4ry"]', "'c4n4ry'", "*", "c4n4ry other", "c4n4ry;other"),
+    "BETTER_AUTH_ISSUER": ('["c4n4ry"]', '"c4n4ry"', "https://c4n4ry.example.com https://other.example.com"),
     "LOG_USER_KEY": ("c4n4ry\n",),
     "HEALTH_DB_TOKEN": ('"c4n4ry"', "c4n4ry\r"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("c4n4ry", "ftp://c4n4ry.example.com"),
@@ -236,6 +256,8 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("http://LOCALHOST:3000", "http://localhost:3000"),
         ("http://[::1]:3000", "http://[::1]:3000"),
+        ("http://[0:0:0:0:0:0:0:1]:3000", "http://[::1]:3000"),
+        ("http://127.0.0.1:3000", "http://127.0.0.1:3000"),
         ("https://app.example.com:443/", "https://app.example.com"),
         ("http://app.example.com:08080", "http://app.example.com:8080"),
         ("https://B\u00fccher.example", "https://xn--bcher-kva.example"),
@@ -319,6 +341,7 @@ def test_a_configuration_error_names_its_variable() -> None:
         ("SERVER_TIMING", " True", "server_timing", True),
         ("DATABASE_POOL_SIZE", " 5 ", "database_pool_size", 5),
         ("ROOT_PATH", "/todo/", "root_path", "/todo"),
+        ("RATE_LIMIT", "300 / Minute", "rate_limit", (300, 60)),
     ],
 )
 def test_words_are_taken_in_either_case_and_with_blanks_around_them(
@@ -335,10 +358,15 @@ SECRETS = ("DATABASE_URL", "BETTER_AUTH_SECRET", "HEALTH_DB_TOKEN", "LOG_USER_KE
 @pytest.mark.parametrize("name", SECRETS)
 def test_a_secret_can_come_from_a_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     value = f"sqlite+aiosqlite:///{CANARY}-{'x' * 32}y"
-    (tmp_path / "secret").write_text(f"{value} \n")
     monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(f"{name}_FILE", str(tmp_path / "secret"))
-    assert getattr(Settings(), name.lower()).get_secret_value() == value
+    for mark in ("", "\ufeff"):  # editors on Windows begin a file with it
+        (tmp_path / "secret").write_text(f"{mark}{value} \n")
+        assert getattr(Settings(), name.lower()).get_secret_value() == value
+
+
+def test_a_file_for_what_is_no_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "API_AUDIENCE_FILE: is not read" in refusal(monkeypatch, API_AUDIENCE_FILE="c4n4ry")
 
 
 @pytest.mark.parametrize("name", SECRETS)
@@ -414,6 +442,16 @@ def test_a_settings_file_is_read_as_editors_and_shells_write_it(
     monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
     settings = load_settings()
     assert (settings.log_level, settings.log_format) == ("DEBUG", "json")
+
+
+def test_a_value_of_the_settings_file_is_what_stands_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BETTER_AUTH_SECRET")
+    secret = f"{SECRET}$HOME-${{HOME}}"
+    (tmp_path / ".env").write_text(f"BETTER_AUTH_SECRET={secret}\n")
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    found = load_settings().better_auth_secret
+    assert found is not None
+    assert found.get_secret_value() == secret
 
 
 @pytest.mark.not_root

@@ -154,7 +154,9 @@ def _client(url: str) -> "httpx.AsyncClient":
 
     options: dict[str, Any] = {"verify": _authorities(), "timeout": FETCH_TIMEOUT, "follow_redirects": False}
     try:
-        return httpx.AsyncClient(**options, trust_env=False, proxy=_proxy(url))
+        proxy = _proxy(url)
+        _ = urlsplit(proxy or "").port  # httpx takes a port that is none, and fails later
+        return httpx.AsyncClient(**options, trust_env=False, proxy=proxy)
     except (ImportError, ValueError, httpx.InvalidURL):  # SOCKS without its library, or no address
         _warn_of_proxies()
         return httpx.AsyncClient(**options, trust_env=False)

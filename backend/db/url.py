@@ -46,7 +46,7 @@ _REFUSED = frozenset(
 )
 
 
-_NO_HOST = frozenset(" <>{}$")
+_NO_HOST = frozenset(" <>{}$\\")
 
 
 class _Unusable(ValueError):
@@ -186,7 +186,7 @@ def direct_database_url(settings: Settings) -> DatabaseURL:
 
 def _unwrapped(text: str, variable: str) -> str:
     """Return the URL in what was pasted: a line of `.env`, a console's `psql 'postgresql://…'`, a text in quotes."""
-    text = re.sub(rf"^((export\s+)?{variable}=|psql\s+(-d\s+)?)", "", text.strip()).strip()
+    text = re.sub(rf"^(((export|set)\s+)?{variable}\s*=|psql\s+(-d\s+)?)", "", text.strip().rstrip(";")).strip()
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\"`"
     return text[1:-1].strip() if quoted else text
 
@@ -203,27 +203,38 @@ def _parse_sqlite(url: str) -> SQLiteURL:
         raise _Unusable("~ is the home folder of a user, and there is none") from None
 
 
-def _parse_postgres(url: str) -> PostgresURL:
+def _take_apart(url: str) -> tuple[dict[str, str | None], dict[str, str]]:
+    """Return host, port, user, password and dbname, and the other parameters."""
     try:
         parts = urlsplit(url)
         port = parts.port
     except ValueError:  # its message would repeat the URL
         raise _Unusable("has a host or port that cannot be read; percent-encode the password") from None
-    if parts.fragment or "[" in parts.path:
+    if "#" in url or "[" in parts.path:
         raise _Unusable("must not contain #; percent-encode the password")
+    path = parts.path.strip("/")
+    if "@" in path or ("@" in url and "@" not in parts.netloc):
+        raise _Unusable("has an @ that is in no place for one; percent-encode the password")
+    if "/" in path or re.search(r"\][^:]", parts.netloc):
+        raise _Unusable("cannot be read; percent-encode the password and the database's name")
     query = _query(parts.query)
     address = {
-        "host": unquote(parts.hostname) if parts.hostname else None,
+        "host": _decoded(parts.hostname),
         "port": str(port) if port is not None else None,
-        "user": unquote(parts.username) if parts.username else None,
-        "password": unquote(parts.password) if parts.password else None,
-        "dbname": unquote(parts.path.removeprefix("/")) or None,
+        "user": _decoded(parts.username),
+        "password": _decoded(parts.password),
+        "dbname": _decoded(path),
     }
     # As in libpq, a parameter of the query wins over the same part before it: `?host=/run/postgresql` is a socket.
-    address |= {name: query.pop(name) for name in address.keys() & query.keys()}
+    address |= {name: query.pop(name) or None for name in address.keys() & query.keys()}
     if "\0" in "".join(filter(None, (*address.values(), *query.values()))):
         raise _Unusable("must not contain NUL")
     _check_host(address["host"] or "")
+    return address, query
+
+
+def _parse_postgres(url: str) -> PostgresURL:
+    address, query = _take_apart(url)
     server_settings: dict[str, str] = {
         name: query.pop(name) for name in ("application_name", "options") if name in query
     }
@@ -252,9 +263,18 @@ def _parse_postgres(url: str) -> PostgresURL:
         raise _Unusable("schema is not supported by Neon's pooler: set the role's search_path")
     for name in query.keys() - _IGNORED:
         # Where no host was found before it, it is likely a piece of a password that was not percent-encoded.
-        is_word = re.fullmatch("[a-z_]{2,40}", name) and "@" in parts.netloc
+        is_word = re.fullmatch("[a-z_]{2,40}", name) and "@" in url.partition("?")[0]
         raise _Unusable(f"{name} is not supported" if name in _REFUSED or is_word else "has an unknown parameter")
     return result
+
+
+def _decoded(part: str | None) -> str | None:
+    try:
+        return unquote(part or "", errors="strict") or None
+    except UnicodeDecodeError:
+        raise _Unusable(
+            "has a percent-encoded byte that is no UTF-8; percent-encode the % of a password, too"
+        ) from None
 
 
 def _check_host(host: str) -> None:
@@ -262,6 +282,10 @@ def _check_host(host: str) -> None:
         raise _Unusable("must name one host")
     if not host.startswith("/") and not _NO_HOST.isdisjoint(host):
         raise _Unusable("has a host that cannot be one: is it a placeholder?")
+    try:
+        _ = host.startswith("/") or host.encode("idna")  # as asyncio will
+    except UnicodeError:
+        raise _Unusable("has a host with an empty or too long label") from None
 
 
 def _query(text: str) -> dict[str, str]:

@@ -481,6 +481,7 @@ async def test_the_fetch_says_who_asks(issuer: Issuer, verifier: TokenVerifier):
         ({"ALL_PROXY": "socks5://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}, False),
         ({"ALL_PROXY": "socks5://127.0.0.1:9"}, True),
         ({"HTTP_PROXY": "ftp://127.0.0.1:9"}, True),
+        ({"HTTP_PROXY": "http://127.0.0.1:99999"}, True),
         ({"HTTP_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1,fe80::/10,::1"}, False),
         ({"HTTP_PROXY": "127.0.0.1:9", "NO_PROXY": "10.0.0.0/8, 127.0.0.0/8"}, False),
         ({"HTTP_PROXY": "127.0.0.1:9", "NO_PROXY": "*"}, False),
