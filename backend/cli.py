@@ -145,7 +145,7 @@ def _name_of(host: str) -> str:
 
 
 def _bind(host: str, port: int) -> list[socket.socket]:
-    from backend.serving.listening import bind
+    from backend.serving.listeners import bind
 
     try:
         return bind(host, port)

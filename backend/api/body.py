@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
-from starlette.types import Receive, Scope
+from starlette.types import Message, Receive, Scope
 
 from backend.api.problems import Problem
 
@@ -26,6 +26,16 @@ class Disconnected(Exception):
 def max_size(path: str) -> int:
     """Return how many bytes a body at this address may have."""
     return MAX_BATCH if path in {"/api/tasks/batch", "/mcp"} else MAX_BODY
+
+
+def received_again(body: bytes, receive: Receive) -> Receive:
+    """Return what an application receives of a request whose whole body has been read already."""
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_again
 
 
 def refuse_ambiguous_length(scope: Scope, headers: Mapping[bytes, bytes]) -> None:

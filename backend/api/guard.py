@@ -20,7 +20,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from backend.api.body import Disconnected, max_size, read_body, refuse_ambiguous_length
+from backend.api.body import Disconnected, max_size, read_body, received_again, refuse_ambiguous_length
 from backend.api.cors import CORS
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
 from backend.api.problems import Problem, problem_of, problem_response
@@ -256,14 +256,8 @@ class Exchange:
             body = await read_body(self.headers, receive, self._max_body)
         finally:  # of one that never came to its end, too
             self.seen.body = time.perf_counter() - started
-        if body is None:
-            return
-        messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
-
-        async def receive_again() -> Message:
-            return messages.pop() if messages else await receive()
-
-        self._receive = receive_again
+        if body is not None:
+            self._receive = received_again(body, receive)
 
     def log(self, observe: Observe | None) -> None:
         """Count the request, and write its line: nothing of what the client wrote but the method and two ids."""

@@ -4,10 +4,9 @@ FastAPI would ignore an unknown query parameter, take the last of a repeated one
 duplicate names, NaN and byte order marks.
 """
 
-import json
 import re
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import parse_qsl
 
 from fastapi.routing import APIRoute
@@ -17,6 +16,7 @@ from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
+from backend import strict_json
 from backend.api.problems import MAX_ERRORS, MAX_POINTED_NAME, FieldError, Problem
 
 JSON = "application/json"
@@ -34,9 +34,7 @@ class StrictRequest(Request):
         """Return the body's value. Raises `Problem` for what is not JSON (RFC 8259) in UTF-8 with unique names."""
         if not hasattr(self, "_json"):
             try:
-                self._json = json.loads(
-                    (await self.body()).decode(), object_pairs_hook=_unique, parse_constant=_no_constant
-                )
+                self._json = strict_json.loads(await self.body())
             except (ValueError, RecursionError):  # also of numbers with too many digits and of bytes that are no UTF-8
                 raise Problem("malformed_json") from None
         return self._json
@@ -104,17 +102,6 @@ def _allowed_methods(scope: Scope) -> str:
         for method in route.methods or ()
     }
     return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise ValueError("duplicate name")
-    return value
-
-
-def _no_constant(_name: str) -> NoReturn:
-    raise ValueError("NaN and Infinity are no JSON")
 
 
 def check_query_size(scope: Scope) -> None:

@@ -6,7 +6,6 @@ python-jose lets many a bad one pass (specs/features/authentication.md has the l
 """
 
 import base64
-import json
 import logging
 import math
 import re
@@ -14,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from hashlib import sha256
-from typing import Any, NoReturn, TypeGuard
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 from jose import jws, jwt
@@ -22,6 +21,7 @@ from jose.backends.base import Key
 from jose.exceptions import JWSError
 from pydantic import SecretStr
 
+from backend import strict_json
 from backend.auth.identity import Identity
 from backend.auth.jwks import JWKS
 from backend.auth.keys import PUBLIC_KEY_ALGORITHMS, secret_key
@@ -244,23 +244,13 @@ def _decode_base64url(text: str) -> bytes:
 
 
 def _decode_json(text: str) -> dict[str, Any]:
-    value = json.loads(
-        _decode_base64url(text).decode(), object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant
-    )
+    try:
+        value = strict_json.loads(_decode_base64url(text))
+    except (ValueError, RecursionError):
+        raise TokenInvalid("not JSON with unique names, in base64url") from None
     if not isinstance(value, dict):
         raise TokenInvalid("not a JSON object")
     return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    value = dict(pairs)
-    if len(value) != len(pairs):
-        raise TokenInvalid("a name is given twice")
-    return value
-
-
-def _refuse_constant(_name: str) -> NoReturn:
-    raise TokenInvalid("NaN and Infinity are no JSON")
 
 
 def _check_header(header: dict[str, Any]) -> tuple[str, str | None]:

@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Protocol, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, Result, util
@@ -35,13 +35,6 @@ T = TypeVar("T")
 _BUFFERED = util.immutabledict({"prebuffer_rows": True})
 
 
-class TransactionExecutor(Protocol):
-    """Runs the statements of one transaction. Until its end nothing of them is kept."""
-
-    async def exec(self, statement: Executable, *, params: Params | None = None) -> Rows:
-        """Run a statement. Raises `DatabaseError`; then the transaction is over."""
-
-
 class DatabaseExecutor(Protocol):
     """What both executors promise.
 
@@ -56,7 +49,7 @@ class DatabaseExecutor(Protocol):
         `params` are its parameters by name, or a list of such for many rows. Without `retry` nothing is tried twice.
         """
 
-    def transaction(self) -> AbstractAsyncContextManager[TransactionExecutor]:
+    def transaction(self) -> AbstractAsyncContextManager["Transaction"]:
         """Run the block's statements in one transaction: committed when it ends well, rolled back when it does not.
 
         Nothing but BEGIN is run twice. Once a statement has failed nothing can be committed: going on raises
@@ -71,8 +64,8 @@ class _Sent:
     write = False
 
 
-class _Transaction:
-    """The statements of one transaction. Where one has failed, none is run any more, and none is kept."""
+class Transaction:
+    """Runs the statements of one transaction. Where one has failed, none is run any more, and none is kept."""
 
     def __init__(self) -> None:
         self.sent = _Sent()
@@ -80,7 +73,7 @@ class _Transaction:
         self._failed = False
 
     async def exec(self, statement: Executable, *, params: Params | None = None) -> Rows:
-        """Run a statement."""
+        """Run a statement. Raises `DatabaseError`; then the transaction is over."""
         self._check()
         try:
             with translated():
@@ -90,12 +83,14 @@ class _Transaction:
             raise
 
     async def commit(self) -> None:
+        """Keep what was done. Raises `OutcomeUnknown` where no response came."""
         self._check()
         self.commits_a_write = self.sent.write
         with translated(self.may_have_run):
             await self._commit()
 
     def may_have_run(self) -> bool:
+        """Tell whether something may have been kept."""
         return self.commits_a_write
 
     def _check(self) -> None:
@@ -151,7 +146,7 @@ class PostgresExecutor:
         compiled = _compiled(statement, params)
 
         async def run(sent: _Sent) -> Rows:
-            connection = await _waiting(self._pool.acquire(retry=retry))
+            connection = await _timed(self._pool.acquire(retry=retry), "waited")
             sent.connected = True
             try:
                 result = await _run(self._pool.types, connection, compiled, params, sent)
@@ -164,7 +159,7 @@ class PostgresExecutor:
         return await _repeated(run, deadline=self._deadline, retry=retry)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[TransactionExecutor]:
+    async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several statements: see `DatabaseExecutor`. BEGIN and COMMIT cost a round trip each."""
         within = _PostgresTransaction(self._pool.types)
         async with _deadline(self._deadline, may_have_run=within.may_have_run):
@@ -178,7 +173,7 @@ class PostgresExecutor:
             self._pool.release(connection)
 
     async def _begin(self, sent: _Sent) -> DriverConnection:
-        connection = await _waiting(self._pool.acquire())
+        connection = await _timed(self._pool.acquire(), "waited")
         sent.connected = True
         try:
             await connection.execute("BEGIN")
@@ -200,7 +195,7 @@ class PostgresExecutor:
             self._pool.discard(connection, error)  # which closes it where it still is in the transaction
 
 
-class _PostgresTransaction(_Transaction):
+class _PostgresTransaction(Transaction):
     connection: DriverConnection
 
     def __init__(self, types: StatementTypes) -> None:
@@ -214,22 +209,14 @@ class _PostgresTransaction(_Transaction):
         await self.connection.execute("COMMIT")
 
 
-async def _running(awaitable: Awaitable[T]) -> T:
-    """Wait for a statement's end, and have the request know for how long."""
+async def _timed(awaitable: Awaitable[T], name: Literal["database", "waited"]) -> T:
+    """Wait, and add the time to this field of the request's observation."""
     started = time.perf_counter()
     try:
         return await awaitable
     finally:
-        observation.get().database += time.perf_counter() - started
-
-
-async def _waiting(awaitable: Awaitable[T]) -> T:
-    """Wait for a connection or a turn, and have the request know for how long."""
-    started = time.perf_counter()
-    try:
-        return await awaitable
-    finally:
-        observation.get().waited += time.perf_counter() - started
+        seen = observation.get()
+        setattr(seen, name, getattr(seen, name) + time.perf_counter() - started)
 
 
 async def _run(
@@ -240,15 +227,11 @@ async def _run(
     sent: _Sent,
 ) -> Rows:
     """Run a statement, and have the request know how long it took, and which process of the server failed to."""
-    seen = observation.get()
-    started = time.perf_counter()
     try:
-        return await _prepare_and_fetch(types, connection, compiled, params, sent)
+        return await _timed(_prepare_and_fetch(types, connection, compiled, params, sent), "database")
     except BaseException:
-        seen.pid = connection.get_server_pid()
+        observation.get().pid = connection.get_server_pid()
         raise
-    finally:
-        seen.database += time.perf_counter() - started
 
 
 async def _prepare_and_fetch(
@@ -310,18 +293,18 @@ class SQLiteExecutor:
                 return connection.execute(statement, params, execution_options=_BUFFERED)
 
         async def run(sent: _Sent) -> Rows:
-            await _waiting(self._turns.acquire())
+            await _timed(self._turns.acquire(), "waited")
             try:
-                return await _running(greenlet_spawn(run_by_sqlalchemy, sent))
+                return await _timed(greenlet_spawn(run_by_sqlalchemy, sent), "database")
             finally:
                 self._turns.release()
 
         return await _repeated(run, deadline=self._deadline, retry=retry)
 
     @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[TransactionExecutor]:
+    async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several statements: see `DatabaseExecutor`. The file is locked for writing from the beginning."""
-        await _waiting(self._turns.acquire())
+        await _timed(self._turns.acquire(), "waited")
         within = _SQLiteTransaction()
         try:
             async with _deadline(self._deadline, may_have_run=within.may_have_run), AsyncExitStack() as stack:
@@ -339,12 +322,12 @@ class SQLiteExecutor:
             self._turns.release()
 
 
-class _SQLiteTransaction(_Transaction):
+class _SQLiteTransaction(Transaction):
     connection: AsyncConnection
 
     async def _run(self, statement: Executable, params: Params | None) -> Rows:
         self.sent.write = self.sent.write or not is_read(statement)
-        return await _running(self.connection.execute(statement, params, execution_options=_BUFFERED))
+        return await _timed(self.connection.execute(statement, params, execution_options=_BUFFERED), "database")
 
     async def _commit(self) -> None:
         await self.connection.exec_driver_sql("COMMIT")

@@ -57,7 +57,7 @@ class LimitedProtocol(HttpToolsProtocol):
     _receives = False  # it has a request's head, and not yet the end of its body
     _length: int | None = 0  # of the body, what has not come yet; None if it comes in chunks
     _overhead = 0  # of a body, how many bytes more may be no content, as the sizes of chunks are
-    _deaf = False  # what comes is dropped
+    _ignores_input = False
     _paused_until = 0.0
     _half_closed = False
     _held: bytes | None = None  # the head of a response, until its body comes; empty from then on
@@ -83,11 +83,11 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Keep what came, and parse it if it is its turn."""
-        if self._deaf or (self._receives and self._idle):
+        if self._ignores_input or (self._receives and self._idle):
             self._discarded += len(data)
             if self._discarded > MAX_DISCARDED:
                 self.transport.abort()
-        if self._deaf or self.transport.is_closing():
+        if self._ignores_input or self.transport.is_closing():
             return
         if not self._receives and self._idle and not self._unparsed:
             self._waits_until = self.loop.time() + HEAD_TIMEOUT
@@ -189,11 +189,11 @@ class LimitedProtocol(HttpToolsProtocol):
         What is unsent keeps its deadline: of a closed connection the kernel would keep it for as long as it likes.
         """
         self._send_held()
-        sends = self._receives or self._deaf
+        sends = self._receives or self._ignores_input
         if not sends and not self._unsent():
             self.transport.close()
         elif not self._half_closed and not self.transport.is_closing():
-            self._deaf = self._half_closed = True
+            self._ignores_input = self._half_closed = True
             self._waits_until = self.loop.time() + DISCARD_TIMEOUT if sends else 0
             self.flow.resume_reading()
             self.transport.write_eof()
@@ -229,7 +229,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _parse(self) -> None:
         """Feed the parser with the body that is due, or with one head, if no request is under way."""
-        while self._unparsed and not self._deaf:
+        while self._unparsed and not self._ignores_input:
             if self._receives:
                 self._feed_body()
             elif not self._idle or (self._paused_until and self._pauses()):
@@ -305,7 +305,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, code: str, head: bytes) -> None:
         """Hear nothing more; respond with a problem, unless there is a response before it, which then is the last."""
-        self._deaf = True
+        self._ignores_input = True
         self._unparsed = Unparsed()
         if self._idle:
             if not self._receives:

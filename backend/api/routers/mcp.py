@@ -12,6 +12,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from backend.api.body import received_again
 from backend.api.cors import CORS
 from backend.api.problems import Problem
 from backend.api.requests import JSON, StrictRequest, check_media_type
@@ -65,12 +66,7 @@ class _Endpoint:
         if not _is_message(message):
             await _json_rpc_error(*_INVALID_REQUEST)(scope, receive, send)
             return
-        body = [{"type": "http.request", "body": await request.body(), "more_body": False}]
-
-        async def receive_again() -> Any:
-            return body.pop() if body else await receive()
-
-        await self._handle(scope, receive_again, send)
+        await self._handle(scope, received_again(await request.body(), receive), send)
 
 
 def _accepts_json(accept: str) -> bool:
