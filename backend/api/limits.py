@@ -18,6 +18,8 @@ MAX_WAIT = 1.0
 """Seconds for which a request waits for the same user's earlier ones."""
 WAITING_PER_REQUEST = 10
 """How many requests may wait for each one that may be under way: a page that fires 25 at once is no attack."""
+OVERLOADED_FOR = 0.1
+"""Seconds after all places were taken in which no more requests may begin than there are free places."""
 MAX_USERS = 100_000
 """Users of whom the rate is kept; the one that has asked for nothing the longest is forgotten first."""
 
@@ -43,6 +45,7 @@ class ConcurrencyLimit:
     def __init__(self, limit: int) -> None:
         self._free = self._limit = limit
         self._admitted = 0
+        self._reached_at = -math.inf
         self._emptied = asyncio.Event()
 
     @property
@@ -56,11 +59,14 @@ class ConcurrencyLimit:
         return self._free == 0
 
     def admit(self) -> bool:
-        """Tell whether there will be a place for a request that begins now.
+        """Tell whether a request may begin that needs a place, now or soon.
 
-        Those that have been admitted since the event loop last ran its tasks count, too: they are about to acquire.
+        Under overload those count that have been admitted since the event loop last ran its tasks: they are about to
+        acquire. Else ten times as many may begin, because of many that come together most need no place yet: they
+        wait for others of their user, or for their bodies, or have no good token.
         """
-        if self._admitted >= self._free:
+        overloaded = time.monotonic() - self._reached_at < OVERLOADED_FOR
+        if self._admitted >= self._free * (1 if overloaded else 1 + WAITING_PER_REQUEST):
             return False
         if not self._admitted:
             asyncio.get_running_loop().call_soon(self._forget_admitted)
@@ -75,6 +81,8 @@ class ConcurrencyLimit:
         if self._free == 0:
             raise Problem("overloaded")
         self._free -= 1
+        if self._free == 0:
+            self._reached_at = time.monotonic()
 
     def release(self) -> None:
         """Give a place back."""

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from backend.api.cors import CORS
-from backend.api.limits import ConcurrencyLimit
+from backend.api.limits import OVERLOADED_FOR, ConcurrencyLimit
 from backend.api.overload import Overload
 from backend.config import Settings
 from backend.observation import Observation
@@ -40,12 +40,18 @@ async def test_it_is_the_guards_response(settings: Settings, method: str, path: 
     assert (expected.status_code, body) == (503, expected.content)
 
 
-async def test_those_that_are_admitted_together_count() -> None:
+async def test_of_those_that_come_together_more_may_begin_unless_all_places_were_taken_a_moment_ago() -> None:
     places = ConcurrencyLimit(2)
     places.acquire()
-    assert [places.admit() for _ in range(3)] == [True, False, False]
-    await asyncio.sleep(0)  # the one has begun, and ended
+    assert [places.admit() for _ in range(12)] == [True] * 11 + [False]
+    places.acquire()
+    assert not places.admit()
+    places.release()
+    await asyncio.sleep(0)  # those that were admitted have begun
     assert [places.admit() for _ in range(2)] == [True, False]
+    await asyncio.sleep(0)
+    await asyncio.sleep(OVERLOADED_FOR)
+    assert [places.admit() for _ in range(2)] == [True, True]
 
 
 async def test_it_is_counted() -> None:
