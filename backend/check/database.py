@@ -86,6 +86,9 @@ SELECT attrelid::regclass::text || '.' || attname FROM pg_attribute
 WHERE attrelid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name) AND attnum > 0 AND NOT attisdropped
 """
 
+LOCK_TIMEOUT = "2s"
+"""How long a look waits for what somebody else has locked."""
+
 _LOCK_NOT_AVAILABLE = "55P03"
 _FOREIGN_KEY = "23503"
 
@@ -141,6 +144,7 @@ async def look_at_migrations(settings: Settings) -> AsyncIterator[Finding]:
 def _examine_schema(connection: Connection) -> tuple[str | None, bool]:
     owns = True
     if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         query = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('tasks')"
         owner = connection.scalar(text(query))
         creates = connection.scalar(text("SELECT has_schema_privilege(current_schema(), 'CREATE')"))
@@ -241,7 +245,7 @@ async def _try_to_write(settings: Settings, connection: DriverConnection | None)
             await database.ping()  # on PostgreSQL the tables were looked at
         async with transaction(database.executor) as within:
             if connection is not None:
-                await within.exec(text("SELECT set_config('lock_timeout', '2s', true)"))
+                await within.exec(text(f"SELECT set_config('lock_timeout', '{LOCK_TIMEOUT}', true)"))
             service = TaskService(within, f"check-{uuid.uuid4()}")
             task = await service.create(TaskCreate(title="todo-backend check"))
             await service.list(limit=1)
