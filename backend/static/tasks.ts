@@ -93,6 +93,12 @@ export interface Operation {
   if_none_match?: "*";
 }
 
+/** What `follow` returns. */
+export interface Follower {
+  exchange(operations: Operation[]): Promise<Result[]>;
+  stop(): void;
+}
+
 export type Result = { id: string; status: number; task?: Task; problem?: ProblemDocument };
 
 export type FieldProblem = Record<"source" | "pointer" | "code" | "detail", string>;
@@ -140,6 +146,13 @@ export function uuid7(): string {
   const time = lastTime.toString(16).padStart(12, "0");
   const rest = `${"89ab".charAt(bytes[15]! & 3)}${chance.slice(3, 6)}-${chance.slice(6, 18)}`;
   return `${time.slice(0, 8)}-${time.slice(8)}-7${chance.slice(0, 3)}-${rest}`;
+}
+
+/** The operation that makes of a task what it is now: of one that was known before, only the fields that differ. */
+export function operationOf({ deleted, ...now }: Task & { deleted?: boolean }, before?: Task): Operation {
+  const differs = ([name, value]: [string, unknown]) => JSON.stringify(value) !== JSON.stringify(before?.[name as keyof Task]);
+  const task = Object.fromEntries(Object.entries(now).filter(differs));
+  return deleted ? { op: "delete", id: now.id } : { op: before ? "patch" : "put", id: now.id, task };
 }
 
 const ATTEMPTS = 3;
@@ -309,6 +322,38 @@ export class TasksClient {
     return { changes: [...changes.values()], checkpoint: since!, anew };
   }
 
+  /**
+   * Keep a replica in step until the session ends, or until `stop`: apply what has changed, every so many milliseconds.
+   * `exchange` sends changes first, in their order, and again until the service is reached; it says what became of each.
+   */
+  follow(apply: (changes: Changes) => unknown, every = 10_000): Follower {
+    const { ended } = this; // what is sent later would be sent as the next user's
+    let [checkpoint, turn, stopped]: [string | null, Promise<unknown>, boolean] = [null, Promise.resolve(), false];
+    const exchange = (operations: Operation[]): Promise<Result[]> => {
+      let results: Result[] | null = operations.length === 0 ? [] : null;
+      const attempt = async (): Promise<Result[]> => {
+        ended.throwIfAborted();
+        try {
+          results ??= await this.push(operations);
+          const found = await this.changes(checkpoint);
+          await apply(found);
+          ({ checkpoint } = found);
+          return results;
+        } catch {
+          return pause(every / 1000, ended).then(attempt);
+        }
+      };
+      const exchanged = turn.then(attempt);
+      turn = exchanged.catch(() => undefined);
+      return exchanged;
+    };
+    const goOn = async () => {
+      for (; !stopped; await pause(every / 1000, ended)) await exchange([]);
+    };
+    goOn().catch(() => undefined); // the session has ended
+    return { exchange, stop: () => void (stopped = true) };
+  }
+
   async #read<T>(path: string, signal?: AbortSignal): Promise<{ body: T; headers: Headers }> {
     const { seen } = this.#session; // of the user who asks: by the time of the response it may be another's turn
     const known = seen.get(path);
@@ -413,7 +458,9 @@ async function problemOf(response: Response): Promise<ProblemDocument> {
 /** Wait so many seconds, more or less: clients that failed together should not come back together. */
 function pause(seconds: number, signal: AbortSignal): Promise<void> {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, seconds * 1000 * (0.5 + Math.random() / 2));
-    signal.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+    const end = () => (clearTimeout(timer), reject(signal.reason));
+    const goOn = () => (signal.removeEventListener("abort", end), resolve());
+    const timer = setTimeout(goOn, seconds * 1000 * (0.5 + Math.random() / 2));
+    signal.addEventListener("abort", end, { once: true });
   });
 }

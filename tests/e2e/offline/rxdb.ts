@@ -2,11 +2,11 @@
 // field: only the fields that differ from what was replicated before are sent. A task that was deleted elsewhere is gone.
 import { createRxDatabase, type RxJsonSchema, type RxStorage, type WithDeleted } from "rxdb";
 import { replicateRxCollection } from "rxdb/plugins/replication";
-import type { Operation, Task, TasksClient } from "../../../backend/static/tasks.ts";
+import { operationOf, type Task, type TasksClient } from "../../../backend/static/tasks.ts";
 
-const WRITABLE = "title description completed priority due_date due_time remind_at tags recurrence position";
-const FIELDS = `${WRITABLE} completed_at created_at updated_at etag`.split(" ").map((name) => [name, {}]);
-const properties = { id: { type: "string", maxLength: 36 }, ...Object.fromEntries(FIELDS) };
+const FIELDS =
+  "title description completed priority due_date due_time remind_at tags recurrence position completed_at created_at updated_at etag";
+const properties = { id: { type: "string", maxLength: 36 }, ...Object.fromEntries(FIELDS.split(" ").map((name) => [name, {}])) };
 const schema = { version: 0, primaryKey: "id", type: "object", properties } as RxJsonSchema<Task>;
 
 export async function tasksDatabase(client: TasksClient, name: string, storage: RxStorage<unknown, unknown>, retryTime = 5000) {
@@ -26,21 +26,15 @@ export async function tasksDatabase(client: TasksClient, name: string, storage: 
     },
     push: {
       async handler(rows) {
-        const results = await client.push(rows.map((row) => operation(row.newDocumentState, row.assumedMasterState)));
+        const results = await client.push(rows.map((row) => operationOf(row.newDocumentState, row.assumedMasterState)));
         return rows.flatMap(({ newDocumentState: now, assumedMasterState: before }, at) => {
-          const { problem } = results[at]!;
-          if (!problem) return [];
-          return before && ![404, 410].includes(problem.status) ? [before] : [{ ...now, deleted: true }]; // as it is there
+          const status = results[at]?.problem?.status;
+          if (status === undefined) return [];
+          return before && ![404, 410].includes(status) ? [before] : [{ ...now, deleted: true }]; // as it is there
         });
       },
     },
   });
   client.ended.addEventListener("abort", () => void replication.cancel());
   return { database, tasks, replication }; // `replication.reSync()` pulls: call it now and then, and when online again
-}
-
-function operation({ deleted, ...now }: Task & { deleted?: boolean }, before?: Task): Operation {
-  const differs = ([name, value]: [string, unknown]) => JSON.stringify(value) !== JSON.stringify(before?.[name as keyof Task]);
-  const task = Object.fromEntries(Object.entries(now).filter(differs));
-  return deleted ? { op: "delete", id: now.id } : { op: before ? "patch" : "put", id: now.id, task };
 }
