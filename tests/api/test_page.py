@@ -31,7 +31,7 @@ async def test_a_browser_gets_a_page_that_fetches_nothing_from_elsewhere(anonymo
     ("url", "allowed"),
     {
         "https://app.example.com": "https://app.example.com/api/auth/",
-        "http://localhost:3000/auth; script-src *": "http://localhost:3000/auth%3B%20script-src%20%2A/",
+        "http://localhost:3000/auth;script-src*": "http://localhost:3000/auth%3Bscript-src%2A/",
     }.items(),
 )
 async def test_the_page_may_ask_better_auth_where_there_is_one(url: str, allowed: str) -> None:
