@@ -31,7 +31,7 @@ class Overload:
         self._observe = observe
         self._refused = 0
         # Written once: only the path, the request id and the length differ from refusal to refusal.
-        response = problem_response(Problem("overloaded"), {"raw_path": b"/%"}, "%")
+        response = problem_response(Problem("overloaded"), {"raw_path": b"%"}, "%")
         self._parts = bytes(response.body).split(b"%")
         headers = [header for header in response.raw_headers if header[0] != b"content-length"]
         self._heads = {
@@ -53,11 +53,11 @@ class Overload:
         given = dict(headers)
         request_id = request_id_of(given.get(b"x-request-id", b""))
         before, between, after = self._parts
-        body = b"".join((before, instance_of(path)[1:].encode(), between, request_id.encode(), after))
+        body = b"".join((before, instance_of(path).encode(), between, request_id.encode(), after))
         cors = _lines(self._cors.headers(given.get(b"origin")))
         self._count(method.decode())
         sent = b"" if method == b"HEAD" else body
-        return self._heads[b"/api" in path] % (request_id.encode(), len(body), cors, sent)
+        return self._heads[b"/api" in path or b"/mcp" in path] % (request_id.encode(), len(body), cors, sent)
 
     def _count(self, method: str) -> None:
         if self._observe is not None:

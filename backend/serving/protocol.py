@@ -133,9 +133,8 @@ class LimitedProtocol(HttpToolsProtocol):
         self._length = None if b"transfer-encoding" in headers else length
         self._overhead, self._discarded = MAX_HEAD, 0
         overload, method = self.app_state.get("overload"), self.parser.get_method()
-        path = self.url.partition(b"?")[0]
-        if overload is not None and not overload.admits(method, path):
-            self._shed(overload.refusal(method, path, self.headers))
+        if overload is not None and not overload.admits(method, self.url.partition(b"?")[0]):
+            self._shed(overload.refusal(method, httptools.parse_url(self.url).path, self.headers))
             return
         super().on_headers_complete()
         self.cycle.transport = self  # type: ignore[assignment] # it has what is called

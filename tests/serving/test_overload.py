@@ -66,7 +66,7 @@ def busy(tmp_path: Path) -> Iterator[Busy]:
 
 
 def test_a_request_that_cannot_begin_is_refused_and_its_connection_goes_on(busy: Busy) -> None:
-    body = b"POST /api/tasks HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(TITLE)
+    body = b"POST http://test/api/tasks?x HTTP/1.1\r\nHost: test\r\nContent-Length: %d\r\n\r\n" % len(TITLE)
     with busy.server.connect() as connection:
         with busy.full():
             connection.sendall(body)
@@ -74,7 +74,7 @@ def test_a_request_that_cannot_begin_is_refused_and_its_connection_goes_on(busy:
             head, _, content = refused.partition(b"\r\n\r\n")
             assert statuses(head) == [503]
             assert b"\r\nretry-after: 1" in head
-            assert json.loads(content)["code"] == "overloaded"
+            assert (json.loads(content)["code"], json.loads(content)["instance"]) == ("overloaded", "/api/tasks")
             connection.sendall(TITLE)  # which nobody waits for
             assert statuses(busy.server.exchange(b"GET /health HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n")) == [
                 200
