@@ -22,6 +22,7 @@ import psutil
 from tests.performance.chart import draw
 from tests.performance.cost import measure_cost, measure_round_trips, measure_start, print_cost, print_round_trips
 from tests.performance.endpoints import measure_endpoints, print_endpoints
+from tests.performance.flood import measure_flood, print_flood
 from tests.performance.mixed import (
     MEMORY_REQUESTS,
     measure_memory,
@@ -52,6 +53,7 @@ SECTIONS: dict[str, tuple[Callable[[Namespace], Any], Callable[[Any], None]]] = 
     "mixed": (lambda options: measure_mixed(options.rounds, 2 * options.seconds), print_mixed),
     "workers": (lambda options: measure_workers(options.rounds, options.seconds), print_workers),
     "memory": (lambda options: measure_memory(options.seconds, options.requests), print_memory),
+    "flood": (lambda options: measure_flood(options.rounds, 2 * options.seconds), print_flood),
     "open_loop": (lambda options: measure_open_loop(options.rounds, 2 * options.seconds), print_open_loop),
 }
 """How each is measured and printed. Each has databases of its own, and so finds the same alone as among the others."""
