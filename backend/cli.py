@@ -7,7 +7,7 @@ import secrets
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, nullcontext
 from http import HTTPStatus
 from importlib.metadata import version
@@ -54,7 +54,37 @@ app = typer.Typer(
 )
 
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
-Port = Annotated[int, typer.Option(help="The port to listen on.", min=1, max=65_535, envvar="PORT")]
+
+
+def _up_to(most: int, variable: str) -> Callable[[str], int]:
+    """Return a reader of an option that a variable stands for: a wrong variable is told as every wrong setting is."""
+
+    def read(text: str) -> int:
+        try:
+            number = int(text)
+        except ValueError:
+            number = 0
+        if 1 <= number <= most:
+            return number
+        reason = f"must be a whole number from 1 to {most}"
+        if text == os.environ.get(variable):
+            _fail(f"wrong setting: {variable}: {reason}")
+        raise typer.BadParameter(reason)
+
+    return read
+
+
+MAX_PORT = 65_535
+Port = Annotated[
+    int,
+    typer.Option(help="The port to listen on.", metavar="PORT", parser=_up_to(MAX_PORT, "PORT"), envvar="PORT"),
+]
+Workers = Annotated[
+    int,
+    typer.Option(
+        help="How many processes.", metavar="NUMBER", parser=_up_to(256, "WEB_CONCURRENCY"), envvar="WEB_CONCURRENCY"
+    ),
+]
 
 
 def main() -> None:
@@ -161,7 +191,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
 def serve(
     host: Host = "0.0.0.0",  # noqa: S104 # in production it is for others to reach
     port: Port = 8000,
-    workers: Annotated[int, typer.Option(help="How many processes.", min=1, max=256, envvar="WEB_CONCURRENCY")] = 1,
+    workers: Workers = 1,
     proxy_headers: Annotated[bool, typer.Option(help="Trust X-Forwarded-* of FORWARDED_ALLOW_IPS.")] = False,
     drain: Annotated[
         float, typer.Option(help="Seconds between SIGTERM and the end, with /health/db at 503.", min=0, max=300)
@@ -173,7 +203,7 @@ def serve(
         str | None, typer.Option(help="The path in front of /api, which a proxy takes off or leaves.")
     ] = None,
     admin_port: Annotated[
-        int | None, typer.Option(help="A port for /metrics and probes, for the operator.", min=1, max=65_535)
+        int | None, typer.Option(help="A port for /metrics and probes, for the operator.", min=1, max=MAX_PORT)
     ] = None,
     admin_host: Annotated[str, typer.Option(help="The address of the admin port.")] = "127.0.0.1",
 ) -> None:

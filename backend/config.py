@@ -39,7 +39,7 @@ MINIMUM_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the 256 bits of the hash."""
 
 
-_QUOTES = frozenset("'\"`")
+_QUOTES = frozenset("'\"`“”")
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$")
@@ -92,6 +92,8 @@ def _http_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         usable = _HOST.fullmatch(parts.hostname or "") and origin_of(value) and parts.port != 0
+        # Two slashes begin a second URL, and a colon without a port is a piece of one.
+        usable = usable and "//" not in parts.path and not parts.netloc.endswith(":")
     except (ValueError, KeyError):
         usable = False
     # An empty query or fragment is none to urlsplit, and what is put behind it would be no part of the path.
@@ -102,8 +104,8 @@ def _http_url(value: str) -> str:
 
 
 def _base_url(value: str) -> str:
-    if re.search(r"/(jwks|jwks\.json)/?$", value):
-        raise ValueError("is the address of the keys, which is for BETTER_AUTH_JWKS_URL; here the base URL is meant")
+    if re.search(r"/(jwks|jwks\.json)/?$|/\.well-known/", value):
+        raise ValueError("must be the base URL; the address of the keys is for BETTER_AUTH_JWKS_URL")
     return value
 
 
@@ -122,8 +124,8 @@ def _origin(value: str) -> str:
 
 
 def _names(names: tuple[str, ...]) -> tuple[str, ...]:
-    if any(name == "*" or re.search(r"[\s;]", name) for name in names):
-        raise ValueError("takes names separated by commas, each to be met exactly")
+    if any(name == "*" or re.search(r"[\s;]|\$\{", name) or not name.isprintable() for name in names):
+        raise ValueError("takes names separated by commas, each to be met exactly, and no placeholder")
     return names
 
 
@@ -164,6 +166,8 @@ def _plain(value: SecretStr) -> SecretStr:
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
     if quoted or text != text.strip() or not text.isprintable():
         raise ValueError("must have no blanks or quotes around it, and no line end or other control character in it")
+    if text.lower().startswith("bearer "):
+        raise ValueError("must be the value alone, without Bearer")
     return value
 
 
@@ -177,7 +181,7 @@ SigningSecret = Annotated[SecretStr, AfterValidator(_plain), AfterValidator(_lon
 
 
 _PERIODS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400}
-_RATE = re.compile(r"([1-9][0-9]{0,7})\s*/\s*(second|minute|hour|day)", re.ASCII | re.IGNORECASE)
+_RATE = re.compile(r"([1-9](?:_?[0-9]){0,7})\s*/\s*(second|minute|hour|day)", re.ASCII | re.IGNORECASE)
 
 
 def _rate(value: Any) -> Any:
@@ -217,6 +221,10 @@ class _EnvFile(DotEnvSettingsSource):
         return parse_env_vars(dotenv_values(file_path, encoding=encoding, interpolate=False), **options)
 
 
+_from_files: set[str] = set()
+"""The variables that the settings were last read from files for, so that a refusal can name the file's."""
+
+
 class _SecretFiles(PydanticBaseSettingsSource):
     """Secrets in files, as Docker and Kubernetes mount them: `NAME_FILE` is the path of the file that holds `NAME`."""
 
@@ -244,8 +252,11 @@ class _SecretFiles(PydanticBaseSettingsSource):
 
     def __call__(self) -> dict[str, Any]:
         """Return the secrets that were found."""
-        found = {name: self.get_field_value(field, name)[0] for name, field in self.settings_cls.model_fields.items()}
-        return {name: value for name, value in found.items() if value is not None}
+        fields = self.settings_cls.model_fields.items()
+        found = {name: text for name, field in fields if (text := self.get_field_value(field, name)[0]) is not None}
+        _from_files.clear()
+        _from_files.update(name.upper() for name in found)
+        return found
 
 
 def _holds_a_secret(field: FieldInfo) -> bool:
@@ -331,6 +342,9 @@ class Settings(BaseSettings):
         """Drop blanks around a value; those around a secret may be a part of it, and are for `_plain` to refuse."""
         if isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
             raise ValueError("must be UTF-8")  # the environment has bytes, and Python keeps those that are none so
+        name = info.field_name.upper()
+        if isinstance(value, str) and "database" not in info.field_name and re.match(rf"\s*{name}\s*=", value):
+            raise ValueError("must be the value alone, without the name in front")
         is_secret = _holds_a_secret(cls.model_fields[info.field_name])
         return value.strip() if isinstance(value, str) and not is_secret else value
 
@@ -416,7 +430,7 @@ class _Refusing(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> NoReturn:
         """Exit."""
-        _exit(f".env: a line cannot be read; is a quote missing? {record.getMessage()}")
+        _exit(f".env: a line cannot be read; is a quote or an = missing? {record.getMessage()}")
 
 
 @contextmanager
@@ -436,4 +450,6 @@ def _describe(error: dict[str, Any]) -> str:
 
 
 def _exit(reason: str) -> NoReturn:
+    for variable in _from_files:
+        reason = re.sub(rf"\b{variable}:", f"{variable}_FILE:", reason)
     sys.exit(f"todo-backend: wrong setting: {reason}")

@@ -54,6 +54,7 @@ WRONG: dict[str, tuple[str, ...]] = {
         "-----BEGIN PUBLIC KEY----- c4n4ry c4n4ry c4n4ry",
         "`c4n4ry-c4n4ry-c4n4ry-c4n4ry-c4n4ry`",
         "ssh-rsa c4n4ry-c4n4ry-c4n4ry-c4n4ry-c4n4ry",
+        "BETTER_AUTH_SECRET=c4n4ry-c4n4ry-c4n4ry-c4n4ry",
     ),
     "BETTER_AUTH_URL": (
         "c4n4ry",
@@ -80,6 +81,10 @@ WRONG: dict[str, tuple[str, ...]] = {
         "https://stra\u00dfe.c4n4ry.example",
         "https://c4n4ry.example.com/api/auth/jwks",
         "https://c4n4ry.example.com/auth/.well-known/jwks.json",
+        "https://c4n4ry.example.com/.well-known/openid-configuration",
+        "https://https://c4n4ry.example.com",
+        "https://c4n4ry.example.com:",
+        "BETTER_AUTH_URL=https://c4n4ry.example.com",
     ),
     "BETTER_AUTH_PREVIOUS_SECRET": ("c4n4ry", "x" * 40),
     "BETTER_AUTH_JWKS_URL": ("c4n4ry", "file:///c4n4ry", "https://auth.example.com:c4n4ry"),
@@ -117,7 +122,7 @@ WRONG: dict[str, tuple[str, ...]] = {
         "1.5/hour",
         f"{'0' * 5000}1/hour",
         f"1{'0' * 5000}/hour",
-        "1_0/hour",
+        "1__0/hour",
     ),
     "ALLOWED_HEADERS": ("c4n4ry header", "X-Ok, c4n4ry:"),
     "HEALTH_DB_TTL": (*NOT_A_NUMBER, "-1", "3601", "nan", "inf"),
@@ -129,9 +134,18 @@ WRONG: dict[str, tuple[str, ...]] = {
     "LOG_SLOW_MS": (*NOT_A_NUMBER, "-1", "nan", "inf", "3600001"),
     "SERVER_TIMING": ("c4n4ry",),
     "MCP": ("c4n4ry",),
-    "MCP_TOKEN": ("'c4n4ry'", " c4n4ry"),
+    "MCP_TOKEN": ("'c4n4ry'", " c4n4ry", "Bearer c4n4ry"),
     "ROOT_PATH": ("c4n4ry", "/c4n4ry/..", "/c4n4ry/./x", "/c4n4ry?x", "//c4n4ry", "https://c4n4ry.example.com"),
-    "API_AUDIENCE": ('["c4n4ry"]', "'c4n4ry'", "*", "c4n4ry other", "c4n4ry;other"),
+    "API_AUDIENCE": (
+        '["c4n4ry"]',
+        "'c4n4ry'",
+        "*",
+        "c4n4ry other",
+        "c4n4ry;other",
+        "${c4n4ry}",
+        "c4n4ry\u200b",
+        "\u201cc4n4ry\u201d",
+    ),
     "BETTER_AUTH_ISSUER": ('["c4n4ry"]', '"c4n4ry"', "https://c4n4ry.example.com https://other.example.com"),
     "LOG_USER_KEY": ("c4n4ry\n",),
     "HEALTH_DB_TOKEN": ('"c4n4ry"', "c4n4ry\r"),
@@ -342,6 +356,8 @@ def test_a_configuration_error_names_its_variable() -> None:
         ("DATABASE_POOL_SIZE", " 5 ", "database_pool_size", 5),
         ("ROOT_PATH", "/todo/", "root_path", "/todo"),
         ("RATE_LIMIT", "300 / Minute", "rate_limit", (300, 60)),
+        ("RATE_LIMIT", "1_000/hour", "rate_limit", (1000, 3600)),
+        ("LOG_SLOW_MS", "1_000", "log_slow_ms", 1000),
     ],
 )
 def test_words_are_taken_in_either_case_and_with_blanks_around_them(
@@ -367,6 +383,26 @@ def test_a_secret_can_come_from_a_file(name: str, tmp_path: Path, monkeypatch: p
 
 def test_a_file_for_what_is_no_secret_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "API_AUDIENCE_FILE: is not read" in refusal(monkeypatch, API_AUDIENCE_FILE="c4n4ry")
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("BETTER_AUTH_SECRET", "c4n4ry"),
+        ("BETTER_AUTH_SECRET", "better-auth-secret-c4n4ry-12345678901234567890"),
+        ("DATABASE_URL", "mysql://c4n4ry"),
+        ("DATABASE_URL_DIRECT", "mysql://c4n4ry"),
+    ],
+)
+def test_a_refusal_of_what_a_file_holds_names_the_files_variable(
+    name: str, content: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite://")
+    monkeypatch.delenv(name, raising=False)
+    (tmp_path / "secret").write_text(content)
+    assert f" {name}_FILE: " in refusal(monkeypatch, **{f"{name}_FILE": str(tmp_path / "secret")})
+    assert f" {name}: " in refusal(monkeypatch, **{f"{name}_FILE": "", name: content})
 
 
 @pytest.mark.parametrize("name", SECRETS)

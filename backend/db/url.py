@@ -47,6 +47,7 @@ _REFUSED = frozenset(
 
 
 _NO_HOST = frozenset(" <>{}$\\")
+_NOT_UTF_8 = "has a percent-encoded byte that is no UTF-8; percent-encode the % of a password, too"
 
 
 class _Unusable(ValueError):
@@ -185,10 +186,11 @@ def direct_database_url(settings: Settings) -> DatabaseURL:
 
 
 def _unwrapped(text: str, variable: str) -> str:
-    """Return the URL in what was pasted: a line of `.env`, a console's `psql 'postgresql://…'`, a text in quotes."""
-    text = re.sub(rf"^(((export|set)\s+)?{variable}\s*=|psql\s+(-d\s+)?)", "", text.strip().rstrip(";")).strip()
+    """Return the URL in what was pasted: a line that sets the variable, a console's `psql 'postgresql://…'`."""
+    ends = " \t\r\n;,"
+    text = re.sub(rf"^([^/]*\b{variable}\b['\"]?\s*[=:\s]|psql\s+(-d\s+)?)", "", text.strip(ends)).strip(ends)
     quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\"`"
-    return text[1:-1].strip() if quoted else text
+    return text[1:-1].strip(ends) if quoted else text
 
 
 def _parse_sqlite(url: str) -> SQLiteURL:
@@ -215,7 +217,7 @@ def _take_apart(url: str) -> tuple[dict[str, str | None], dict[str, str]]:
     path = parts.path.strip("/")
     if "@" in path or ("@" in url and "@" not in parts.netloc):
         raise _Unusable("has an @ that is in no place for one; percent-encode the password")
-    if "/" in path or re.search(r"\][^:]", parts.netloc):
+    if not set("/&='\"`").isdisjoint(path) or re.search(r"\][^:]", parts.netloc):
         raise _Unusable("cannot be read; percent-encode the password and the database's name")
     query = _query(parts.query)
     address = {
@@ -272,9 +274,7 @@ def _decoded(part: str | None) -> str | None:
     try:
         return unquote(part or "", errors="strict") or None
     except UnicodeDecodeError:
-        raise _Unusable(
-            "has a percent-encoded byte that is no UTF-8; percent-encode the % of a password, too"
-        ) from None
+        raise _Unusable(_NOT_UTF_8) from None
 
 
 def _check_host(host: str) -> None:
@@ -290,7 +290,10 @@ def _check_host(host: str) -> None:
 
 def _query(text: str) -> dict[str, str]:
     # Not parse_qsl's own decoding: in libpq's URIs a plus sign is a plus sign.
-    pairs = parse_qsl(text.replace("+", "%2B"), keep_blank_values=True)
+    try:
+        pairs = parse_qsl(text.replace("+", "%2B"), keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise _Unusable(_NOT_UTF_8) from None
     if len({name for name, _ in pairs}) != len(pairs):
         raise _Unusable("has a parameter twice")
     return dict(pairs)

@@ -35,6 +35,19 @@ def test_every_command_reports_a_wrong_setting(command: str, tmp_path: Path) -> 
     assert_refused(backend(*command.split(), cwd=tmp_path, **WRONG), "DATABASE_POOL_SIZE")
 
 
+@pytest.mark.parametrize("command", ["serve", "dev", "health"])
+@pytest.mark.parametrize("value", [CANARY, "0", "65536", "tcp://10.0.0.1:80", " "])
+def test_a_wrong_port_is_refused_as_other_settings_are(command: str, value: str, tmp_path: Path) -> None:
+    ended = backend(command, cwd=tmp_path, BETTER_AUTH_SECRET=SECRET, PORT=value)
+    assert_refused(ended, "wrong setting: PORT: must be a whole number from 1 to 65535")
+    assert ended.returncode == 1
+
+
+def test_a_wrong_number_of_workers_is_refused_as_other_settings_are(tmp_path: Path) -> None:
+    ended = backend("serve", cwd=tmp_path, BETTER_AUTH_SECRET=SECRET, WEB_CONCURRENCY=CANARY)
+    assert_refused(ended, "wrong setting: WEB_CONCURRENCY: must be a whole number from 1 to 256")
+
+
 def test_without_a_way_to_verify_tokens_the_start_ends(tmp_path: Path) -> None:
     ended = backend("serve", cwd=tmp_path)
     assert_refused(ended, "BETTER_AUTH_SECRET")
