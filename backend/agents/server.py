@@ -19,7 +19,7 @@ from mcp.shared.exceptions import MCPError
 from backend.agents.tools import TOOLS, ToolFailed
 from backend.api.body import MAX_BATCH
 from backend.api.deps import tasks_of
-from backend.api.guard import log_error
+from backend.api.incidents import log_error
 from backend.api.problems import Problem, problem_document, problem_of
 from backend.errors import TodoError
 from backend.observation import observation

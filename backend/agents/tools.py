@@ -6,6 +6,7 @@ Nothing here knows the protocol. A tool takes the arguments as JSON holds them, 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
 
@@ -15,14 +16,13 @@ from uuid_utils.compat import uuid7
 
 from backend.api.cursors import encode_cursor
 from backend.api.deps import CanonicalUUID
-from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_error, problem_of
+from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_errors, relocated
 from backend.api.queries import SEARCH_SCHEMA, ListQuery, search_text
 from backend.api.responses import tasks_content
-from backend.api.routers.batch import MAX_OPERATIONS
 from backend.errors import TodoError
 from backend.models.queries import TaskFilter
 from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
-from backend.services.batch import Operation, OperationFailed
+from backend.services.batch import MAX_OPERATIONS, Operation, OperationFailed
 from backend.services.tasks import TaskService
 
 MAX_NAMED = 100
@@ -112,10 +112,8 @@ def _parse(model: type[Model], arguments: Arguments) -> Model:
     try:
         return model.model_validate(dict(arguments))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False)[:MAX_ERRORS]
-        raise Problem(
-            "validation_error", [field_error({**each, "loc": ("body", *each["loc"])}) for each in found]
-        ) from None
+        found = error.errors(include_url=False, include_input=False)
+        raise Problem("validation_error", field_errors(found, "body")) from None
 
 
 async def _run(
@@ -125,12 +123,7 @@ async def _run(
     try:
         outcomes = await tasks.batch(operations)
     except OperationFailed as failed:
-        problem = problem_of(failed.error)
-        inner = problem.errors or [FieldError("body", "", problem.type.code, problem.type.detail)]
-        problem.errors = [
-            FieldError("body", pointer(failed.number, each.pointer), each.code, each.detail) for each in inner
-        ]
-        raise problem from failed.error
+        raise relocated(failed.error, partial(pointer, failed.number)) from failed.error
     return [outcome.task for outcome in outcomes if not isinstance(outcome, TodoError)]
 
 

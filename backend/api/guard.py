@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.body import Disconnected, max_size, read_body, received_again, refuse_ambiguous_length
 from backend.api.cors import CORS
+from backend.api.incidents import log_error
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
 from backend.api.problems import Problem, problem_of, problem_response
 from backend.api.requests import check_query_size
@@ -40,10 +41,7 @@ _REQUEST_ID = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _API_HEADERS = ((b"cache-control", b"private, no-cache"), (b"vary", b"Authorization, Origin"))
 _API_ERROR_HEADERS = ((b"cache-control", b"no-store"), (b"vary", b"Authorization, Origin"))
 _OTHER_HEADERS = ((b"vary", b"Origin"),)
-TELL_AGAIN_AFTER = 60.0
-"""Seconds after which a missing right is logged again."""
 
-logger = logging.getLogger(__name__)
 request_logger = logging.getLogger("backend.request")
 
 
@@ -303,28 +301,3 @@ def route_of(scope: Scope) -> str | None:
         matches = ((route.matches(scope)[0], route) for route in scope["app"].routes)
         route = next((route for match, route in matches if match is not Match.NONE), None)
     return getattr(route, "path_format", None)
-
-
-_told_at = float("-inf")
-
-
-def _may_tell() -> bool:
-    """Tell whether a missing right was not told in the last minute: every request meets it until somebody grants it."""
-    global _told_at  # noqa: PLW0603 # one log for the process
-    now = time.monotonic()
-    told = now - _told_at < TELL_AGAIN_AFTER
-    if not told:
-        _told_at = now
-    return not told
-
-
-def log_error(error: Exception, problem: Problem, request_id: str) -> None:
-    """Log why a request failed, where the response must not say it."""
-    if problem.type.status == HTTPStatus.INTERNAL_SERVER_ERROR:
-        logger.error("unexpected error", exc_info=error, extra={"request_id": request_id})
-    elif problem.type.code == "overloaded":
-        return  # a service with too much to do has its request lines
-    elif problem.type.code == "database_refused" and not _may_tell():
-        return
-    elif problem.type.status == HTTPStatus.SERVICE_UNAVAILABLE:
-        logger.warning("%s: %s", problem.type.code, error, extra={"request_id": request_id})

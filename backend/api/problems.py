@@ -4,8 +4,8 @@
 texts, the request's path and its id: nothing of the request's body, an exception, or the database.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -206,8 +206,15 @@ _BOUNDS = {
 _OPERATIONS = {"put", "patch", "delete", "toggle", "restore"}
 
 
-def field_error(error: Mapping[str, Any]) -> FieldError:
-    """Return pydantic's error in our words. Its place begins with the source: `body`, `query` and so on."""
+def field_errors(errors: Sequence[Mapping[str, Any]], *place: str | int) -> list[FieldError]:
+    """Return pydantic's errors in our words, `MAX_ERRORS` at most.
+
+    Their places, behind `place`, begin with the source: `body`, `query` and so on.
+    """
+    return [_field_error({**each, "loc": (*place, *each["loc"])}) for each in errors[:MAX_ERRORS]]
+
+
+def _field_error(error: Mapping[str, Any]) -> FieldError:
     source, *path = error["loc"]
     path = [part for number, part in enumerate(path) if not (number == 2 and part in _OPERATIONS)]  # a union's tag
     rule = error["type"]
@@ -243,7 +250,7 @@ def problem_of(error: Exception) -> Problem:
     if isinstance(error, Problem):
         return error
     if isinstance(error, RequestValidationError):
-        return Problem("validation_error", [field_error(each) for each in error.errors()[:MAX_ERRORS]])
+        return Problem("validation_error", field_errors(error.errors()))
     if isinstance(error, HTTPException) and error.status_code in _BY_STATUS:
         return Problem(_BY_STATUS[error.status_code], headers=error.headers)
     if isinstance(error, errors.TodoError):
@@ -254,6 +261,14 @@ def problem_of(error: Exception) -> Problem:
             problem.current = error.current
         return problem
     return Problem("internal_error")
+
+
+def relocated(error: errors.TodoError, place: Callable[[str], str]) -> Problem:
+    """Return the problem of one part of a request. `place` says where in the request a field of the part stands."""
+    problem = problem_of(error)
+    inner = problem.errors or [FieldError("body", "", problem.type.code, problem.type.detail)]
+    problem.errors = [replace(each, pointer=place(each.pointer)) for each in inner]
+    return problem
 
 
 def instance_of(raw_path: bytes) -> str:

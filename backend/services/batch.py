@@ -37,6 +37,9 @@ from backend.services.rows import (
 )
 from backend.services.trash import TaskTrash, has_expired
 
+MAX_OPERATIONS = 100
+"""Operations of one request: the user's other writes wait for the end of their transaction."""
+
 Row = dict[str, Any]
 
 _COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")

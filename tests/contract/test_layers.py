@@ -34,7 +34,10 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "serving": {"api", "config"},
     "api": {"services", "auth", "db", "models", "errors", "config", "strict_json", "observation"},
-    "agents": {"api", "services", "auth", "db", "models", "errors", "config", "observation"},
+    "agents": {
+        *("api.body", "api.cursors", "api.deps", "api.incidents", "api.problems", "api.queries", "api.responses"),
+        *("services", "auth", "db", "models", "errors", "config", "observation"),
+    },
     "services": {"models", "errors"},
     "auth": {"config", "errors", "strict_json"},
     "db": {"config", "errors", "observation"},

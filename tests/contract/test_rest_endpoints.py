@@ -49,12 +49,12 @@ def table(heading: str, column: int) -> set[str]:
 
 
 def field_codes() -> set[str]:
-    unforeseen = problems.field_error({"loc": ("body",), "type": "unforeseen"})
-    values = ("'true' or 'false'", "'first' or 'last'")
-    literals = [
-        problems.field_error({"loc": ("body",), "type": "literal_error", "ctx": {"expected": each}}) for each in values
+    errors: list[dict[str, Any]] = [
+        {"loc": ("body",), "type": "unforeseen"},
+        {"loc": ("body",), "type": "literal_error", "ctx": {"expected": "'true' or 'false'"}},
+        {"loc": ("body",), "type": "literal_error", "ctx": {"expected": "'first' or 'last'"}},
     ]
-    found = {each.code for each in (unforeseen, *literals)} | problems._OWN_RULES
+    found = {each.code for each in problems.field_errors(errors)} | problems._OWN_RULES
     found |= {code for code, _ in (*problems._RULES.values(), *problems._BOUNDS.values())}
     for folder in ("api", "services"):
         for path in (ROOT / "backend" / folder).rglob("*.py"):

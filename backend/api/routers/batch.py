@@ -29,15 +29,13 @@ from typing_extensions import TypedDict
 
 from backend.api.deps import CanonicalUUID, CanonicalUUID7, is_uuid, tasks_of
 from backend.api.openapi import TASK_EXAMPLE, documented
-from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_error, problem_document, problem_of
+from backend.api.problems import Problem, field_errors, problem_document, relocated
 from backend.api.requests import StrictRoute
 from backend.api.responses import json_response
 from backend.errors import TodoError
 from backend.models.task import AddressedTask, TaskPublic, TaskPut, TaskUpdate, drop_defaults
-from backend.services.batch import Operation, OperationFailed, Outcome
+from backend.services.batch import MAX_OPERATIONS, Operation, OperationFailed, Outcome
 from backend.services.tasks import TaskService
-
-MAX_OPERATIONS = 100
 
 
 class _Operation(BaseModel):
@@ -184,7 +182,7 @@ async def run_batch(request: Request, batch: Batch) -> Response:
     try:
         outcomes = await tasks.batch(operations, atomic=batch.atomic, dry_run=batch.dry_run) if operations else []
     except OperationFailed as failed:
-        raise _located(failed) from failed.error
+        raise _located(failed.number, failed.error) from failed.error
     done = dict(zip(whole, zip(operations, outcomes, strict=True), strict=True))
     results = [
         _broken(request, number, each) if isinstance(each, BrokenOperation) else _result(request, number, *done[number])
@@ -194,29 +192,23 @@ async def run_batch(request: Request, batch: Batch) -> Response:
 
 
 def _broken(request: Request, number: int, operation: BrokenOperation) -> dict[str, Any]:
-    errors = [field_error({**each, "loc": ("body", "operations", number, *each["loc"])}) for each in operation.errors]
-    problem = Problem("validation_error", errors[:MAX_ERRORS])
+    problem = Problem("validation_error", field_errors(operation.errors, "body", "operations", number))
+    return _failed(request, operation.id, problem)
+
+
+def _failed(request: Request, task_id: Any, problem: Problem) -> dict[str, Any]:
     document = problem_document(problem, request.scope, request.scope["request_id"])
-    return {"id": operation.id, "status": problem.type.status, "problem": document}
+    return {"id": task_id, "status": problem.type.status, "problem": document}
 
 
-def _located(failed: OperationFailed) -> Problem:
-    """Return the problem of a batch whose operation failed, pointing at that operation."""
-    problem = problem_of(failed.error)
-    prefix = f"/operations/{failed.number}"
-    inner = problem.errors or [FieldError("body", "", problem.type.code, problem.type.detail)]
-    problem.errors = [
-        FieldError(each.source, f"{prefix}/task{each.pointer}" if each.pointer else prefix, each.code, each.detail)
-        for each in inner
-    ]
-    return problem
+def _located(number: int, error: TodoError) -> Problem:
+    operation = f"/operations/{number}"
+    return relocated(error, lambda field: f"{operation}/task{field}" if field else operation)
 
 
 def _result(request: Request, number: int, operation: Operation, outcome: Outcome) -> dict[str, Any]:
     if isinstance(outcome, TodoError):
-        problem = _located(OperationFailed(number, outcome))
-        document = problem_document(problem, request.scope, request.scope["request_id"])
-        return {"id": operation.task_id, "status": problem.type.status, "problem": document}
+        return _failed(request, operation.task_id, _located(number, outcome))
     if operation.op == "delete":
         return {"id": operation.task_id, "status": 204}
     result = {"id": operation.task_id, "status": 201 if outcome.created else 200, "task": outcome.task}
