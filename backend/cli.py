@@ -7,8 +7,8 @@ import secrets
 import socket
 import sys
 import traceback
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import asynccontextmanager, nullcontext
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import nullcontext
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -20,12 +20,14 @@ import typer
 from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint, usable_subject
 from backend.config import ConfigurationError, Settings, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
-from backend.errors import DatabaseError, IssuerUnavailable, OutcomeUnknown, SameUser, TokenError, TokenExpired
+from backend.errors import DatabaseError, IssuerUnavailable, OutcomeUnknown, TokenError, TokenExpired, TooManyTasks
 from backend.log import configure_logging, logging_in_background
 
 if TYPE_CHECKING:
     from backend.check import Report
     from backend.db.session import Database
+    from backend.services.rows import Limits
+    from backend.services.tasks import TaskService
 
 GRACEFUL_SHUTDOWN = 8
 """Seconds that requests under way have at the end, after one for those on their way; then they are cut off, so that the
@@ -41,6 +43,8 @@ HEALTH_TIMEOUT = 3.0
 
 ADDRESS_IN_USE = 3
 """The exit status where the address to listen on cannot be had."""
+
+UNCHANGED = "the database was not brought up to date"
 
 T = TypeVar("T")
 
@@ -281,7 +285,8 @@ def migrate(
     if sql:
         from backend.db import migrating, migrations
 
-        print(_run_on_schema(migrating.look(settings, lambda connection: migrations.sql(connection, to))), end="")
+        look = migrating.look(settings, lambda connection: migrations.sql(connection, to))
+        print(_run(look, UNCHANGED), end="")
     else:
         _migrate(settings, to, adopt=adopt)
 
@@ -290,19 +295,20 @@ def _migrate(settings: Settings, to: str = "head", *, adopt: bool = False) -> No
     from backend.db import migrating, migrations
 
     change = migrating.migrate(settings, lambda connection: migrations.upgrade(connection, to, adopt=adopt))
-    revision = _run_on_schema(change)
+    revision = _run(change, UNCHANGED)
     newer = revision not in migrations.revisions()
     note = f", which is newer than this version's {migrations.head()}: nothing was changed" if newer else ""
     print(f"the database is at revision {revision}{note}")
 
 
-def _run_on_schema(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:
+    """Run work on the database. Exits with one line where it fails: `nothing_done` and why, if that is sure."""
     try:
         return asyncio.run(work)
     except OutcomeUnknown as error:
-        _fail(f"nobody knows whether the database was changed; run migrate again: {error}", error)
+        _fail(f"nobody knows whether it was done; run it again: {error}", error)
     except DatabaseError as error:
-        _fail(f"the database was not brought up to date: {error}", error)
+        _fail(f"{nothing_done}: {error}", error)
 
 
 @app.command()
@@ -327,14 +333,14 @@ def transfer(
     settings = _settings()
     _check_user(giver)
     _check_user(taker)
-    try:
-        print(f"transferred {asyncio.run(_transfer(settings, giver, taker))} tasks")
-    except SameUser:
+    if giver == taker:
         _fail("FROM and TO are the same user")
-    except OutcomeUnknown as error:
-        _fail(f"nobody knows whether the tasks were transferred; run transfer again: {error}", error)
-    except DatabaseError as error:
-        _fail(f"no task was transferred: {error}", error)
+    nothing_done = "no task was transferred"
+    try:
+        moved = _on_database(settings, lambda database: _tasks(database, giver).transfer_to(taker), nothing_done)
+    except TooManyTasks:
+        _fail(f"{nothing_done}: TO would have more than MAX_TASKS_PER_USER allows")
+    print(f"transferred {moved} tasks")
 
 
 def _check_user(user_id: str) -> None:
@@ -342,62 +348,53 @@ def _check_user(user_id: str) -> None:
         _fail(f"a user's id has 1 to {MAX_SUBJECT_LENGTH} characters, in UTF-8")
 
 
-async def _transfer(settings: Settings, giver: str, taker: str) -> int:
-    from backend.services.rows import Limits
-    from backend.services.tasks import TaskService
-
-    async with _database(settings) as database:
-        limits = Limits(settings.max_tasks_per_user, settings.trash_days)
-        return await TaskService(database.executor, giver, limits).transfer_to(taker)
-
-
-@asynccontextmanager
-async def _database(settings: Settings) -> AsyncIterator["Database"]:
+def _on_database(settings: Settings, work: Callable[["Database"], Awaitable[T]], nothing_done: str) -> T:
+    """Run work on the database that requests use: see `_run`."""
     from backend.db.session import Database
 
-    database = Database(settings)
-    try:
-        yield database
-    finally:
-        await database.close()
+    async def run() -> T:
+        database = Database(settings)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return _run(run(), nothing_done)
 
 
-def _run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:
-    try:
-        return asyncio.run(work)
-    except OutcomeUnknown as error:
-        _fail(f"nobody knows whether it was done; run it again: {error}", error)
-    except DatabaseError as error:
-        _fail(f"{nothing_done}: {error}", error)
+def _limits(settings: Settings) -> "Limits":
+    from backend.services.rows import Limits
+
+    return Limits(settings.max_tasks_per_user, settings.trash_days)
+
+
+def _tasks(database: "Database", user_id: str) -> "TaskService":
+    from backend.services.tasks import TaskService
+
+    return TaskService(database.executor, user_id, _limits(database.settings))
 
 
 @app.command()
 def purge() -> None:
     """Erase the tasks that have been in the trash for TRASH_DAYS."""
     settings = _settings()
+    from backend.services import maintenance
 
-    async def work() -> int:
-        from backend.services.maintenance import purge as purge_all
-        from backend.services.rows import Limits
-
-        async with _database(settings) as database:
-            return await purge_all(database.executor, Limits(settings.max_tasks_per_user, settings.trash_days))
-
-    print(f"erased {_run(work(), 'nothing more was erased')} tasks")
+    limits = _limits(settings)
+    erased = _on_database(
+        settings, lambda database: maintenance.purge(database.executor, limits), "nothing more was erased"
+    )
+    print(f"erased {erased} tasks")
 
 
 @app.command()
 def resync() -> None:
     """Have every follower start anew: after a restore to an earlier time, or a rolling upgrade."""
     settings = _settings()
+    from backend.services import maintenance
 
-    async def work() -> int:
-        from backend.services.maintenance import resync as resync_all
-
-        async with _database(settings) as database:
-            return await resync_all(database.executor)
-
-    print(f"the followers of {_run(work(), 'nothing was changed')} users start anew")
+    users = _on_database(settings, lambda database: maintenance.resync(database.executor), "nothing was changed")
+    print(f"the followers of {users} users start anew")
 
 
 User = Annotated[str, typer.Argument(metavar="USER", help="The user's id: the token's `sub`.")]
@@ -408,17 +405,15 @@ def export(user: User) -> None:
     """Print all of a user's tasks, those in the trash too, as JSON lines."""
     settings = _settings()
     _check_user(user)
+    from pydantic_core import to_json
 
-    async def work() -> None:
-        from pydantic_core import to_json
+    from backend.services import maintenance
 
-        from backend.services.maintenance import export as export_all
+    async def write(database: "Database") -> None:
+        async for task in maintenance.export(database.executor, user):
+            sys.stdout.write(to_json(task).decode() + "\n")
 
-        async with _database(settings) as database:
-            async for task in export_all(database.executor, user):
-                sys.stdout.write(to_json(task).decode() + "\n")
-
-    _run(work(), "not all was printed")
+    _on_database(settings, write, "not all was printed")
 
 
 @app.command()
@@ -426,14 +421,8 @@ def erase(user: User) -> None:
     """Erase all that there is of a user, for good."""
     settings = _settings()
     _check_user(user)
-
-    async def work() -> int:
-        from backend.services.tasks import TaskService
-
-        async with _database(settings) as database:
-            return await TaskService(database.executor, user).delete_all()
-
-    print(f"erased {_run(work(), 'nothing was erased')} tasks")
+    erased = _on_database(settings, lambda database: _tasks(database, user).delete_all(), "nothing was erased")
+    print(f"erased {erased} tasks")
 
 
 @app.command()
@@ -444,35 +433,31 @@ def mcp() -> None:
         _fail("needs the extra `mcp`: in the clone, pip install '.[mcp]'")
     if settings.mcp_token is None:
         _fail("MCP_TOKEN: is required, a token of the user")
-    _run(_serve_agent(settings, settings.mcp_token.get_secret_value()), "it ended")
+    token = settings.mcp_token.get_secret_value()
+    _on_database(settings, lambda database: _serve_agent(database, TokenVerifier(settings), token), "it ended")
 
 
-async def _serve_agent(settings: Settings, token: str) -> None:
+async def _serve_agent(database: "Database", verifier: TokenVerifier, token: str) -> None:
     from backend.agents.server import serve_stdio
     from backend.db.session import create_db_and_tables
-    from backend.services.rows import Limits
-    from backend.services.tasks import TaskService
 
-    verifier = TokenVerifier(settings)
-    limits = Limits(settings.max_tasks_per_user, settings.trash_days)
     try:
         await verifier.verify(token)
     except (TokenError, IssuerUnavailable) as error:
         _fail(_why_refused(error), error)
-    async with _database(settings) as database:
-        if isinstance(database.url, SQLiteURL) and not settings.production:
-            await create_db_and_tables(database)
+    if isinstance(database.url, SQLiteURL) and not database.settings.production:
+        await create_db_and_tables(database)
 
-        async def tasks_of_call(_request: object) -> TaskService:
-            try:
-                identity = await verifier.verify(token)
-            except TokenError as error:
-                # Another thread waits for input, and would keep the process until there is some.
-                print(f"todo-backend: {_why_refused(error)}", file=sys.stderr, flush=True)
-                os._exit(1)
-            return TaskService(database.executor, identity.user_id, limits)
+    async def tasks_of_call(_request: object) -> "TaskService":
+        try:
+            identity = await verifier.verify(token)
+        except TokenError as error:
+            # Another thread waits for input, and would keep the process until there is some.
+            print(f"todo-backend: {_why_refused(error)}", file=sys.stderr, flush=True)
+            os._exit(1)
+        return _tasks(database, identity.user_id)
 
-        await serve_stdio(tasks_of_call)
+    await serve_stdio(tasks_of_call)
 
 
 def _why_refused(error: TokenError | IssuerUnavailable) -> str:
@@ -526,7 +511,7 @@ def check(
         _print_report(report, as_json=as_json)
         sys.exit(not report.ok)
 
-    async def look() -> None:
+    async def run() -> None:
         report = await check_all(settings)
         _print_report(report, as_json=as_json)
         sys.stdout.flush()
@@ -534,7 +519,7 @@ def check(
             os._exit(1)
         sys.exit(not report.ok)
 
-    asyncio.run(look())
+    asyncio.run(run())
 
 
 def _print_report(report: "Report", *, as_json: bool) -> None:

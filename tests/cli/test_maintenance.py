@@ -39,6 +39,9 @@ async def test_the_commands_of_an_operator(tmp_path: Path) -> None:
     assert json.loads(lines[0])["id"] == str(kept["id"])
     assert backend("export", "nobody", cwd=tmp_path, **variables).stdout == ""
 
+    refused = backend("transfer", "alice", "bob", cwd=tmp_path, **variables, MAX_TASKS_PER_USER="1")
+    assert "no task was transferred: TO would have more" in refused.stderr
+
     before = await bob.changes(Checkpoint(), limit=10)
     assert backend("resync", cwd=tmp_path, **variables).stdout == "the followers of 2 users start anew\n"
     after = await bob.changes(Checkpoint(), limit=10)

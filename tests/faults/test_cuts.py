@@ -75,7 +75,7 @@ async def test_a_transfer_whose_commit_is_cut_says_that_nobody_knows_and_can_be_
         settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": url_at(proxy.port)}
         result = await asyncio.to_thread(backend, "transfer", guest, user, cwd=tmp_path, **settings)
     assert result.returncode == 1
-    assert result.stderr.startswith("todo-backend: nobody knows whether the tasks were transferred")
+    assert result.stderr.startswith("todo-backend: nobody knows whether it was done")
     assert (await admin.fetchval(count, guest), await admin.fetchval(count, user)) == (3 - moved, moved)
     settings["DATABASE_URL"] = pooled_url(neon)
     again = await asyncio.to_thread(backend, "transfer", guest, user, cwd=tmp_path, **settings)
