@@ -12,14 +12,15 @@ import ssl
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import Any, Literal, get_args
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import Any, Literal, TypeVar, get_args
+from urllib.parse import unquote
 
 from backend.config import ConfigurationError, Settings
 
 SslMode = Literal["disable", "allow", "prefer", "no-verify", "require", "verify-ca", "verify-full"]
 SSL_MODES: tuple[SslMode, ...] = get_args(SslMode)
 SslNegotiation = Literal["postgres", "direct"]
+SSL_NEGOTIATIONS: tuple[SslNegotiation, ...] = get_args(SslNegotiation)
 
 MAX_CONNECT_TIMEOUT = 300
 
@@ -35,19 +36,32 @@ _IGNORED = frozenset(
 )
 """What other tools need in a URL, and what is always so here: keepalives, and no statement that the server keeps."""
 
-# libpq's other parameters. Known by name, so that the message may repeat the name: an unknown one may be a secret.
+# libpq's other parameters, and some of other tools. Only these are named: an unknown one may be a piece of a password.
 _REFUSED = frozenset(
     """
     hostaddr passfile require_auth replication sslcompression sslcert sslkey sslpassword
     sslcertmode sslkeylogfile sslcrl sslcrldir sslsni requirepeer ssl_min_protocol_version ssl_max_protocol_version
     min_protocol_version max_protocol_version krbsrvname gsslib gssdelegation scram_client_key scram_server_key service
     load_balance_hosts tcp_user_timeout oauth_issuer oauth_client_id oauth_client_secret oauth_scope
+    search_path timezone statement_timeout lock_timeout command_timeout timeout socket_timeout sslaccept
     """.split()  # noqa: SIM905 # a list would be forty lines
 )
 
+# What stands behind the scheme. As in libpq an @ may stand in the query where a path is before it; without one, and
+# in the path, it is more likely the end of a password with a ? or / in it.
+_POSTGRES = re.compile(
+    r"""
+    ((?P<user>[^:/?#\[\]]*) (:(?P<password>[^/?#\[\]]*))? @)?
+    (\[(?P<ipv6>[^\[\]]*)\] | (?P<host>[^:@/?#\[\]]*)) (:(?P<port>[0-9]*))?
+    (/(?P<dbname>[^/?#@&]*) /? | (?!.*@))
+    (\?(?P<query>[^#]*))?
+    """,
+    re.VERBOSE,
+)
+_HOST = re.compile(r"[\w.-]*|[0-9a-fA-F:.]+(%[\w.-]+)?")
 
-_NO_HOST = frozenset(" <>{}$\\")
-_NOT_UTF_8 = "has a percent-encoded byte that is no UTF-8; percent-encode the % of a password, too"
+
+_Word = TypeVar("_Word", bound=str)
 
 
 class _Unusable(ValueError):
@@ -88,7 +102,7 @@ class PostgresURL:
     @property
     def is_neon(self) -> bool:
         """True for Neon's cloud, which is reached over the open internet and so never without TLS."""
-        return self.host is not None and self.host.lower().removesuffix(".").endswith((".neon.tech", ".neon.build"))
+        return self.host is not None and self.host.removesuffix(".").endswith((".neon.tech", ".neon.build"))
 
     @property
     def direct_tls(self) -> bool:
@@ -158,15 +172,17 @@ DatabaseURL = SQLiteURL | PostgresURL
 @lru_cache(maxsize=16)  # several places ask for the same address
 def parse_database_url(url: str, variable: str = "DATABASE_URL") -> DatabaseURL:
     """Read a database URL. Raises `ConfigurationError`, which names `variable` and repeats nothing of the URL."""
-    url = _unwrapped(url, variable)
+    url = url.strip().removeprefix("psql ").strip()
+    if url[:1] in {"'", '"', "`"} and url.endswith(url[0]):
+        url = url[1:-1].strip()
+    scheme, separator, rest = url.partition("://")
     try:
         if not url.isprintable():
             raise _Unusable("must not contain control characters")
-        scheme, _, rest = url.partition(":")
-        if scheme.lower() == SQLITE_SCHEME:
-            return _parse_sqlite(url)
-        if scheme.lower() in POSTGRES_SCHEMES and rest.startswith("//"):
-            return _parse_postgres(url)
+        if separator and scheme.lower() == SQLITE_SCHEME:
+            return _parse_sqlite(rest)
+        if separator and scheme.lower() in POSTGRES_SCHEMES:
+            return _parse_postgres(rest)
         raise _Unusable(f"must begin with postgresql:// or {SQLITE_SCHEME}:///")
     except _Unusable as error:
         raise ConfigurationError(variable, str(error)) from None
@@ -185,18 +201,10 @@ def direct_database_url(settings: Settings) -> DatabaseURL:
     return url.direct() if isinstance(url, PostgresURL) else url
 
 
-def _unwrapped(text: str, variable: str) -> str:
-    """Return the URL in what was pasted: a line that sets the variable, a console's `psql 'postgresql://…'`."""
-    ends = " \t\r\n;,"
-    text = re.sub(rf"^([^/]*\b{variable}\b['\"]?\s*[=:\s]|psql\s+(-d\s+)?)", "", text.strip(ends)).strip(ends)
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in "'\"`"
-    return text[1:-1].strip(ends) if quoted else text
-
-
-def _parse_sqlite(url: str) -> SQLiteURL:
-    _, found, path = url.partition(":///")
-    if "?" in path or (not found and url != f"{SQLITE_SCHEME}://"):
+def _parse_sqlite(rest: str) -> SQLiteURL:
+    if "?" in rest or (rest and not rest.startswith("/")):
         raise _Unusable(f"must be {SQLITE_SCHEME}:///path, without parameters")
+    path = rest.removeprefix("/")
     if not path or path == ":memory:":
         return SQLiteURL(None)
     try:
@@ -205,162 +213,128 @@ def _parse_sqlite(url: str) -> SQLiteURL:
         raise _Unusable("~ is the home folder of a user, and there is none") from None
 
 
-def _take_apart(url: str) -> tuple[dict[str, str | None], dict[str, str]]:
-    """Return host, port, user, password and dbname, and the other parameters."""
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:  # its message would repeat the URL
-        raise _Unusable("has a host or port that cannot be read; percent-encode the password") from None
-    if "#" in url or "[" in parts.path:
-        raise _Unusable("must not contain #; percent-encode the password")
-    path = parts.path.strip("/")
-    if "@" in path or ("@" in url and "@" not in parts.netloc):
-        raise _Unusable("has an @ that is in no place for one; percent-encode the password")
-    if not set("/&='\"`").isdisjoint(path) or re.search(r"\][^:]", parts.netloc):
-        raise _Unusable("cannot be read; percent-encode the password and the database's name")
-    query = _query(parts.query)
-    address = {
-        "host": _decoded(parts.hostname),
-        "port": str(port) if port is not None else None,
-        "user": _decoded(parts.username),
-        "password": _decoded(parts.password),
-        "dbname": _decoded(path),
-    }
-    # As in libpq, a parameter of the query wins over the same part before it: `?host=/run/postgresql` is a socket.
-    address |= {name: query.pop(name) or None for name in address.keys() & query.keys()}
-    if "\0" in "".join(filter(None, (*address.values(), *query.values()))):
-        raise _Unusable("must not contain NUL")
-    _check_host(address["host"] or "")
-    return address, query
-
-
-def _parse_postgres(url: str) -> PostgresURL:
-    address, query = _take_apart(url)
+def _parse_postgres(rest: str) -> PostgresURL:
+    parameters = _parameters(rest)
     server_settings: dict[str, str] = {
-        name: query.pop(name) for name in ("application_name", "options") if name in query
+        name: parameters.pop(name) for name in ("application_name", "options") if name in parameters
     }
-    if "fallback_application_name" in query:
-        server_settings.setdefault("application_name", query.pop("fallback_application_name"))
-    if "schema" in query:
-        server_settings["search_path"] = query.pop("schema")
-    _one_of(query, "client_encoding", ("utf8", "utf-8", "auto"))
-    if _one_of(query, "gssencmode", ("disable", "prefer", "require")) == "require":
+    if "fallback_application_name" in parameters:
+        server_settings.setdefault("application_name", parameters.pop("fallback_application_name"))
+    if "schema" in parameters:
+        server_settings["search_path"] = parameters.pop("schema")
+    _one_of(parameters, "client_encoding", ("utf8", "utf-8", "auto"))
+    if _one_of(parameters, "gssencmode", ("disable", "prefer", "require")) == "require":
         raise _Unusable("gssencmode=require is not supported")
     result = PostgresURL(
-        host=address["host"],
-        port=_port(address["port"]),
-        user=address["user"],
-        password=address["password"],
-        database=address["dbname"],
+        host=_host(parameters.pop("host")),
+        port=_port(parameters.pop("port") or "5432"),
+        user=parameters.pop("user") or None,
+        password=parameters.pop("password") or None,
+        database=parameters.pop("dbname") or None,
         sslmode="prefer",
-        channel_binding_required=_one_of(query, "channel_binding", ("disable", "prefer", "require")) == "require",
-        connect_timeout=_connect_timeout(query),
-        must_be_writable=_one_of(query, "target_session_attrs", ("any", "read-write")) == "read-write",
+        channel_binding_required=_one_of(parameters, "channel_binding", ("disable", "prefer", "require")) == "require",
+        connect_timeout=_connect_timeout(parameters.pop("connect_timeout", "0")),
+        must_be_writable=_one_of(parameters, "target_session_attrs", ("any", "read-write")) == "read-write",
         server_settings=server_settings,
     )
-    result = _with_tls(result, query)
+    result = _with_tls(result, parameters)
     # "public" is the default, and Prisma writes it always.
     if "search_path" in server_settings and result.is_pooled and server_settings.pop("search_path") != "public":
         raise _Unusable("schema is not supported by Neon's pooler: set the role's search_path")
-    for name in query.keys() - _IGNORED:
-        # Where no host was found before it, it is likely a piece of a password that was not percent-encoded.
-        is_word = re.fullmatch("[a-z_]{2,40}", name) and "@" in url.partition("?")[0]
-        raise _Unusable(f"{name} is not supported" if name in _REFUSED or is_word else "has an unknown parameter")
+    for name in parameters.keys() - _IGNORED:
+        raise _Unusable(f"{name} is not supported" if name in _REFUSED else "has an unknown parameter")
     return result
 
 
-def _decoded(part: str | None) -> str | None:
-    try:
-        return unquote(part or "", errors="strict") or None
-    except UnicodeDecodeError:
-        raise _Unusable(_NOT_UTF_8) from None
-
-
-def _check_host(host: str) -> None:
-    if "," in host:
-        raise _Unusable("must name one host")
-    if not host.startswith("/") and not _NO_HOST.isdisjoint(host):
-        raise _Unusable("has a host that cannot be one: is it a placeholder?")
-    try:
-        _ = host.startswith("/") or host.encode("idna")  # as asyncio will
-    except UnicodeError:
-        raise _Unusable("has a host with an empty or too long label") from None
-
-
-def _query(text: str) -> dict[str, str]:
-    # Not parse_qsl's own decoding: in libpq's URIs a plus sign is a plus sign.
-    try:
-        pairs = parse_qsl(text.replace("+", "%2B"), keep_blank_values=True, errors="strict")
-    except UnicodeDecodeError:
-        raise _Unusable(_NOT_UTF_8) from None
-    if len({name for name, _ in pairs}) != len(pairs):
+def _parameters(rest: str) -> dict[str, str]:
+    """Return libpq's parameters: host, port, user, password and dbname, and over them those of the query."""
+    found = _POSTGRES.fullmatch(rest)
+    if found is None:
+        raise _Unusable("cannot be read; percent-encode the password, and the names of user and database")
+    parts = found.groupdict(default="")
+    pairs = [pair.partition("=") for pair in parts.pop("query").split("&") if pair]
+    query = {_decoded(name): _decoded(value) for name, _, value in pairs}
+    if len(query) != len(pairs):
         raise _Unusable("has a parameter twice")
-    return dict(pairs)
+    parts["host"] += parts.pop("ipv6")
+    return {name: _decoded(part) for name, part in parts.items()} | query
 
 
-def _one_of(query: dict[str, str], name: str, allowed: tuple[str, ...]) -> str | None:
-    value = query.pop(name, None)
-    value = value if value is None else value.lower()
-    if value is not None and value not in allowed:
-        raise _Unusable(f"{name} must be one of {', '.join(allowed)}")
-    return value
+def _decoded(text: str) -> str:
+    try:
+        decoded = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise _Unusable(
+            "has a percent-encoded byte that is no UTF-8; percent-encode the % of a password, too"
+        ) from None
+    if "\0" in decoded:
+        raise _Unusable("must not contain NUL")
+    return decoded
 
 
-def _port(text: str | None) -> int:
-    if text is None:
-        return 5432
-    if not (text.isascii() and text.isdigit() and 0 < int(text[:6]) < 65_536):
+def _host(host: str) -> str | None:
+    if host.startswith("/"):
+        return host  # the folder of a socket
+    try:
+        usable = _HOST.fullmatch(host) and host.encode("idna").isascii()  # as asyncio will
+    except UnicodeError:  # an empty or too long label
+        usable = False
+    if not usable:
+        raise _Unusable("must name one host: is it a placeholder?")
+    return host.lower() or None
+
+
+def _one_of(parameters: dict[str, str], name: str, allowed: tuple[_Word, ...]) -> _Word | None:
+    if name not in parameters:
+        return None
+    value = parameters.pop(name).lower()
+    for word in allowed:
+        if word == value:
+            return word
+    raise _Unusable(f"{name} must be one of {', '.join(allowed)}")
+
+
+def _port(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65_536:
         raise _Unusable("port must be a number from 1 to 65535")
     return int(text)
 
 
-def _connect_timeout(query: dict[str, str]) -> int | None:
-    text = query.pop("connect_timeout", None)
-    if text is None:
-        return None
-    if not (text.removeprefix("-").isdecimal() and text.isascii() and len(text) < 10):
-        raise _Unusable("connect_timeout must be a whole number of seconds")
-    if int(text) > MAX_CONNECT_TIMEOUT:
-        raise _Unusable(f"connect_timeout must be at most {MAX_CONNECT_TIMEOUT} seconds")
+def _connect_timeout(text: str) -> int | None:
+    if not re.fullmatch("-?[0-9]{1,9}", text) or int(text) > MAX_CONNECT_TIMEOUT:
+        raise _Unusable(f"connect_timeout must be a whole number of seconds, at most {MAX_CONNECT_TIMEOUT}")
     # Zero or less is libpq's "wait for ever". Here every wait has a limit: DATABASE_CONNECT_TIMEOUT then holds.
     return int(text) if int(text) > 0 else None
 
 
-def _with_tls(url: PostgresURL, query: dict[str, str]) -> PostgresURL:
-    if "ssl" in query:
+def _with_tls(url: PostgresURL, parameters: dict[str, str]) -> PostgresURL:
+    if "ssl" in parameters:
         # So spelled by JDBC, which libpq understands, and by many recipes for SQLAlchemy with asyncpg.
-        value = query.pop("ssl").lower()
-        query.setdefault(
-            "sslmode", {"true": "require", "1": "require", "false": "disable", "0": "disable"}.get(value, value)
-        )
-    mode = _one_of(query, "sslmode", SSL_MODES)
-    root = query.pop("sslrootcert", None)
-    negotiation: SslNegotiation | None = _one_of(query, "sslnegotiation", get_args(SslNegotiation))  # type: ignore[assignment] # it has checked it
-    if root == "system":
-        if mode not in {None, "verify-full"}:
-            raise _Unusable("sslrootcert=system needs sslmode=verify-full")
-        mode = "verify-full"
-    elif root is not None:
+        value = parameters.pop("ssl").lower()
+        words = {"true": "require", "1": "require", "false": "disable", "0": "disable"}
+        parameters.setdefault("sslmode", words.get(value, value))
+    root = parameters.pop("sslrootcert", None)
+    mode = _one_of(parameters, "sslmode", SSL_MODES) or ("verify-full" if root == "system" else "prefer")
+    negotiation = _one_of(parameters, "sslnegotiation", SSL_NEGOTIATIONS)
+    if root == "system" and mode != "verify-full":
+        raise _Unusable("sslrootcert=system needs sslmode=verify-full")
+    if root not in {None, "system"}:
         _check_certificates(root)
     if url.channel_binding_required and mode == "disable":
         raise _Unusable("channel_binding=require needs TLS, which sslmode=disable excludes")
     if url.is_neon and mode in {"disable", "allow"}:
         raise _Unusable(f"sslmode={mode} is refused: a Neon host is never spoken to without TLS")
-    if url.is_neon and mode in {None, "prefer"}:
+    if url.is_neon and mode == "prefer":
         mode = "require"
-    if negotiation == "direct" and mode not in {"no-verify", "require", "verify-ca", "verify-full"}:
+    if negotiation == "direct" and mode in {"disable", "allow", "prefer"}:
         raise _Unusable("sslnegotiation=direct needs sslmode=require or stronger")
     if mode == "require" and root is not None:
         mode = "verify-ca"  # libpq: with a root certificate at hand, "require" checks against it
-    sslmode: SslMode = mode or "prefer"  # type: ignore[assignment] # _one_of has checked it
-    return replace(url, sslmode=sslmode, sslrootcert=root, sslnegotiation=negotiation)
+    return replace(url, sslmode=mode, sslrootcert=root, sslnegotiation=negotiation)
 
 
 def _check_certificates(path: str) -> None:
-    if not Path(path).is_file():
-        raise _Unusable("sslrootcert names a file that does not exist")
     try:
-        ssl.create_default_context(cafile=path)
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
     except OSError:  # SSLError is one; its message would repeat the path
-        raise _Unusable("sslrootcert names a file that holds no certificate or cannot be read") from None
+        raise _Unusable("sslrootcert must name a file of certificates that exists and can be read") from None
