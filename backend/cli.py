@@ -285,8 +285,8 @@ def migrate(
     if sql:
         from backend.db import migrating, migrations
 
-        look = migrating.look(settings, lambda connection: migrations.sql(connection, to))
-        print(_run(look, UNCHANGED), end="")
+        statements = migrating.run_on_schema(settings, lambda connection: migrations.sql(connection, to))
+        print(_run(statements, UNCHANGED), end="")
     else:
         _migrate(settings, to, adopt=adopt)
 

@@ -20,8 +20,8 @@ from backend.check.issuer import clock
 from backend.config import Settings
 from backend.db import migrations
 from backend.db.connection import DriverConnection, closed_connections, connect
-from backend.db.failures import translated
-from backend.db.migrating import look
+from backend.db.failures import is_lock_timeout, translated
+from backend.db.migrating import run_on_schema
 from backend.db.session import Database
 from backend.db.url import PostgresURL, SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseRefused, TodoError
@@ -89,7 +89,6 @@ WHERE attrelid IN (SELECT to_regclass(name) FROM unnest($1::text[]) AS name) AND
 LOCK_TIMEOUT = "2s"
 """How long a look waits for what somebody else has locked."""
 
-_LOCK_NOT_AVAILABLE = "55P03"
 _FOREIGN_KEY = "23503"
 
 
@@ -127,7 +126,7 @@ async def look_at_migrations(settings: Settings) -> AsyncIterator[Finding]:
     url = direct_database_url(settings)
     if isinstance(url, SQLiteURL):
         _require_file(url)
-    revision, owns = await look(settings, _examine_schema)
+    revision, owns = await run_on_schema(settings, _examine_schema)
     if revision is not None and revision not in migrations.revisions():
         yield Finding("migrations", "ok", f"at {revision}, which is newer than this version's {migrations.head()}")
         return
@@ -223,7 +222,7 @@ async def _find_tables(settings: Settings, connection: DriverConnection, facts: 
     if not facts["has_tasks"]:
         hint = "run todo-backend migrate"
         with suppress(DatabaseError, DBAPIError):
-            if schema := await look(settings, migrations.elsewhere):
+            if schema := await run_on_schema(settings, migrations.elsewhere):
                 hint = f"they are in schema {schema}"
         return [Finding("tables", "FAIL", f"there is no table tasks on the search_path ({facts['schemas']}): {hint}")]
     present = {row[0] for row in await connection.fetch(_COLUMNS, tables)}
@@ -262,7 +261,7 @@ async def _try_to_write(settings: Settings, connection: DriverConnection | None)
             return Finding("writes", "FAIL", str(error.orig))
         return Finding("writes", "warn", "a foreign key wants users to exist, so no write could be tried")
     except TodoError as error:
-        if connection is not None and _LOCK_NOT_AVAILABLE in str(error):
+        if connection is not None and is_lock_timeout(error):
             holders = await connection.fetchval(_HOLDERS, tables)
             return Finding(
                 "writes", "FAIL", f"the table is locked{f' by the server process {holders}' if holders else ''}"

@@ -39,6 +39,8 @@ _NEVER_RAN = ("server login has been failing", "query_wait_timeout")
 _FAILOVER = ("25006", "53300", "57P")
 """The server is a replica by now, full, or going away: every connection to it is of no more use."""
 
+_LOCK_NOT_AVAILABLE = "55P03"
+
 _OTHER_TYPES = ("08P01", "0A000", "22", "42")  # in the protocol, of a plan, in the values, in the statement
 
 _STARTING_OR_FULL = ("57P", "53300", "08000", "08003", "08006")
@@ -55,11 +57,30 @@ NO_TLS = "rejected SSL upgrade"
 """asyncpg's words for a server that has no TLS, where the URL asks for it."""
 _NEVER = ("endpoint is disabled", "cannot be found")
 
-
 _UNTRUSTED = (
     "the server's certificate is not trusted: install the system's authorities (ca-certificates), or name its own in "
     "sslrootcert; sslmode=no-verify takes any"
 )
+
+
+def _driver_error(error: BaseException | None) -> BaseException | None:
+    """Return the driver's own error, which SQLAlchemy may have wrapped."""
+    return error.driver_exception if isinstance(error, DBAPIError) and error.orig is not None else error
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    sqlstate: str | None = getattr(_driver_error(error), "sqlstate", None)
+    return sqlstate
+
+
+def reason_of(error: BaseException) -> str:
+    """Say what happened: the error's type, its SQLSTATE, and the driver's message.
+
+    That alone: the statement, DETAIL and HINT, which str() would add, can hold the values of a row.
+    """
+    driver = _driver_error(error)
+    message = driver.args[0] if driver is not None and driver.args else ""
+    return " ".join(filter(None, (type(driver).__name__, _sqlstate(driver), str(message))))
 
 
 def is_transient(error: BaseException) -> bool:
@@ -85,7 +106,12 @@ def may_be_refused_tls(error: OSError) -> bool:
 
 def is_failover(error: BaseException | None) -> bool:
     """Tell whether an error means that the server, not the statement, is the matter."""
-    return (getattr(error, "sqlstate", None) or "").startswith(_FAILOVER)
+    return (_sqlstate(error) or "").startswith(_FAILOVER)
+
+
+def is_lock_timeout(error: Exception) -> bool:
+    """Tell whether a statement has given up waiting for a lock."""
+    return _sqlstate(error.__cause__) == _LOCK_NOT_AVAILABLE
 
 
 def is_unreadable(error: Exception) -> bool:
@@ -95,7 +121,7 @@ def is_unreadable(error: Exception) -> bool:
 
 def may_mean_other_types(error: Exception) -> bool:
     """Tell whether a statement can have failed because it has other types than when they were asked for."""
-    sqlstate = getattr(error, "sqlstate", None)
+    sqlstate = _sqlstate(error)
     return is_unreadable(error) if sqlstate is None else sqlstate.startswith(_OTHER_TYPES)
 
 
@@ -114,15 +140,14 @@ def translated(may_have_run: Callable[[], bool] = lambda: False) -> Iterator[Non
             raise meaning from error
         if isinstance(error, asyncpg.IntegrityConstraintViolationError):
             # As SQLAlchemy says it: one class for both engines, and without the DETAIL, which shows the row.
-            raise IntegrityError(None, None, Exception(_reason(error, error.sqlstate))) from error
+            raise IntegrityError(None, None, Exception(reason_of(error))) from error
         raise
 
 
 def _observe(error: Exception) -> None:
-    driver = error.driver_exception if isinstance(error, DBAPIError) and error.orig is not None else error
-    seen = observation.get()
-    seen.sqlstate = getattr(driver, "sqlstate", None)
-    seen.constraint = getattr(driver, "constraint_name", None)
+    observed = observation.get()
+    observed.sqlstate = _sqlstate(error)
+    observed.constraint = getattr(_driver_error(error), "constraint_name", None)
 
 
 def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
@@ -139,18 +164,15 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
         return DatabaseUnavailable(_UNTRUSTED)
     if isinstance(error, OSError):
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.driver_exception
-    sqlstate: str | None = getattr(error, "sqlstate", None)
-    reason = _reason(error, sqlstate)
+    driver, sqlstate, reason = _driver_error(error), _sqlstate(error), reason_of(error)
     if sqlstate is not None:
         return _translate_sqlstate(sqlstate, reason, may_have_run=may_have_run)
-    if isinstance(error, sqlite3.OperationalError) or type(error) is sqlite3.DatabaseError:  # no database, damaged
+    if isinstance(driver, sqlite3.OperationalError) or type(driver) is sqlite3.DatabaseError:  # no database, damaged
         not_migrated = any(text in reason for text in _SQLITE_NOT_MIGRATED)
         return DatabaseNotMigrated(reason) if not_migrated else DatabaseUnavailable(reason)
     if NOT_SENT in reason:
         return DatabaseUnavailable(reason, repeatable=True)
-    if isinstance(error, _DRIVER_FAILURES) and not isinstance(error, ValueError):
+    if isinstance(driver, _DRIVER_FAILURES) and not isinstance(driver, ValueError):
         return _lost(reason, may_have_run=may_have_run)
     return None  # a broken constraint, a parameter that asyncpg cannot encode: a statement of ours is wrong
 
@@ -179,9 +201,3 @@ def _translate_sqlstate(sqlstate: str, reason: str, *, may_have_run: bool) -> Da
 
 def _lost(reason: str, *, may_have_run: bool) -> DatabaseError:
     return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason, repeatable=True)
-
-
-def _reason(orig: BaseException, sqlstate: str | None) -> str:
-    # The driver's message alone: its DETAIL and HINT, which str() would add, can hold the values of a row.
-    message = orig.args[0] if orig.args else ""
-    return " ".join(filter(None, (type(orig).__name__, sqlstate, str(message))))

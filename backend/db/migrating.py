@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 from backend.config import Settings
 from backend.db.connection import closed_connections, connect
 from backend.db.engine import make_migration_engine
-from backend.db.failures import translated
+from backend.db.failures import is_lock_timeout, reason_of, translated
 from backend.db.url import PostgresURL, direct_database_url
 from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
 
@@ -27,8 +27,6 @@ PAUSE = 2.0
 
 LOCK_KEY = 7_305_808_869_231_650_420
 """PostgreSQL's advisory lock of this schema: any number, the same in every process."""
-
-_LOCK_NOT_AVAILABLE = "55P03"
 
 T = TypeVar("T")
 
@@ -44,20 +42,20 @@ async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
     url = direct_database_url(settings)
     async with one_at_a_time:
         if not isinstance(url, PostgresURL):  # an SQLite file is locked as a whole
-            return await look(settings, change)
+            return await run_on_schema(settings, change)
         async with _alone(url, settings):
             end = time.monotonic() + PATIENCE
             while True:
                 try:
-                    return await look(settings, change)
+                    return await run_on_schema(settings, change)
                 except DatabaseUnavailable as error:
-                    if _sqlstate(error.__cause__) != _LOCK_NOT_AVAILABLE or time.monotonic() > end:
+                    if not is_lock_timeout(error) or time.monotonic() > end:
                         raise
                 await asyncio.sleep(random.uniform(PAUSE / 2, PAUSE))  # noqa: S311 # no secret
 
 
-async def look(settings: Settings, at: Callable[[Connection], T]) -> T:
-    """Run a function over the direct address, and commit. Raises `DatabaseError`."""
+async def run_on_schema(settings: Settings, function: Callable[[Connection], T]) -> T:
+    """Run a function on a connection over the direct address, and commit. Raises `DatabaseError`."""
     from backend.db.migrations import Unusable
 
     engine = make_migration_engine(direct_database_url(settings), settings)
@@ -65,14 +63,14 @@ async def look(settings: Settings, at: Callable[[Connection], T]) -> T:
     try:
         with translated(may_have_run=lambda: changed):
             async with engine.connect() as connection:
-                result = await connection.run_sync(at)
+                result = await connection.run_sync(function)
                 changed = True  # but for the commit, whose response can be lost
                 await connection.commit()
             return result
     except Unusable as error:
         raise DatabaseNotMigrated(str(error)) from error
     except DBAPIError as error:  # what `translated` takes for a mistake of ours, and here is one of a migration
-        raise DatabaseNotMigrated(f"a statement of the migration failed: {_summary(error)}") from error
+        raise DatabaseNotMigrated(f"a statement of the migration failed: {reason_of(error)}") from error
     finally:
         await engine.dispose()
         await closed_connections()
@@ -109,16 +107,3 @@ async def _keep(connection: asyncpg.Connection) -> None:
     while True:
         await asyncio.sleep(60)
         await connection.execute("SELECT 1")
-
-
-def _sqlstate(error: BaseException | None) -> str | None:
-    if isinstance(error, DBAPIError) and error.orig is not None:
-        error = error.driver_exception
-    state: str | None = getattr(error, "sqlstate", None)
-    return state
-
-
-def _summary(error: DBAPIError) -> str:
-    # Without the statement, and without the DETAIL, which shows a row.
-    driver = error.driver_exception if error.orig is not None else error
-    return " ".join(filter(None, (type(driver).__name__, _sqlstate(error), str(driver.args[0] if driver.args else ""))))
