@@ -88,14 +88,11 @@ async def _only(tasks: TaskService, part: str) -> UUID:
     """Return the id of the one task with this text in its title."""
     wanted = TaskFilter(words=tuple(dict.fromkeys(part.split())))  # in the title, or beside it
     found: list[UUID] = []
-    place = None
-    while len(found) <= MAX_NAMED:
-        page = await tasks.list(wanted, limit=500, after=place)
-        assert page is not None  # noqa: S101 # no revision is known
-        found += [task["id"] for task in page.tasks if part.casefold() in task["title"].casefold()]
-        if not page.more:
+    async for task in tasks.every(wanted):
+        if part.casefold() in task["title"].casefold():
+            found.append(task["id"])
+        if len(found) > MAX_NAMED:
             break
-        place = page.place(len(page.tasks) - 1)
     if not found:
         raise ToolFailed("task_not_found", "No title holds this text; list_tasks shows the tasks.", [_at("/match")])
     if len(found) > 1:
@@ -146,11 +143,11 @@ async def list_tasks(tasks: TaskService, arguments: Arguments) -> Result:
     """List tasks, newest first unless sorted. `next_cursor` is null on the last page."""
     query = _list_query(arguments)
     order = query.keys()
-    page = await tasks.list(query.wanted(), order=order, limit=query.limit, after=query.place(order))
+    page = await tasks.list(query.wanted(), order=order, limit=query.limit, after=query.after(order))
     assert page is not None  # noqa: S101 # no revision is known
     content, count = tasks_content(page.tasks, deleted=False)
     more = page.more or count < len(page.tasks)
-    cursor = encode_cursor(page.place(count - 1), query.canonical()) if more else None
+    cursor = encode_cursor(page.cursor(count - 1), query.canonical()) if more else None
     return {"tasks": json.loads(content), "next_cursor": cursor}
 
 

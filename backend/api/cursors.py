@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 from backend.errors import CheckpointExpired
-from backend.models.queries import Order, Place
+from backend.models.queries import Cursor, Order
 from backend.services.changes import Checkpoint
 from backend.services.lists import is_time, is_value
 
@@ -24,25 +24,25 @@ _CHECK_SUM_SIZE = 7
 _CHECKPOINT = struct.Struct(">q16sq")
 
 
-def encode_cursor(place: Place, query: str) -> str:
-    """Make the cursor of a page that ended at this place, under this query in its canonical form."""
-    values: list[Any] = [value.isoformat() if isinstance(value, datetime) else value for value in place.values]
-    content = json.dumps([*values, place.task_id.hex], ensure_ascii=False, separators=(",", ":")).encode()
+def encode_cursor(cursor: Cursor, query: str) -> str:
+    """Make the text of a cursor, under this query in its canonical form."""
+    values: list[Any] = [value.isoformat() if isinstance(value, datetime) else value for value in cursor.values]
+    content = json.dumps([*values, cursor.task_id.hex], ensure_ascii=False, separators=(",", ":")).encode()
     return _sealed(content, query)
 
 
-def decode_cursor(cursor: str, order: tuple[Order, ...], query: str) -> Place:
-    """Return where the page ended. Raises `ValueError` for a cursor that was not made for this query."""
+def decode_cursor(text: str, order: tuple[Order, ...], query: str) -> Cursor:
+    """Return a cursor. Raises `ValueError` for a cursor that was not made for this query."""
     try:
-        *texts, task_id = json.loads(_opened(cursor, query))
-        pairs = list(zip(order, texts, strict=True))
-        values = [datetime.fromisoformat(text).astimezone(UTC) if is_time(key) else text for key, text in pairs]
-        place = Place(tuple(values), UUID(task_id))
+        *sent, task_id = json.loads(_opened(text, query))
+        pairs = list(zip(order, sent, strict=True))
+        values = [datetime.fromisoformat(each).astimezone(UTC) if is_time(key) else each for key, each in pairs]
+        cursor = Cursor(tuple(values), UUID(task_id))
     except (TypeError, AttributeError, RecursionError, OverflowError):
         raise ValueError("holds something else") from None
     if not all(map(is_value, order, values)):
         raise ValueError("holds no values of these keys")
-    return place
+    return cursor
 
 
 def encode_checkpoint(checkpoint: Checkpoint, user_id: str) -> str:

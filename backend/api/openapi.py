@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from backend.api.cursors import encode_cursor
 from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
-from backend.models.queries import Place
+from backend.models.queries import Cursor
 
 DESCRIPTION = """\
 A user's tasks. Send a JWT as a bearer token; all that is listed, read and changed is its user's.
@@ -46,7 +46,7 @@ TASK_EXAMPLE: dict[str, Any] = {
     "updated_at": "2026-01-02T03:04:05.678901Z",
 }
 
-_CURSOR = encode_cursor(Place((), UUID(TASK_EXAMPLE["id"])), "")
+_CURSOR = encode_cursor(Cursor((), UUID(TASK_EXAMPLE["id"])), "")
 
 NEXT_PAGE = {
     "X-Next-Cursor": {"description": "While more tasks follow: the next page's cursor.", "schema": {"type": "string"}},

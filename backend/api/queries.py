@@ -23,8 +23,8 @@ from backend.models.queries import (
     NATURALLY_DESCENDING,
     NEWEST_FIRST,
     SEARCH_MAX,
+    Cursor,
     Order,
-    Place,
     SortKey,
     TaskFilter,
 )
@@ -175,7 +175,7 @@ class ListQuery(FilterQuery):
             raise _refused("order", "unknown_order", "must have a direction for each sort key")
         return tuple(Order(key, direction == "desc") for key, direction in zip(keys, directions, strict=True))  # type: ignore[arg-type] # as above
 
-    def place(self, order: tuple[Order, ...]) -> Place | None:
+    def after(self, order: tuple[Order, ...]) -> Cursor | None:
         """Return where the page before ended. Raises `Problem` for a cursor that is not of this list."""
         if self.of_trash:
             self._check_trash()
@@ -200,9 +200,9 @@ class ListQuery(FilterQuery):
         order = [[each.key, each.descending] for each in self.keys()]
         return json.dumps([values, order, self.of_trash], separators=(",", ":"))
 
-    def next_page(self, request: Request, place: Place) -> tuple[str, str]:
+    def next_page(self, request: Request, after: Cursor) -> tuple[str, str]:
         """Return the next page's address, with all that this one's says, and its cursor."""
-        cursor = encode_cursor(place, self.canonical())
+        cursor = encode_cursor(after, self.canonical())
         kept = [(name, value) for name, value in request.query_params.multi_items() if name not in _OF_THE_PAGE]
         query = urlencode([*kept, ("limit", self.limit), ("cursor", cursor)])
         return f"{address(request)}?{query}", cursor

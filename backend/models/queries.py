@@ -58,7 +58,7 @@ LATEST_DELETION_FIRST = (Order("deleted_at", descending=True),)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Cursor:
     """Where a page ended: the last row's value of each key of the order, and its id."""
 
     values: tuple[str | int | datetime, ...]

@@ -1,7 +1,7 @@
 """A task: the table, what may be sent, and what is sent back. Each field's rule is in `fields.py`."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, NotRequired
+from typing import Annotated, Any, ClassVar, Literal, NotRequired
 from uuid import UUID
 
 from pydantic import ConfigDict, Field, ValidationInfo, WithJsonSchema, field_validator, model_validator
@@ -249,6 +249,13 @@ class ListedTask(TaskPublic):
     """A task of a list, which may be that of the trash."""
 
     deleted_at: NotRequired[Annotated[datetime, Field(description="With `deleted=true`: when it was deleted.")]]
+
+
+class DeletedChange(TypedDict):
+    """A task that is in the trash."""
+
+    id: UUID
+    deleted: Literal[True]
 
 
 class TaskStats(TypedDict):

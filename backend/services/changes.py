@@ -6,13 +6,13 @@ reader's is all that it has missed. One statement reads the owner's revision and
 
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, TypedDict
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Select, bindparam, select, true, tuple_
 
 from backend.errors import CheckpointExpired
-from backend.models.task import TaskPublic
+from backend.models.task import DeletedChange, TaskPublic
 from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owned, owner_now, tasks
 
 LAST_ID = UUID(int=2**128 - 1)
@@ -32,18 +32,11 @@ class Checkpoint:
     base: int = 0
 
 
-class Deleted(TypedDict):
-    """A task that is in the trash."""
-
-    id: UUID
-    deleted: Literal[True]
-
-
 @dataclass(frozen=True, slots=True)
 class Changes:
     """Some changes, the checkpoint behind each of them, and whether more follow."""
 
-    changes: list[TaskPublic | Deleted]
+    changes: list[TaskPublic | DeletedChange]
     checkpoints: list[Checkpoint]
     last: Checkpoint
     """Where the follower stands when it has all of them."""
@@ -102,8 +95,8 @@ class TaskChanges(OwnedTasks):
             head,
         )
 
-    def _change(self, row: Any) -> TaskPublic | Deleted:
-        return self._task(row[3:]) if row[2] is None else Deleted(id=row[3], deleted=True)
+    def _change(self, row: Any) -> TaskPublic | DeletedChange:
+        return self._task(row[3:]) if row[2] is None else DeletedChange(id=row[3], deleted=True)
 
 
 _REVISION = PUBLIC.index(tasks.c.revision)

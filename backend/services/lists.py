@@ -5,7 +5,7 @@ Pages go on from the values of the last row, so that in the default order page 1
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, lru_cache
@@ -31,10 +31,12 @@ from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import Boolean, Text
 
 from backend.models.fields import POSITION_MAX, PRIORITIES, is_storable
-from backend.models.queries import LATEST_DELETION_FIRST, NEWEST_FIRST, Order, Place, TaskFilter
+from backend.models.queries import NEWEST_FIRST, Cursor, Order, TaskFilter
 from backend.models.task import TaskPublic, TaskStats
 from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owner_now, tasks, trashed
 
+PAGE = 500
+"""Tasks that are read at once where all are."""
 MAX_TAG_COUNTS = 500
 MAX_SHAPES = 500
 """Statements that are kept. There are more shapes than anybody asks for; the oldest is made anew."""
@@ -209,13 +211,13 @@ def is_value(order: Order, value: object) -> bool:
 
 
 def _after(order: tuple[Order, ...]) -> ColumnElement[bool]:
-    """Return the clause for what comes after a place: greater in one key, and equal in those before it."""
+    """Return the clause for what comes after a cursor: greater in one key, and equal in those before it."""
     keys = [(_KEYS[each.key](each.descending), each.descending) for each in order]
     keys.append((tasks.c.id, order[-1].descending if order else True))
     clauses = []
     for number, (expression, descending) in enumerate(keys):
-        equal = [key == bindparam(f"place_{before}", type_=key.type) for before, (key, _) in enumerate(keys[:number])]
-        bound = bindparam(f"place_{number}", type_=expression.type)
+        equal = [key == bindparam(f"after_{before}", type_=key.type) for before, (key, _) in enumerate(keys[:number])]
+        bound = bindparam(f"after_{number}", type_=expression.type)
         clauses.append(and_(*equal, expression < bound if descending else expression > bound))
     return or_(*clauses)
 
@@ -292,10 +294,10 @@ class Page:
     total: int | None = None
     """How many there are under the filters, where that was asked for."""
 
-    def place(self, number: int) -> Place:
-        """Return the place of one of the tasks: where a page that ends with it goes on."""
+    def cursor(self, number: int) -> Cursor:
+        """Return the cursor of a page that would end with this one of the tasks."""
         row = self.rows[: len(self.tasks)][number]
-        return Place(tuple(row[len(row) - len(self.order) :]) if self.order else (), row[0])
+        return Cursor(tuple(row[len(row) - len(self.order) :]) if self.order else (), row[0])
 
 
 class TaskLists(OwnedTasks):
@@ -312,20 +314,19 @@ class TaskLists(OwnedTasks):
         order: tuple[Order, ...] = NEWEST_FIRST,
         limit: int,
         skip: int = 0,
-        after: Place | None = None,
+        after: Cursor | None = None,
         deleted: bool = False,
         counted: bool = False,
         known: int = -1,
     ) -> Page | None:
-        """Return up to `limit` tasks of those wanted, in order: what comes after a place, past the first `skip`.
+        """Return up to `limit` tasks of those wanted, in order: what comes after a cursor, past the first `skip`.
 
-        `deleted` lists the trash instead, the latest deletion first.
+        `deleted` lists the trash instead.
         """
-        order = LATEST_DELETION_FIRST if deleted else order
         shape, parameters = _shape(wanted)
         if after is not None:
-            places = enumerate((*after.values, after.task_id))
-            parameters |= {f"place_{number}": value for number, value in places}
+            values = enumerate((*after.values, after.task_id))
+            parameters |= {f"after_{number}": value for number, value in values}
         statement = _select_page(shape, order, after=after is not None, deleted=deleted, counted=counted)
         rows = (await self._run(statement, **parameters, limit=limit + 1, skip=skip, known=known)).all()
         head = rows[0][0]
@@ -338,6 +339,23 @@ class TaskLists(OwnedTasks):
             for task, row in zip(tasks_found, found, strict=False):
                 task["deleted_at"] = row[len(PUBLIC)]  # type: ignore[typeddict-unknown-key] # DeletedTask's
         return Page(tasks_found, found, order, len(found) > limit, head, rows[0][1] if counted else None)
+
+    async def every(
+        self,
+        wanted: TaskFilter = TaskFilter(),  # noqa: B008 # frozen
+        *,
+        order: tuple[Order, ...] = NEWEST_FIRST,
+        deleted: bool = False,
+    ) -> AsyncIterator[TaskPublic]:
+        """Yield all tasks of those wanted, in order, read page by page."""
+        after, more = None, True
+        while more:
+            page = await self.list(wanted, order=order, limit=PAGE, after=after, deleted=deleted)
+            assert page is not None  # noqa: S101 # no revision is known
+            for task in page.tasks:
+                yield task
+            more = page.more
+            after = page.cursor(-1) if more else None
 
     async def stats(
         self,

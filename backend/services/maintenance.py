@@ -2,16 +2,14 @@
 
 from collections.abc import AsyncIterator
 from datetime import timedelta
-from typing import Any
 
 from sqlalchemy import BigInteger, bindparam, case, insert, literal, select, update
 
+from backend.models.queries import LATEST_DELETION_FIRST
 from backend.models.task import TaskPublic
 from backend.services.executor import Executor, transaction
 from backend.services.rows import Limits, changed_rows, now, owners, tasks
 from backend.services.tasks import TaskService
-
-PAGE = 500
 
 _users_with_expired = select(tasks.c.user_id).where(tasks.c.deleted_at < bindparam("expired")).distinct()
 _clock = bindparam("clock", type_=BigInteger)
@@ -50,14 +48,7 @@ async def resync(executor: Executor) -> int:
 async def export(executor: Executor, user_id: str) -> AsyncIterator[TaskPublic]:
     """Yield all of a user's tasks, newest first, then those in the trash with `deleted_at`."""
     service = TaskService(executor, user_id)
-    for deleted in (False, True):
-        after: Any = None
-        more = True
-        while more:
-            page = await service.list(limit=PAGE, after=after, deleted=deleted)
-            assert page is not None  # noqa: S101 # nothing is known
-            for task in page.tasks:
-                yield task
-            more = page.more
-            if more:
-                after = page.place(len(page.tasks) - 1)
+    async for task in service.every():
+        yield task
+    async for task in service.every(order=LATEST_DELETION_FIRST, deleted=True):
+        yield task

@@ -12,7 +12,7 @@ import asyncpg
 import pytest
 
 from backend.db.session import Database, create_db_and_tables
-from backend.models.queries import Place, TaskFilter
+from backend.models.queries import Cursor, TaskFilter
 from backend.models.task import TaskUpdate
 from backend.services.tasks import TaskService
 from tests.databases import connect, new_postgres_database
@@ -123,7 +123,7 @@ async def test_the_last_page_costs_what_the_first_costs(recorder: Recorder, comp
     service = recorder.service("many")
     costs = []
     for number in (MANY + 1, MANY // 2, 150):
-        after = Place((), task_id(number, 1))
+        after = Cursor((), task_id(number, 1))
         page = await service.list(TaskFilter(completed=completed), limit=20, after=after)
         assert page is not None
         assert len(page.tasks) == 20

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from backend.db.session import Database
 from backend.models.fields import PRIORITIES
-from backend.models.queries import Order, TaskFilter
+from backend.models.queries import LATEST_DELETION_FIRST, Order, TaskFilter
 from backend.models.task import TaskPublic
 from backend.services.tasks import TaskService
 from tests.services.conftest import ServiceOf, all_of, batch_of, make, new, page_of
@@ -109,17 +109,17 @@ def sorted_by(order: tuple[Order, ...], tasks: Iterable[TaskPublic]) -> list[Tas
 async def walk(service: TaskService, wanted: TaskFilter, order: tuple[Order, ...], limit: int) -> list[TaskPublic]:
     """Read all pages of a list, and check what is said about them."""
     found: list[TaskPublic] = []
-    place = None
+    cursor = None
     for _ in range(100):
-        page = await page_of(service, wanted, order=order, limit=limit, after=place, counted=True)
+        page = await page_of(service, wanted, order=order, limit=limit, after=cursor, counted=True)
         found += page.tasks
         assert len(page.tasks) <= limit
-        assert [page.place(number).task_id for number in range(len(page.tasks))] == [task["id"] for task in page.tasks]
+        assert [page.cursor(number).task_id for number in range(len(page.tasks))] == [task["id"] for task in page.tasks]
         if not page.more:
             assert page.total == len(found)
             return found
         assert len(page.tasks) == limit
-        place = page.place(-1)
+        cursor = page.cursor(-1)
     raise AssertionError("the walk does not end")
 
 
@@ -192,7 +192,7 @@ async def test_what_is_wanted_is_one_statement(
     assert len(statements) == 3
     if page.more:
         with recorded_statements(database) as statements:
-            await page_of(service, wanted, order=order, limit=1, after=page.place(0))
+            await page_of(service, wanted, order=order, limit=1, after=page.cursor(0))
         assert len(statements) == 1
 
 
@@ -200,12 +200,13 @@ async def test_the_trash_is_listed_latest_deletion_first_and_nowhere_else(alice:
     made = [await make(alice, title, tags=["x"]) for title in ("a milk", "b", "c milk", "d milk")]
     for number in (2, 0, 3):
         await alice.delete(made[number]["id"])
-    listed = await all_of(alice, deleted=True)
+    trash = {"order": LATEST_DELETION_FIRST, "deleted": True}
+    listed = await all_of(alice, **trash)
     assert [task["title"] for task in listed] == ["d milk", "a milk", "c milk"]
     assert all(isinstance(task["deleted_at"], datetime) for task in listed)  # type: ignore[typeddict-item] # DeletedTask
-    first = await page_of(alice, TaskFilter(words=("milk",)), deleted=True, limit=1, counted=True)
+    first = await page_of(alice, TaskFilter(words=("milk",)), **trash, limit=1, counted=True)
     assert (first.tasks, first.more, first.total) == (listed[:1], True, 3)
-    rest = await all_of(alice, TaskFilter(words=("milk",)), deleted=True, after=first.place(0))
+    rest = await all_of(alice, TaskFilter(words=("milk",)), **trash, after=first.cursor(0))
     assert rest == listed[1:]
     assert [task["title"] for task in await all_of(alice)] == ["b"]
     assert await alice.tags() == ([("x", 1)], first.head)
@@ -220,7 +221,7 @@ async def test_a_walk_goes_on_though_tasks_come_go_and_change(alice: TaskService
     await alice.delete(made["c"]["id"])
     await make(alice, "aa")
     await make(alice, "cc")
-    rest = await all_of(alice, order=order, after=page.place(-1))
+    rest = await all_of(alice, order=order, after=page.cursor(-1))
     assert [task["title"] for task in rest] == ["cc", "d", "e", "f"]
 
 

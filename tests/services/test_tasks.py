@@ -10,7 +10,7 @@ import pytest
 
 from backend.db.session import Database, get_session_context
 from backend.errors import SameUser, TaskNotFound
-from backend.models.queries import Place, TaskFilter
+from backend.models.queries import Cursor, TaskFilter
 from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
 from backend.services.executor import Executor, Params, transaction
 from backend.services.lists import Page
@@ -88,8 +88,8 @@ async def test_a_page_says_whether_more_follow(alice: TaskService) -> None:
         page = await page_of(alice, limit=limit)
         assert (page.tasks, page.more) == (tasks[:limit], more)
     assert (await page_of(alice, limit=2, skip=1)).tasks == tasks[1:]
-    assert (await page_of(alice, limit=2, after=Place((), tasks[0]["id"]))).tasks == tasks[1:]
-    assert (await page_of(alice, limit=2, after=Place((), tasks[2]["id"]))).tasks == []
+    assert (await page_of(alice, limit=2, after=Cursor((), tasks[0]["id"]))).tasks == tasks[1:]
+    assert (await page_of(alice, limit=2, after=Cursor((), tasks[2]["id"]))).tasks == []
 
 
 @pytest.mark.parametrize("completed", [True, False])
@@ -98,7 +98,7 @@ async def test_a_page_can_be_filtered(alice: TaskService, completed: bool) -> No
         await alice.create(TaskCreate(title=title, completed=title.isupper()))
     page = await page_of(alice, wanted=TaskFilter(completed=completed), limit=1)
     assert ([task["title"] for task in page.tasks], page.more) == (["D" if completed else "c"], True)
-    rest = await page_of(alice, wanted=TaskFilter(completed=completed), limit=1, after=page.place(0))
+    rest = await page_of(alice, wanted=TaskFilter(completed=completed), limit=1, after=page.cursor(0))
     assert ([task["title"] for task in rest.tasks], rest.more) == (["B" if completed else "a"], False)
 
 

@@ -29,6 +29,7 @@ from backend.errors import SameUser, TokenInvalid
 from backend.models.queries import Destination
 from backend.models.task import (
     AddressedTask,
+    DeletedChange,
     ListedTask,
     TaskCreate,
     TaskPublic,
@@ -207,7 +208,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
         order=order,
         limit=query.limit,
         skip=query.skip,
-        after=query.place(order),
+        after=query.after(order),
         deleted=query.of_trash,
         counted=query.count == "true",
         known=known_revision,
@@ -217,7 +218,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
     content, shown = tasks_content(page.tasks, deleted=query.of_trash)
     headers = {"ETag": f'W/"{tasks.etag(page.head)}"'}
     if page.more or shown < len(page.tasks):
-        address, cursor = query.next_page(request, page.place(shown - 1))
+        address, cursor = query.next_page(request, page.cursor(shown - 1))
         headers |= {"Link": f'<{address}>; rel="next"', "X-Next-Cursor": cursor}
     if page.total is not None:
         headers["X-Total-Count"] = str(page.total)
@@ -317,13 +318,6 @@ async def restore_task(request: Request, task_id: TaskId) -> Response:
     """Bring a task back from the trash. Takes no body."""
     tasks = tasks_of(request)
     return task_response(await tasks.restore(task_id, match=if_match(request, tasks)))
-
-
-class DeletedChange(TypedDict):
-    """A task that is in the trash."""
-
-    id: Annotated[str, WithJsonSchema({"type": "string", "format": "uuid"})]
-    deleted: Literal[True]
 
 
 class ChangesPage(TypedDict):
