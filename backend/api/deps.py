@@ -4,14 +4,11 @@ import re
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Path, Request
+from fastapi import Path, Request
 from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from backend.auth.identity import Identity
-from backend.auth.tokens import TokenVerifier
-from backend.config import Settings
-from backend.db.session import Database
 from backend.services.tasks import TaskService
 
 _UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
@@ -51,38 +48,17 @@ CanonicalUUID7 = Annotated[
 NewTaskId = Annotated[CanonicalUUID7, Path(alias="id", description="The task's id: a UUID of version 7 of your own.")]
 
 
-async def _current_user(request: Request) -> Identity:
-    """Whom the guard has identified, before any route was chosen."""
+# No dependencies: for each one FastAPI looks through the request's path, query, headers and cookies once more, which
+# takes longer than checking the token.
+
+
+def user_of(request: Request) -> Identity:
+    """Return whom the guard has identified, before any route was chosen."""
     user: Identity = request.scope["identity"]
     return user
 
 
-async def _database(request: Request) -> Database:
-    database: Database = request.app.state.database
-    return database
-
-
-async def _settings(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
-
-
-async def _verifier(request: Request) -> TokenVerifier:
-    verifier: TokenVerifier = request.app.state.verifier
-    return verifier
-
-
-def tasks_of(request: Request) -> TaskService:
-    """Return the user's tasks, and nobody else's.
-
-    No dependency: for each one FastAPI looks through the request's path, query, headers and cookies once more, which
-    takes longer than checking the token.
-    """
+def tasks_of(request: Request, user: Identity | None = None) -> TaskService:
+    """Return the tasks of the request's user, or of another who was verified, and nobody else's."""
     state = request.app.state
-    return TaskService(state.database.executor, request.scope["identity"].user_id, state.limits)
-
-
-CurrentUser = Annotated[Identity, Depends(_current_user)]
-CurrentDatabase = Annotated[Database, Depends(_database)]
-CurrentSettings = Annotated[Settings, Depends(_settings)]
-CurrentVerifier = Annotated[TokenVerifier, Depends(_verifier)]
+    return TaskService(state.database.executor, (user or user_of(request)).user_id, state.limits)

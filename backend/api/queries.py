@@ -15,7 +15,7 @@ from starlette.requests import Request
 
 from backend.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from backend.api.problems import FieldError, Problem
-from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, TITLE_SCHEMA, IsDate, storable, tag
+from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, storable, tag
 from backend.models.queries import (
     LATEST_DELETION_FIRST,
     MAX_FILTER_TAGS,
@@ -75,7 +75,12 @@ def _priorities(values: list[str]) -> list[str]:
     return list(dict.fromkeys(chosen))
 
 
-SEARCH_SCHEMA = {"type": "string", "minLength": 1, "maxLength": SEARCH_MAX, "pattern": TITLE_SCHEMA["pattern"]}
+SEARCH_SCHEMA: dict[str, Any] = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": SEARCH_MAX,
+    "pattern": r"^[^\u0000]*\S[^\u0000]*$",
+}
 
 BooleanText = Annotated[Literal["true", "false"] | None, WithJsonSchema({"type": "boolean"})]
 Limit = Annotated[int, Field(ge=1, le=500, description="The most tasks to return."), BeforeValidator(_whole_number)]
@@ -104,9 +109,7 @@ class FilterQuery(CompletedQuery):
 
     search: Annotated[
         Annotated[str, AfterValidator(search_text)] | None,
-        WithJsonSchema(
-            {"type": "string", "minLength": 1, "maxLength": SEARCH_MAX, "pattern": r"^[^\u0000]*\S[^\u0000]*$"}
-        ),
+        WithJsonSchema(SEARCH_SCHEMA),
     ] = Field(None, description="All these words occur in the title, the description or a tag, in upper or lower case.")
     tag: FilterTags = Field([], description="Tags that are all there.")
     tag_any: FilterTags = Field([], description="Tags of which one is there.")

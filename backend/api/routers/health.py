@@ -6,7 +6,6 @@ from typing import Literal
 from fastapi import APIRouter, Request
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
-from backend.api.deps import CurrentDatabase, CurrentSettings
 from backend.api.openapi import documented
 from backend.api.problems import Problem
 from backend.api.requests import Route
@@ -47,29 +46,34 @@ async def health() -> Alive:
 
 
 @router.get("/ready", **documented({"status": "ready"}, *DATABASE))
-async def health_ready(request: Request, database: CurrentDatabase, settings: CurrentSettings) -> Ready:
+async def health_ready(request: Request) -> Ready:
     """Tell that the process can serve. Asks the database until it has responded once, and then never again."""
     _refuse_while_draining(request)
-    if not database.has_answered:
-        await database.ping(max_age=settings.health_db_ttl)
+    if not request.app.state.database.has_answered:
+        await _ping(request)
     return {"status": "ready"}
 
 
 @router.get("/db", **documented(HEALTHY, "not_found", *DATABASE))
-async def health_db(request: Request, database: CurrentDatabase, settings: CurrentSettings) -> Healthy:
+async def health_db(request: Request) -> Healthy:
     """Tell that the database has the columns that the service needs. Probes at once share one query.
 
     The outcome is kept for `HEALTH_DB_TTL` seconds: it is the one address at which strangers reach the database. Where
     `HEALTH_DB_TOKEN` is set, it is required as a bearer token; without it there is nothing here.
     """
-    token = settings.health_db_token
+    token = request.app.state.settings.health_db_token
     if token is not None:
         scheme, _, sent = request.headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.get_secret_value().encode()):
             raise Problem("not_found")
     _refuse_while_draining(request)
-    await database.ping(max_age=settings.health_db_ttl)
+    await _ping(request)
     return HEALTHY
+
+
+async def _ping(request: Request) -> None:
+    state = request.app.state
+    await state.database.ping(max_age=state.settings.health_db_ttl)
 
 
 def _refuse_while_draining(request: Request) -> None:

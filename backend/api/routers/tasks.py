@@ -11,7 +11,7 @@ from starlette.responses import Response
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.cursors import decode_checkpoint, encode_checkpoint
-from backend.api.deps import CanonicalUUID, CurrentDatabase, CurrentUser, CurrentVerifier, NewTaskId, TaskId, tasks_of
+from backend.api.deps import CanonicalUUID, NewTaskId, TaskId, tasks_of, user_of
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.preconditions import if_match, is_known, known, must_exist, must_not_exist
 from backend.api.problems import FieldError, Problem
@@ -38,7 +38,6 @@ from backend.models.task import (
     TaskUpdate,
     drop_defaults,
 )
-from backend.services.tasks import TaskService
 
 MAX_BULK = 500
 
@@ -285,13 +284,11 @@ async def complete_tasks(request: Request, wanted: BulkComplete) -> Response:
     response_model=Transferred,
     **documented({"transferred": 5}, "invalid_from_token", "same_user", "too_many_tasks"),
 )
-async def transfer_tasks(
-    request: Request, user: CurrentUser, verifier: CurrentVerifier, database: CurrentDatabase, transfer: Transfer
-) -> Response:
+async def transfer_tasks(request: Request, transfer: Transfer) -> Response:
     """Take over all tasks of another user whose token is sent too: a guest who has signed up keeps the list."""
     try:
-        giver = await verifier.verify(transfer.from_token)
-        moved = await TaskService(database.executor, giver.user_id, request.app.state.limits).transfer_to(user.user_id)
+        giver = await request.app.state.verifier.verify(transfer.from_token)
+        moved = await tasks_of(request, giver).transfer_to(user_of(request).user_id)
     except TokenInvalid:
         raise _refused_token("invalid_from_token", "is not a valid token") from None
     except SameUser:
@@ -347,7 +344,7 @@ async def list_changes(
 ) -> Response:
     """List what has changed since a checkpoint, each task once, as it is now."""
     tasks = tasks_of(request)
-    user_id = request.scope["identity"].user_id
+    user_id = user_of(request).user_id
     known_revision = known(request, tasks)
     checkpoint = None if since is None else decode_checkpoint(since, user_id)
     found = await tasks.changes(checkpoint, limit=limit, known=known_revision)
