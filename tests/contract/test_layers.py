@@ -126,4 +126,4 @@ def test_the_rules_look_at_every_module() -> None:
     assert own("backend.db.url.PostgresURL") == "db.url"
     assert own("backend.errors") == "errors"
     assert own("fastapi.FastAPI") is None
-    assert "backend.services.tasks.TaskService" in imports(modules()["api.routers.tasks"])
+    assert "backend.services.tasks.TaskService" in imports(modules()["api.deps"])
