@@ -231,6 +231,7 @@ REFUSED: list[tuple[str, str]] = [
     (f"postgresql://dave:{SECRET}@one:5432,two:5433/db", ""),
     (f"postgresql://dave:{SECRET}@one%2Ctwo/db", "one host"),
     (f"postgresql://dave:{SECRET}@/db?host=one,two", "one host"),
+    (f"postgresql://dave:{SECRET}@/db?host=/one,/two", "one host"),
     # The line around it: a value is taken as it is, or not at all.
     (f"DATABASE_URL=postgresql://dave:{SECRET}@host/db", "must begin with"),
     (f'"DATABASE_URL": "postgresql://dave:{SECRET}@host/db",', "must begin with"),
@@ -254,6 +255,7 @@ REFUSED: list[tuple[str, str]] = [
     (f"postgresql://dave@dbhost.example.com/ledger?password={SECRET}%ff", "percent-encode"),
     (f"{WITH_SECRET}&sslmode=require", "cannot be read"),
     (f"postgresql://dave:{SECRET}@dbhost.example.com//ledger", "cannot be read"),
+    (f"postgresql://dave:{SECRET}@dbhost.example.com//", "cannot be read"),
     (f"postgresql://dave:12?user={SECRET}@dbhost.example.com/ledger", "cannot be read"),
     (f"postgresql://dave:12/x?{SECRET}@dbhost.example.com/ledger", "has an unknown parameter"),
     # A piece of a password looks like a parameter's name.
