@@ -20,7 +20,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from backend.db.connection import DriverConnection, StatementTypes
 from backend.db.failures import DATABASE_FAILURES, is_repeatable, is_unreadable, may_mean_other_types, translated
-from backend.db.pool import Pool, Turns, can_be_kept
+from backend.db.pool import OverflowSemaphore, Pool, can_be_kept
 from backend.db.statements import CompiledStatement, compile_statement, is_read
 from backend.errors import DatabaseError
 from backend.observation import observation
@@ -275,9 +275,9 @@ class SQLiteExecutor:
     connections, and whoever finds them all in use waits in order.
     """
 
-    def __init__(self, engine: AsyncEngine, turns: Turns, deadline: float) -> None:
+    def __init__(self, engine: AsyncEngine, semaphore: OverflowSemaphore, deadline: float) -> None:
         self._engine = engine
-        self._turns = turns
+        self._semaphore = semaphore
         self._deadline = deadline
 
     async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
@@ -293,18 +293,18 @@ class SQLiteExecutor:
                 return connection.execute(statement, params, execution_options=_BUFFERED)
 
         async def run(sent: _Sent) -> Rows:
-            await _timed(self._turns.acquire(), "waited")
+            await _timed(self._semaphore.acquire(), "waited")
             try:
                 return await _timed(greenlet_spawn(run_by_sqlalchemy, sent), "database")
             finally:
-                self._turns.release()
+                self._semaphore.release()
 
         return await _repeated(run, deadline=self._deadline, retry=retry)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several statements: see `DatabaseExecutor`. The file is locked for writing from the beginning."""
-        await _timed(self._turns.acquire(), "waited")
+        await _timed(self._semaphore.acquire(), "waited")
         within = _SQLiteTransaction()
         try:
             async with _deadline(self._deadline, may_have_run=within.may_have_run), AsyncExitStack() as stack:
@@ -319,7 +319,7 @@ class SQLiteExecutor:
                         await connection.exec_driver_sql("ROLLBACK")
                     raise
         finally:
-            self._turns.release()
+            self._semaphore.release()
 
 
 class _SQLiteTransaction(Transaction):

@@ -16,11 +16,11 @@ OVERFLOW_AFTER = 0.05
 """Seconds for which a request waits for a kept connection before it opens one of the overflow."""
 
 
-class Turns:
+class OverflowSemaphore:
     """Admits as many at once as there are connections to keep, first come, first served.
 
     SQLAlchemy's pool opens an overflow connection, which costs as much as a dozen statements, as soon as all kept ones
-    are busy, though one is free again in a moment. Here one who has waited `OVERFLOW_AFTER` adds a turn of the
+    are busy, though one is free again in a moment. Here one who has waited `OVERFLOW_AFTER` adds a permit of the
     overflow to the same queue, and it is taken back when nobody waits (specs/decisions/0004-neon-connection.md).
     """
 
@@ -33,23 +33,23 @@ class Turns:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a turn."""
+        """How many wait for a permit."""
         return self._waiting
 
     async def acquire(self) -> None:
-        """Wait for a turn. Raises `DatabaseUnavailable` where none has come within `DATABASE_POOL_TIMEOUT`."""
+        """Wait for a permit. Raises `DatabaseUnavailable` where none has come within `DATABASE_POOL_TIMEOUT`."""
         loop = asyncio.get_running_loop()
-        if loop is not self._loop:  # a serverless adapter may have one for each request; no turn is taken there
-            self._loop, self._turns = loop, asyncio.Semaphore(self._limit)
+        if loop is not self._loop:  # a serverless adapter may have one for each request; no permit is taken there
+            self._loop, self._semaphore = loop, asyncio.Semaphore(self._limit)
             self._overflow, self._waiting = self._max_overflow, 0
-        if not self._turns.locked():
-            await self._turns.acquire()
+        if not self._semaphore.locked():
+            await self._semaphore.acquire()
             return
         self._waiting += 1
         timer = loop.call_later(OVERFLOW_AFTER, self._add_overflow)
         try:
             async with asyncio.timeout(self._timeout):
-                await self._turns.acquire()
+                await self._semaphore.acquire()
         except TimeoutError:
             raise DatabaseUnavailable("no connection of the pool became free in time") from None
         finally:
@@ -57,16 +57,16 @@ class Turns:
             self._waiting -= 1
 
     def release(self) -> None:
-        """End a turn."""
+        """Give a permit back."""
         if self._overflow < self._max_overflow and not self._waiting:
             self._overflow += 1
         else:
-            self._turns.release()
+            self._semaphore.release()
 
     def _add_overflow(self) -> None:
         if self._overflow:
             self._overflow -= 1
-            self._turns.release()
+            self._semaphore.release()
 
 
 def can_be_kept(connection: DriverConnection, error: BaseException) -> bool:
@@ -88,8 +88,10 @@ class Pool:
         self._url = url
         self._settings = settings
         self._size = settings.database_pool_size
-        self._turns = (
-            Turns(self._size, settings.database_max_overflow, settings.database_pool_timeout) if self._size else None
+        self._semaphore = (
+            OverflowSemaphore(self._size, settings.database_max_overflow, settings.database_pool_timeout)
+            if self._size
+            else None
         )
         self._connects, self._connect_seconds = 0, 0.0
         self.types = StatementTypes(settings.database_pool_recycle)
@@ -100,7 +102,7 @@ class Pool:
 
     def state(self) -> dict[str, float]:
         """Return how many connections are idle and in use, how many requests wait for one, and what connecting took."""
-        waiting = 0 if self._turns is None else self._turns.waiting
+        waiting = 0 if self._semaphore is None else self._semaphore.waiting
         return {
             "connections_idle": len(self._idle),
             "connections_in_use": len(self._in_use),
@@ -120,15 +122,15 @@ class Pool:
     async def acquire(self, *, retry: bool = True) -> DriverConnection:
         """Return a connection that nobody else has: one that was kept and is alive, or a new one.
 
-        Raises `DatabaseUnavailable` where no turn has come in time, and what connecting raises. Without `retry` it is
+        Raises `DatabaseUnavailable` where no permit has come in time, and what connecting raises. Without `retry` it is
         tried once to connect.
         """
-        if self._turns is not None:
-            await self._turns.acquire()
+        if self._semaphore is not None:
+            await self._semaphore.acquire()
         try:
             connection = await self._next_idle() or await self._connect(retry=retry)
         except BaseException:
-            self._end_turn()
+            self._release_permit()
             raise
         self._in_use.add(connection)
         return connection
@@ -145,11 +147,12 @@ class Pool:
             connection.close_soon()
         else:
             self._idle.append(connection)
-            self._came_back.set()  # before the turn is released: who retries connecting has waited longer than the next
+            # Before the permit is released: who tries again to connect has waited longer than the next.
+            self._came_back.set()
             self._came_back = asyncio.Event()
             if not self._size:  # the next statement of the same request follows in the same turn of the loop, or never
                 asyncio.get_running_loop().call_soon(self._close_if_idle, connection)
-        self._end_turn()
+        self._release_permit()
 
     def discard(self, connection: DriverConnection, error: BaseException) -> None:
         """Give a connection back after an error. It is kept only if the error says nothing about the connection."""
@@ -159,13 +162,13 @@ class Pool:
         self._in_use.remove(connection)
         lost = connection.is_closed() or NOT_SENT in str(error)
         connection.close_soon()
-        self._end_turn()
+        self._release_permit()
         if lost or isinstance(error, TimeoutError) or is_failover(error):
             self._close_idle()  # what has ended this one will have ended those that were opened before it as well
 
-    def _end_turn(self) -> None:
-        if self._turns is not None:
-            self._turns.release()
+    def _release_permit(self) -> None:
+        if self._semaphore is not None:
+            self._semaphore.release()
 
     def close(self) -> None:
         """Close all connections in the background: now, or when they are given back."""

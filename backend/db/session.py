@@ -35,7 +35,7 @@ from backend.db.engine import (
     make_sqlite_autocommit_engine,
 )
 from backend.db.executors import DatabaseExecutor, PostgresExecutor, SQLiteExecutor
-from backend.db.pool import Pool, Turns
+from backend.db.pool import OverflowSemaphore, Pool
 from backend.db.url import PostgresURL, SQLiteURL, database_url
 
 logger = logging.getLogger(__name__)
@@ -65,8 +65,8 @@ class Database:
                 self._autocommit_engine = make_sqlite_autocommit_engine(self.url, settings)
             # A statement that waits for a lock cannot be given up, so both waits together must fit into the deadline.
             patience = min(settings.database_pool_timeout, settings.database_connect_timeout)
-            turns = Turns(SQLITE_CONNECTIONS if self.url.path else 1, 0, patience)
-            self.executor = SQLiteExecutor(self._autocommit_engine, turns, deadline)
+            semaphore = OverflowSemaphore(SQLITE_CONNECTIONS if self.url.path else 1, 0, patience)
+            self.executor = SQLiteExecutor(self._autocommit_engine, semaphore, deadline)
         else:
             self._pool = Pool(self.url, settings)
             self.executor = PostgresExecutor(self._pool, deadline)

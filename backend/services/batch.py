@@ -122,14 +122,14 @@ class TaskBatch(TaskTrash):
         except OperationFailed as failed:
             raise failed.error from None
 
-    async def _begin(self, within: Executor, ids: Iterable[UUID]) -> "_Work":
+    async def _begin(self, within: Executor, ids: Iterable[UUID]) -> "_UnitOfWork":
         locked = await self._run(_lock, within=within, expired=self._expired_before())
         revision, count, expired = locked.one()
         if expired:  # before anything is read: what is erased makes room
             count -= await self._erase_some_within(within)
         rows = (await self._run(_read, within=within, task_ids=task_ids(ids))).all()
         names = [column.name for column in _COLUMNS]
-        return _Work(
+        return _UnitOfWork(
             rows={row.id: dict(zip(names, row, strict=True)) for row in rows},
             revision=revision,
             room=self._limits.max_tasks - count,
@@ -137,7 +137,7 @@ class TaskBatch(TaskTrash):
             public=lambda row: self._task([row[column.name] for column in PUBLIC]),
         )
 
-    async def _write(self, within: Executor, work: "_Work") -> None:
+    async def _write(self, within: Executor, work: "_UnitOfWork") -> None:
         created = [work.rows[task_id] | {"user_id": self._user_id} for task_id in work.created]
         changed = [
             {"owner": self._user_id, "task_id": task_id}
@@ -156,7 +156,7 @@ class TaskBatch(TaskTrash):
 
 
 @dataclass(slots=True)
-class _Work:
+class _UnitOfWork:
     """The tasks of a batch in memory: as they were read, then as they will be written."""
 
     rows: dict[UUID, Row]

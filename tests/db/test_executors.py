@@ -711,7 +711,7 @@ async def test_a_caller_that_goes_away_leaves_no_connection_and_no_query(
     with pytest.raises(asyncio.CancelledError):
         await caller
     await until_idle(server)
-    # As many as may be open can be taken at the same time: nobody holds a turn any more.
+    # As many as may be open can be taken at the same time: nobody holds a permit any more.
     async with asyncio.timeout(20):
         await asyncio.gather(*(database.executor.exec(text("SELECT pg_sleep(0.05)")) for _ in range(12)))
 
