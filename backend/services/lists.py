@@ -26,13 +26,12 @@ from sqlalchemy import (
     select,
     true,
 )
-from sqlalchemy.ext.compiler import compiles
-from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.types import Boolean, Text
+from sqlalchemy.types import Text
 
 from backend.models.fields import POSITION_MAX, PRIORITIES, is_storable
 from backend.models.queries import NEWEST_FIRST, Cursor, Order, TaskFilter
 from backend.models.task import TaskPublic, TaskStats
+from backend.services.functions import bytewise, has_all, has_any, texts
 from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owner_now, tasks, trashed
 
 PAGE = 500
@@ -41,86 +40,11 @@ MAX_TAG_COUNTS = 500
 MAX_SHAPES = 500
 """Statements that are kept. There are more shapes than anybody asks for; the oldest is made anew."""
 
-
-class bytewise(FunctionElement[str]):  # noqa: N801 # used like a function
-    """A text that is compared by its characters' numbers, on every server the same, as SQLite does."""
-
-    type = Text()
-    inherit_cache = True
-
-
-@compiles(bytewise)
-def _as_it_is(element: Any, compiler: Any, **options: Any) -> str:
-    return str(compiler.process(element.clauses, **options))
-
-
-@compiles(bytewise, "postgresql")
-def _in_collation_c(element: Any, compiler: Any, **options: Any) -> str:
-    return f'({compiler.process(element.clauses, **options)} COLLATE "C")'
-
-
 # Rows of the version before have no folded columns until they are written again, but those that are not ASCII, which
 # migration 0003 has filled: the rest lower() folds, the same on every server where the collation is "C".
 _title = func.coalesce(tasks.c.title_folded, func.lower(bytewise(tasks.c.title)))
 _description = func.coalesce(tasks.c.description_folded, func.lower(bytewise(tasks.c.description)), "")
 _tags = func.coalesce(tasks.c.tags_folded, "")
-
-
-class texts(FunctionElement[str]):  # noqa: N801 # used like a function
-    """The texts of a JSON array as rows: one parameter and one statement, however many they are."""
-
-    inherit_cache = True
-
-
-@compiles(texts)
-def _by_json_each(element: Any, compiler: Any, **options: Any) -> str:
-    return f"json_each({compiler.process(element.clauses, **options)})"
-
-
-@compiles(texts, "postgresql")
-def _by_json_array_elements(element: Any, compiler: Any, **options: Any) -> str:
-    return f"json_array_elements_text(CAST({compiler.process(element.clauses, **options)} AS json))"
-
-
-class has_all(FunctionElement[bool]):  # noqa: N801 # used like a function
-    """Whether a JSON array has all of another one's texts. A row's array is read once, however many they are."""
-
-    type = Boolean()
-    inherit_cache = True
-
-
-class has_any(FunctionElement[bool]):  # noqa: N801 # used like a function
-    """Whether it has one of them."""
-
-    type = Boolean()
-    inherit_cache = True
-
-
-@compiles(has_all)
-def _by_except(element: Any, compiler: Any, **options: Any) -> str:
-    tags, wanted = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"NOT EXISTS (SELECT value FROM json_each({wanted}) EXCEPT SELECT value FROM json_each({tags}))"  # noqa: S608 # of clauses
-
-
-@compiles(has_any)
-def _by_intersect(element: Any, compiler: Any, **options: Any) -> str:
-    tags, wanted = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"EXISTS (SELECT value FROM json_each({wanted}) INTERSECT SELECT value FROM json_each({tags}))"  # noqa: S608 # of clauses
-
-
-@compiles(has_all, "postgresql")
-def _by_jsonb_all(element: Any, compiler: Any, **options: Any) -> str:
-    return _jsonb("?&", element, compiler, options)
-
-
-@compiles(has_any, "postgresql")
-def _by_jsonb_any(element: Any, compiler: Any, **options: Any) -> str:
-    return _jsonb("?|", element, compiler, options)
-
-
-def _jsonb(operator: str, element: Any, compiler: Any, options: Any) -> str:
-    tags, wanted = (compiler.process(clause, **options) for clause in element.clauses)
-    return f"CAST({tags} AS jsonb) {operator} ARRAY(SELECT json_array_elements_text(CAST({wanted} AS json)))"
 
 
 def _of(name: str, condition: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> ColumnElement[bool]:
