@@ -24,14 +24,7 @@ from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict
 
 from backend.models.fields import (
     DESCRIPTION_MAX,
-    DUE_DATE_SCHEMA,
-    DUE_TIME_SCHEMA,
     OWNER_MAX,
-    POSITION_SCHEMA,
-    PRIORITY_SCHEMA,
-    RECURRENCE_SCHEMA,
-    REMIND_AT_SCHEMA,
-    TAGS_SCHEMA,
     TITLE_MAX,
     Completed,
     Description,
@@ -43,7 +36,6 @@ from backend.models.fields import (
     RemindAt,
     Tags,
     Title,
-    nullable,
 )
 
 
@@ -224,13 +216,13 @@ class TaskPublic(TypedDict):
     title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX, examples=["Buy milk"])]
     description: Annotated[str | None, Field(examples=["Two litres, the blue one"])]
     completed: bool
-    priority: Annotated[str | None, nullable(PRIORITY_SCHEMA)]
-    due_date: Annotated[str | None, nullable(DUE_DATE_SCHEMA)]
-    due_time: Annotated[str | None, nullable(DUE_TIME_SCHEMA)]
-    remind_at: Annotated[str | None, nullable(REMIND_AT_SCHEMA)]
-    tags: Annotated[list[str], WithJsonSchema(TAGS_SCHEMA)]
-    recurrence: Annotated[str | None, nullable(RECURRENCE_SCHEMA)]
-    position: Annotated[int, WithJsonSchema(POSITION_SCHEMA)]
+    priority: Priority
+    due_date: DueDate
+    due_time: DueTime
+    remind_at: RemindAt
+    tags: Tags
+    recurrence: Recurrence
+    position: Position
     completed_at: Annotated[datetime | None, Field(description="When it was completed; null while it is active.")]
     etag: Annotated[
         str, Field(description="The entity tag without its quotes: what `If-Match` takes.", examples=["1806-5f2a9c"])
