@@ -44,6 +44,7 @@ class Route(APIRoute):
     """A route that matches its whole address, and refuses another method with all the methods that the address has."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
+        options["generate_unique_id_function"] = lambda route: route.name  # generated clients name functions by it
         super().__init__(path, endpoint, **options)
         # Starlette's pattern ends in "$", which a line feed may follow.
         self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")

@@ -10,7 +10,7 @@ import pytest
 
 from backend.api import cors, problems
 from backend.api.routers.batch import Batch, BatchResults
-from backend.api.routers.tasks import Move
+from backend.api.schemas import Move
 from backend.main import app as application
 from backend.models.task import TaskCreate
 

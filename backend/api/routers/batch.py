@@ -43,13 +43,6 @@ class _Operation(BaseModel):
 
     if_match: StrictStr | None = Field(None, description="The task's `etag`, as it must be.")
 
-    def operation(self, tasks: TaskService) -> Operation:
-        """Return what the service does."""
-        raise NotImplementedError
-
-    def _match(self, tasks: TaskService) -> Any:
-        return None if self.if_match is None else tasks.revisions([self.if_match.strip('"')])
-
 
 def _check_id(task: AddressedTask, task_id: UUID) -> None:
     if not task.names(task_id):
@@ -71,11 +64,6 @@ class PutOperation(_Operation):
         _check_id(self.task, self.id)
         return self
 
-    def operation(self, tasks: TaskService) -> Operation:
-        """Return what the service does."""
-        create_only = self.if_none_match is not None
-        return Operation("put", self.id, self.task.changes(), self._match(tasks), create_only=create_only)
-
 
 class PatchOperation(_Operation):
     """Change the fields that are sent."""
@@ -89,20 +77,12 @@ class PatchOperation(_Operation):
         _check_id(self.task, self.id)
         return self
 
-    def operation(self, tasks: TaskService) -> Operation:
-        """Return what the service does."""
-        return Operation("patch", self.id, self.task.changes(), self._match(tasks))
-
 
 class PlainOperation(_Operation):
     """Delete, toggle, or restore the task."""
 
     op: Literal["delete", "toggle", "restore"]
     id: CanonicalUUID
-
-    def operation(self, tasks: TaskService) -> Operation:
-        """Return what the service does."""
-        return Operation(self.op, self.id, match=self._match(tasks))
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +104,8 @@ def _stands_alone(value: Any, validate: ValidatorFunctionWrapHandler, info: Vali
         return BrokenOperation(sent if known else None, error.errors(include_url=False))
 
 
-AnyOperation = Annotated[
-    Annotated[PutOperation | PatchOperation | PlainOperation, Field(discriminator="op")], WrapValidator(_stands_alone)
-]
+SoundOperation = PutOperation | PatchOperation | PlainOperation
+AnyOperation = Annotated[Annotated[SoundOperation, Field(discriminator="op")], WrapValidator(_stands_alone)]
 
 
 class Batch(BaseModel):
@@ -162,9 +141,7 @@ class BatchResults(TypedDict):  # not Results: openapi-python-client would have 
     results: list[Result]
 
 
-router = APIRouter(
-    prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute, generate_unique_id_function=lambda route: route.name
-)
+router = APIRouter(prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute)
 
 CODES = ("task_not_found", "precondition_failed", "task_deleted", "too_many_tasks")
 
@@ -178,7 +155,7 @@ async def run_batch(request: Request, batch: Batch) -> Response:
     """Run up to 100 operations in order: all or nothing, or, with `atomic: false`, each for itself."""
     tasks = tasks_of(request)
     whole = {number: each for number, each in enumerate(batch.operations) if not isinstance(each, BrokenOperation)}
-    operations = [each.operation(tasks) for each in whole.values()]
+    operations = [_operation(each, tasks) for each in whole.values()]
     try:
         outcomes = await tasks.batch(operations, atomic=batch.atomic, dry_run=batch.dry_run) if operations else []
     except OperationFailed as failed:
@@ -189,6 +166,13 @@ async def run_batch(request: Request, batch: Batch) -> Response:
         for number, each in enumerate(batch.operations)
     ]
     return json_response({"results": results})
+
+
+def _operation(sent: SoundOperation, tasks: TaskService) -> Operation:
+    changes = {} if isinstance(sent, PlainOperation) else sent.task.changes()
+    match = None if sent.if_match is None else tasks.revisions([sent.if_match.strip('"')])
+    create_only = isinstance(sent, PutOperation) and sent.if_none_match is not None
+    return Operation(sent.op, sent.id, changes, match, create_only=create_only)
 
 
 def _broken(request: Request, number: int, operation: BrokenOperation) -> dict[str, Any]:

@@ -34,9 +34,7 @@ class Healthy(TypedDict):
 HEALTHY: Healthy = {"status": "healthy", "database": "connected"}
 DATABASE = ("database_unavailable", "database_not_migrated", "database_refused")
 
-router = APIRouter(
-    prefix="/health", tags=["health"], route_class=Route, generate_unique_id_function=lambda route: route.name
-)
+router = APIRouter(prefix="/health", tags=["health"], route_class=Route)
 
 
 @router.get("", **documented({"status": "ok"}))

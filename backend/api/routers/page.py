@@ -73,7 +73,6 @@ def routes(settings: Settings) -> list[BaseRoute]:
         read_root,
         response_model=ServiceDescription,
         tags=["service"],
-        generate_unique_id_function=lambda route: route.name,
         **documented(description),
     )
     return [root, *([Mount("/static", _Files(directory=STATIC))] if development else [])]

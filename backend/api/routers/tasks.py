@@ -1,17 +1,15 @@
 """`/api/tasks`: each route asks `TaskService` for one thing. What may be sent back is documented in `openapi.py`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, WithJsonSchema, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import WithJsonSchema
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
-from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.cursors import decode_checkpoint, encode_checkpoint
-from backend.api.deps import CanonicalUUID, NewTaskId, TaskId, tasks_of, user_of
+from backend.api.deps import NewTaskId, TaskId, tasks_of, user_of
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.preconditions import if_match, is_known, known, must_exist, must_not_exist
 from backend.api.problems import FieldError, Problem
@@ -25,21 +23,9 @@ from backend.api.responses import (
     task_response,
     tasks_content,
 )
+from backend.api.schemas import BulkComplete, ChangesPage, Deleted, Move, TagCount, Transfer, Transferred, Updated
 from backend.errors import SameUser, TokenInvalid
-from backend.models.queries import Destination
-from backend.models.task import (
-    AddressedTask,
-    DeletedChange,
-    ListedTask,
-    TaskCreate,
-    TaskPublic,
-    TaskPut,
-    TaskStats,
-    TaskUpdate,
-    drop_defaults,
-)
-
-MAX_BULK = 500
+from backend.models.task import AddressedTask, ListedTask, TaskCreate, TaskPublic, TaskPut, TaskStats, TaskUpdate
 
 
 class TaskIdConvertor(StringConvertor):
@@ -50,84 +36,7 @@ class TaskIdConvertor(StringConvertor):
 
 register_url_convertor("task_id", TaskIdConvertor())
 
-
-class BulkComplete(BaseModel):
-    """Which tasks to set to which state."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
-
-    task_ids: Annotated[list[CanonicalUUID], Field(min_length=1, max_length=MAX_BULK)]
-    completed: StrictBool = True
-
-
-def _exactly_one(schema: dict[str, Any]) -> None:
-    drop_defaults(schema)
-    schema |= {"minProperties": 1, "maxProperties": 1}
-
-
-class Move(BaseModel):
-    """Where to put a task: before or after another, or to an end. One of the three."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra=_exactly_one)
-
-    # The defaults mean "absent": what is sent is not null.
-    before: CanonicalUUID = None  # type: ignore[assignment] # as above
-    after: CanonicalUUID = None  # type: ignore[assignment] # as above
-    to: Literal["first", "last"] = None  # type: ignore[assignment] # as above
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_one(cls, value: Any) -> Any:
-        known = {"before", "after", "to"}
-        if isinstance(value, dict) and value.keys() <= known and len(value) != 1:
-            raise PydanticCustomError("one_of", "must have one of before, after and to")
-        return value
-
-    def destination(self) -> Destination:
-        """Return where that is."""
-        if self.to is not None:
-            return Destination(self.to)
-        return Destination("before", self.before) if self.before is not None else Destination("after", self.after)
-
-
-class Transfer(BaseModel):
-    """The proof that whoever asks was the other user, too."""
-
-    model_config = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)
-
-    from_token: Annotated[
-        str, Field(description="A token of the user who has the tasks now.", examples=["eyJhbGciOiJFZERTQSJ9.e30.c2ln"])
-    ]
-
-
-class Updated(TypedDict):
-    """How many tasks changed."""
-
-    updated: Annotated[int, Field(ge=0)]
-
-
-class Deleted(TypedDict):
-    """How many tasks were deleted."""
-
-    deleted: Annotated[int, Field(ge=0)]
-
-
-class Transferred(TypedDict):
-    """How many tasks changed hands."""
-
-    transferred: Annotated[int, Field(ge=0)]
-
-
-class TagCount(TypedDict):
-    """A tag, and how many tasks have it."""
-
-    tag: str
-    count: Annotated[int, Field(ge=1)]
-
-
-router = APIRouter(
-    prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute, generate_unique_id_function=lambda route: route.name
-)
+router = APIRouter(prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute)
 
 
 # Routes are tried in turn: those that are asked for most come first.
@@ -142,11 +51,7 @@ async def get_task(request: Request, task_id: TaskId) -> Response:
     return task_response(task)
 
 
-@router.patch(
-    "/{id:task_id}",
-    response_model=TaskPublic,
-    **documented(TASK_EXAMPLE),
-)
+@router.patch("/{id:task_id}", response_model=TaskPublic, **documented(TASK_EXAMPLE))
 async def update_task(request: Request, task_id: TaskId, patch: TaskUpdate) -> Response:
     """Change a task. What is absent is kept; `null` clears what may be null; `{}` changes nothing."""
     _check_id(patch, task_id)
@@ -155,11 +60,7 @@ async def update_task(request: Request, task_id: TaskId, patch: TaskUpdate) -> R
     return task_response(written.task, written.successor)
 
 
-@router.put(
-    "/{id:task_id}",
-    response_model=TaskPublic,
-    **documented(TASK_EXAMPLE, "task_deleted", "too_many_tasks"),
-)
+@router.put("/{id:task_id}", response_model=TaskPublic, **documented(TASK_EXAMPLE, "task_deleted", "too_many_tasks"))
 async def put_task(request: Request, task_id: NewTaskId, task: TaskPut) -> Response:
     """Create the task of this id, or change the fields that are sent. A repetition changes nothing."""
     _check_id(task, task_id)
@@ -184,11 +85,7 @@ async def delete_task(
     return Response(status_code=204)
 
 
-@router.post(
-    "/{id:task_id}/toggle",
-    response_model=TaskPublic,
-    **documented(TASK_EXAMPLE),
-)
+@router.post("/{id:task_id}/toggle", response_model=TaskPublic, **documented(TASK_EXAMPLE))
 async def toggle_task(request: Request, task_id: TaskId) -> Response:
     """Complete a task that is active, or the reverse. Atomic: of two at once, neither is lost. Takes no body."""
     tasks = tasks_of(request)
@@ -306,23 +203,11 @@ def _check_id(task: AddressedTask, task_id: Any) -> None:
         raise Problem("validation_error", [FieldError("body", "/id", "id_mismatch", "must be the address's id")])
 
 
-@router.post(
-    "/{id:task_id}/restore",
-    response_model=TaskPublic,
-    **documented(TASK_EXAMPLE),
-)
+@router.post("/{id:task_id}/restore", response_model=TaskPublic, **documented(TASK_EXAMPLE))
 async def restore_task(request: Request, task_id: TaskId) -> Response:
     """Bring a task back from the trash. Takes no body."""
     tasks = tasks_of(request)
     return task_response(await tasks.restore(task_id, match=if_match(request, tasks)))
-
-
-class ChangesPage(TypedDict):
-    """What has changed, and where to go on."""
-
-    changes: list[TaskPublic | DeletedChange]
-    checkpoint: Annotated[str, Field(description="Send it as `since` next time.")]
-    more: Annotated[bool, Field(description="Whether more changes follow already.")]
 
 
 CHANGES_EXAMPLE = {
@@ -360,11 +245,7 @@ async def list_changes(
     )
 
 
-@router.post(
-    "/{id:task_id}/move",
-    response_model=TaskPublic,
-    **documented(TASK_EXAMPLE),
-)
+@router.post("/{id:task_id}/move", response_model=TaskPublic, **documented(TASK_EXAMPLE))
 async def move_task(request: Request, task_id: TaskId, move: Move) -> Response:
     """Put a task before or after another, or at an end, in the manual order."""
     tasks = tasks_of(request)
