@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests import canaries
-from tests.network import Proxy, proxy_to
+from tests.network import Proxy, free_port, proxy_to
 from tests.programs import needed_program
 
 USER = "app"
@@ -155,13 +155,6 @@ class PgBouncer:
         """End it and remove its files."""
         self.kill()
         self._folder.cleanup()
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @contextmanager

@@ -30,6 +30,13 @@ def need(address: str) -> None:
         pytest.skip(f"{IMPOSSIBLE}: no {address}")
 
 
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from backend.config import Settings
 from tests import canaries, commands
+from tests.network import free_port
 
 SCRIPT = str(Path(sys.executable).parent / "todo-backend")
 SERVE: dict[str, list[str]] = {
@@ -59,13 +60,6 @@ def eventually(condition: Callable[[], Any], what: str) -> Any:
         assert time.monotonic() < end, f"not within {DEADLINE} s: {what}"
         time.sleep(0.02)
     return value
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port
 
 
 class Server:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.audit import ACCEPTED, audit
-from tests.processes import free_port
+from tests.network import free_port
 
 PINS = {"good": "1.0", "bad": "2.0"}
 

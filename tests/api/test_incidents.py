@@ -17,7 +17,7 @@ from tests.api.test_request_line import Lines
 from tests.api.test_request_line import lines as lines  # noqa: PLC0414 # a fixture
 from tests.applications import client_of, running
 from tests.databases import new_postgres_database
-from tests.processes import free_port
+from tests.network import free_port
 from tests.settings import make_settings
 
 ISSUER = "https://auth.example.com"

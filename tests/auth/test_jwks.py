@@ -27,7 +27,7 @@ from tests.auth.issuer import (
     signer,
 )
 from tests.neon import certificate_of_localhost
-from tests.processes import free_port
+from tests.network import free_port
 from tests.settings import SECRET, make_settings
 
 OLD, NEW, STRANGER = signer("EdDSA", "old"), signer("EdDSA", "new"), signer("EdDSA", "stranger")

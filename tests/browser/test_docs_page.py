@@ -12,7 +12,7 @@ from backend.auth.tokens import mint
 from backend.main import app as application
 from tests.processes import SCRIPT, Server, serving
 from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, needed_program
-from tests.settings import SECRET, make_settings
+from tests.settings import make_settings, settings_of
 
 TIMEOUT = 60_000.0
 """Milliseconds after which the page has failed: no measure of how fast it must be."""
@@ -22,7 +22,7 @@ TIMEOUT = 60_000.0
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server in development."""
     folder = tmp_path_factory.mktemp("docs")
-    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
+    settings = settings_of(folder)
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
         yield server
 

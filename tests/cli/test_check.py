@@ -18,9 +18,9 @@ from backend.check import Report, check_all
 from backend.config import Settings
 from tests.auth.issuer import response, running_issuer, signer
 from tests.databases import connect, create_tables, new_postgres_database
-from tests.network import need
-from tests.processes import DEADLINE, backend, free_port, run
-from tests.settings import SECRET, make_settings
+from tests.network import free_port, need
+from tests.processes import DEADLINE, backend, run
+from tests.settings import SECRET, make_settings, settings_of
 
 ROLE = f"todo_check_{uuid.uuid4().hex}"
 
@@ -319,10 +319,6 @@ def test_one_document_for_machines_with_the_same_status(tmp_path: Path) -> None:
     document = json.loads(result.stdout)
     assert (result.returncode, document["ok"]) == (1, False)
     assert all(set(each) == {"name", "level", "text"} for each in document["checks"])
-
-
-def settings_of(tmp_path: Path, **changes: str) -> dict[str, str]:
-    return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"} | changes
 
 
 def test_it_ends_though_everything_hangs(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import httpx
 import pytest
 
 from tests.databases import new_postgres_database
-from tests.processes import SCRIPT, backend, environment, eventually, free_port, run, serving
+from tests.network import free_port
+from tests.processes import SCRIPT, backend, environment, eventually, run, serving
 from tests.settings import SECRET, settings_of
 
 COMMANDS = ("dev", "serve", "migrate", "token", "transfer", "openapi", "check")

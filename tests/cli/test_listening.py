@@ -8,13 +8,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.network import need
-from tests.processes import SCRIPT, backend, eventually, free_port, serving
-from tests.settings import SECRET
-
-
-def settings_of(tmp_path: Path) -> dict[str, str]:
-    return {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"}
+from tests.network import free_port, need
+from tests.processes import SCRIPT, backend, eventually, serving
+from tests.settings import SECRET, settings_of
 
 
 @pytest.mark.parametrize("command", [["serve"], ["serve", "--workers", "2"], ["dev"]])
@@ -75,7 +71,7 @@ def test_dev_takes_the_port_of_the_environment(tmp_path: Path) -> None:
 
 def test_serve_says_what_it_is_and_keeps_connections_as_told(tmp_path: Path) -> None:
     url = f"postgresql://dave:c4n4ry@127.0.0.1:{free_port()}/db"
-    settings = settings_of(tmp_path) | {"DATABASE_URL": url, "KEEP_ALIVE": "60"}
+    settings = settings_of(tmp_path, DATABASE_URL=url, KEEP_ALIVE="60")
     with serving([SCRIPT, "serve", "--keep-alive", "1", "--host", "127.0.0.1"], tmp_path, **settings) as server:
         assert re.search(r"todo-backend [\d.]+, schema \d{4}, workers: 1, the database on 127\.0\.0\.1", server.stderr)
         assert "c4n4ry" not in server.stderr

@@ -13,25 +13,11 @@ from hypothesis import strategies as st
 from backend.api.cursors import decode_cursor
 from backend.api.openapi import TASK_EXAMPLE
 from backend.api.problems import PROBLEM_TYPES
-from backend.main import app as application
 from backend.models.fields import is_visible
 from backend.models.task import TaskCreate, TaskPublic
+from tests.contract.document import DOCUMENT, OPERATIONS
 
 COMMITTED = Path(__file__).parents[2] / "specs/openapi.json"
-DOCUMENT: dict[str, Any] = application.openapi()
-
-
-def resolved(response: dict[str, Any]) -> dict[str, Any]:
-    shared: dict[str, Any] = DOCUMENT["components"]["responses"]
-    return shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
-
-
-OPERATIONS: dict[str, dict[str, Any]] = {
-    f"{method.upper()} {path}": operation
-    | {"responses": {status: resolved(response) for status, response in operation["responses"].items()}}
-    for path, methods in DOCUMENT["paths"].items()
-    for method, operation in methods.items()
-}
 
 ANY = {400, 405, 408, 413, 431, 500}
 COMMON = ANY | {200, 401, 422, 429, 503}

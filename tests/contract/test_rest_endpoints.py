@@ -11,20 +11,14 @@ import pytest
 from backend.api import cors, problems
 from backend.api.routers.batch import Batch, BatchResults
 from backend.api.schemas import Move
-from backend.main import app as application
 from backend.models.task import TaskCreate
+from tests.contract.document import DOCUMENT, OPERATIONS
 
 ROOT = Path(__file__).parents[2]
 TEXT = (ROOT / "specs/api/rest-endpoints.md").read_text()
-DOCUMENT: dict[str, Any] = application.openapi()
-OPERATIONS = [
-    (f"{method.upper()} {path}", each)
-    for path, methods in DOCUMENT["paths"].items()
-    for method, each in methods.items()
-]
 BODIES = [
     DOCUMENT["components"]["schemas"][schema["$ref"].rpartition("/")[2]]
-    for _, operation in OPERATIONS
+    for operation in OPERATIONS.values()
     for schema in [operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")]
     if schema is not None
 ]
@@ -65,7 +59,7 @@ def field_codes() -> set[str]:
     return found
 
 
-@pytest.mark.parametrize(("name", "operation"), OPERATIONS)
+@pytest.mark.parametrize(("name", "operation"), OPERATIONS.items())
 def test_a_route_has_a_row_with_its_parameters_and_its_own_problems(name: str, operation: dict[str, Any]) -> None:
     line = row(name)
     for parameter in operation.get("parameters", []):
@@ -74,13 +68,8 @@ def test_a_route_has_a_row_with_its_parameters_and_its_own_problems(name: str, o
             assert parameter["name"] in table("## Query parameters", 1)
     for status, response in operation["responses"].items():
         if status in {"404", "409", "410", "412", "422"}:
-            examples = resolved(response)["content"][problems.MEDIA_TYPE]["examples"]
+            examples = response["content"][problems.MEDIA_TYPE]["examples"]
             assert set(examples) - {"validation_error"} <= words(line)
-
-
-def resolved(response: dict[str, Any]) -> dict[str, Any]:
-    shared: dict[str, Any] = DOCUMENT["components"]["responses"]
-    return shared[response["$ref"].rpartition("/")[2]] if "$ref" in response else response
 
 
 @pytest.mark.parametrize("schema", BODIES, ids=lambda schema: schema["title"])
@@ -104,9 +93,9 @@ def test_the_codes_of_fields_are_those_that_there_are() -> None:
 def test_the_headers_of_a_response_have_a_row() -> None:
     documented = {
         name
-        for _, operation in OPERATIONS
+        for operation in OPERATIONS.values()
         for response in operation["responses"].values()
-        for name in resolved(response).get("headers", {})
+        for name in response.get("headers", {})
     }
     assert documented | set(cors.EXPOSED.decode().split(", ")) <= table("## Headers of responses", 1)
 

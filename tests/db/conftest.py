@@ -75,6 +75,12 @@ async def open_database() -> AsyncIterator[NewDatabase]:
 
 
 @pytest.fixture
+def owner(user_id: Callable[[str], str]) -> str:
+    """A user id that no other test has."""
+    return user_id("owner")
+
+
+@pytest.fixture
 async def server(migrated_postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
     """A connection of the test's own to the migrated PostgreSQL database."""
     connection = await connect(migrated_postgres_url)

@@ -41,8 +41,7 @@ from backend.errors import (
 from backend.models.task import Task
 from tests.databases import connect, new_postgres_database
 from tests.db.conftest import NewDatabase
-from tests.network import Proxy, proxy_to
-from tests.processes import free_port
+from tests.network import Proxy, free_port, proxy_to
 from tests.settings import make_settings
 
 tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
@@ -146,11 +145,6 @@ async def server(server: asyncpg.Connection) -> asyncpg.Connection:
     """The server, once the connections of the test before have ended: this one must not take them for its own."""
     await until_alone(server)
     return server
-
-
-@pytest.fixture
-async def owner() -> str:
-    return f"owner-{uuid.uuid4().hex}"
 
 
 # Single statements

@@ -4,7 +4,6 @@ import asyncio
 import gc
 import socket
 import sys
-import uuid
 import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import date, time
@@ -49,11 +48,6 @@ from tests.settings import make_settings
 from tests.statements import recorded_connections
 
 PING = b"SELECT 1\0"
-
-
-@pytest.fixture
-def owner() -> str:
-    return f"owner-{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """Sessions are SQLModel's: whatever its documentation and SQLAlchemy's show works, on both engines."""
 
-import uuid
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -19,11 +18,6 @@ from backend.models.task import Task
 from tests.db.conftest import NewDatabase
 from tests.db.test_executors import row
 from tests.processes import run
-
-
-@pytest.fixture
-def owner() -> str:
-    return f"owner-{uuid.uuid4().hex}"
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ import psutil
 import pytest
 
 from tests import canaries
-from tests.processes import free_port
+from tests.network import free_port
 from tests.programs import IMPOSSIBLE, needed_program
 from tests.settings import SECRET
 

@@ -25,7 +25,7 @@ from backend.config import Settings
 from backend.main import create_app
 from tests.processes import SCRIPT, Server, serving
 from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, NODE, install_packages, needed_program
-from tests.settings import SECRET, make_settings
+from tests.settings import make_settings, settings_of
 
 HERE = Path(__file__).parent
 
@@ -73,7 +73,7 @@ def frontend(node: str, listener: socket.socket) -> Iterator["BetterAuth"]:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service as a developer runs it, in a process of its own."""
     folder = tmp_path_factory.mktemp("service")
-    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
+    settings = settings_of(folder)
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
         yield server
 

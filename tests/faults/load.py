@@ -13,7 +13,8 @@ from urllib.parse import quote
 import httpx
 
 from backend.auth.tokens import mint
-from tests.neon import DATABASE, PASSWORD, USER, Neon, free_port
+from tests.neon import DATABASE, PASSWORD, USER, Neon
+from tests.network import free_port
 from tests.processes import SCRIPT, Server, serving
 from tests.settings import SECRET, make_settings
 

@@ -21,7 +21,7 @@ import pytest
 
 from backend.auth.tokens import mint
 from tests.processes import DEADLINE, SCRIPT, Server, eventually, serving
-from tests.settings import SECRET, make_settings
+from tests.settings import make_settings, settings_of
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 CLIENTS = 8
@@ -32,7 +32,7 @@ HEADERS = {"Authorization": f"Bearer {mint(make_settings('sqlite+aiosqlite://'),
 @contextmanager
 def service(folder: Path, workers: int, drain: str = "0") -> Iterator[Server]:
     """The service, with all its workers started."""
-    variables = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}"}
+    variables = settings_of(folder)
     command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", str(workers), "--drain", drain]
     with serving(command, folder, **variables) as server:
         eventually(lambda: len(started(server)) == workers, "all workers have started")

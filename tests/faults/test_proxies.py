@@ -19,7 +19,8 @@ import httpx
 import pytest
 
 from backend.auth.tokens import mint
-from tests.processes import SCRIPT, eventually, free_port, serving
+from tests.network import free_port
+from tests.processes import SCRIPT, eventually, serving
 from tests.programs import needed_program
 from tests.settings import make_settings, settings_of
 

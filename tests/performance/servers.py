@@ -21,7 +21,8 @@ import pytest
 
 from backend.auth.tokens import mint
 from backend.config import Settings
-from tests.neon import certificate_of_localhost, free_port
+from tests.neon import certificate_of_localhost
+from tests.network import free_port
 from tests.programs import NODE, install_packages, needed_program
 
 SECRET = "a-secret-for-measurements-of-enough-length"

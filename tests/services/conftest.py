@@ -9,6 +9,7 @@ from uuid_utils.compat import uuid7
 from backend.db.session import Database
 from backend.models.task import TaskCreate, TaskPublic
 from backend.services.batch import Operation, Written
+from backend.services.executor import Executor
 from backend.services.lists import Page
 from backend.services.tasks import TaskService
 
@@ -16,10 +17,16 @@ ServiceOf = Callable[[str], TaskService]
 
 
 @pytest.fixture
-def service_of(database: Database, user_id: Callable[[str], str]) -> ServiceOf:
+def executor(database: Database) -> Executor:
+    """What the services run on: what requests use."""
+    return database.executor
+
+
+@pytest.fixture
+def service_of(executor: Executor, user_id: Callable[[str], str]) -> ServiceOf:
     """A maker of services, one for each request; a name is the same user for as long as the test lasts."""
     names: dict[str, str] = {}
-    return lambda name: TaskService(database.executor, names.setdefault(name, user_id(name)))
+    return lambda name: TaskService(executor, names.setdefault(name, user_id(name)))
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import pytest
 from backend.db.session import Database, get_session_context
 from backend.errors import SameUser, TaskNotFound
 from backend.models.queries import Cursor, TaskFilter
-from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
+from backend.models.task import TaskCreate, TaskUpdate
 from backend.services.executor import Executor, Params, transaction
-from backend.services.lists import Page
 from backend.services.tasks import TaskService
+from tests.services.conftest import all_of, page_of
 
 
 class SessionForEach:
@@ -35,35 +35,6 @@ class SessionForEach:
 def executor(database: Database, request: pytest.FixtureRequest) -> Executor:
     """What a service can run on: what requests use, and what a script does."""
     return database.executor if request.param == "executor" else SessionForEach(database)
-
-
-@pytest.fixture
-def service_of(executor: Executor, user_id: Callable[[str], str]) -> Callable[[str], TaskService]:
-    """A maker of services, one for each request; a name is the same user for as long as the test lasts."""
-    names: dict[str, str] = {}
-    return lambda name: TaskService(executor, names.setdefault(name, user_id(name)))
-
-
-@pytest.fixture
-def alice(service_of: Callable[[str], TaskService]) -> TaskService:
-    """A user's tasks: none yet."""
-    return service_of("alice")
-
-
-@pytest.fixture
-def bob(service_of: Callable[[str], TaskService]) -> TaskService:
-    """Another user's tasks: none yet."""
-    return service_of("bob")
-
-
-async def page_of(service: TaskService, **options: Any) -> Page:
-    page = await service.list(**options)
-    assert page is not None
-    return page
-
-
-async def all_of(service: TaskService) -> list[TaskPublic]:
-    return (await page_of(service, limit=500)).tasks
 
 
 async def counts_of(service: TaskService) -> tuple[int, int, int]:

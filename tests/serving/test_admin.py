@@ -15,8 +15,9 @@ import psutil
 import pytest
 
 from backend.serving.admin import FOLDER, prepare_metrics
-from tests.processes import SCRIPT, Server, backend, eventually, free_port, serving
-from tests.settings import SECRET
+from tests.network import free_port
+from tests.processes import SCRIPT, Server, backend, eventually, serving
+from tests.settings import settings_of
 
 pytest.importorskip("prometheus_client")
 
@@ -49,7 +50,7 @@ class Service:
 
 @pytest.fixture
 def service(tmp_path: Path) -> Iterator[Service]:
-    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"}
+    settings = settings_of(tmp_path)
     assert backend("migrate", cwd=tmp_path, **settings).returncode == 0
     token = backend("token", "--user", "alice", cwd=tmp_path, **settings).stdout.strip()
     port = free_port()
@@ -104,12 +105,12 @@ def test_probes_are_there_and_scrapes_are_not_counted(service: Service) -> None:
 
 
 def test_an_address_that_others_reach_is_warned_about_and_a_port_in_use_is_one_line(tmp_path: Path) -> None:
-    settings = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"}
+    settings = settings_of(tmp_path)
     port = free_port()
     command = [SCRIPT, "serve", "--admin-port", str(port), "--admin-host", "0.0.0.0"]
     with serving(command, tmp_path, **settings) as server:
         assert "whoever reaches it" in server.stderr
-        again = backend("serve", "--admin-port", str(port), cwd=tmp_path, **settings)
+        again = backend("serve", "--admin-port", str(port), cwd=tmp_path, **settings, PORT=str(free_port()))
         assert (again.returncode, len(again.stderr.splitlines())) == (1, 1)
         assert str(port) in again.stderr
 

@@ -18,18 +18,8 @@ import psutil
 import pytest
 
 from backend.auth.tokens import mint
-from tests.processes import (
-    DEADLINE,
-    SCRIPT,
-    SERVE,
-    Server,
-    backend,
-    environment,
-    eventually,
-    free_port,
-    read_to_end,
-    serving,
-)
+from tests.network import free_port
+from tests.processes import DEADLINE, SCRIPT, SERVE, Server, backend, environment, eventually, read_to_end, serving
 from tests.settings import make_settings, settings_of
 
 LIMIT = 64 * 1024

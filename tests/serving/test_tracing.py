@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.processes import DEADLINE, SCRIPT, backend, environment, free_port, serving
-from tests.settings import SECRET
+from tests.network import free_port
+from tests.processes import DEADLINE, SCRIPT, backend, environment, serving
+from tests.settings import SECRET, settings_of
 
 pytest.importorskip("opentelemetry.sdk")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -65,17 +66,12 @@ def collector() -> Iterator[Collector]:
         collector.shutdown()
 
 
-def settings_of(folder: Path, endpoint: str) -> dict[str, str]:
-    return {
-        "BETTER_AUTH_SECRET": SECRET,
-        "DATABASE_URL": f"sqlite+aiosqlite:///{folder / 'todo.db'}",
-        "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
-        "OTEL_BSP_SCHEDULE_DELAY": "50",
-    }
+def traced_to(endpoint: str, folder: Path) -> dict[str, str]:
+    return settings_of(folder, OTEL_EXPORTER_OTLP_ENDPOINT=endpoint, OTEL_BSP_SCHEDULE_DELAY="50")
 
 
 def test_a_span_has_the_route_and_nothing_that_the_client_wrote(collector: Collector, tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, f"http://127.0.0.1:{collector.server_port}/")
+    settings = traced_to(f"http://127.0.0.1:{collector.server_port}/", tmp_path)
     assert backend("migrate", cwd=tmp_path, **settings).returncode == 0
     token = backend("token", "--user", "zebra", cwd=tmp_path, **settings).stdout.strip()
     headers = {"Authorization": f"Bearer {token}", "traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
@@ -113,7 +109,7 @@ def test_a_span_has_the_route_and_nothing_that_the_client_wrote(collector: Colle
 
 
 def test_a_collector_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path, f"http://127.0.0.1:{free_port()}")
+    settings = traced_to(f"http://127.0.0.1:{free_port()}", tmp_path)
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
         for _ in range(20):
             assert httpx.get(f"{server.url}/health").status_code == 200
