@@ -52,7 +52,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         with logging_in_background():
             async with serving(app):
-                yield {"overload": Overload(places, CORS(settings.allowed_origins), observe)}  # the server asks it
+                cors = CORS(settings.allowed_origins)
+                yield {"overload": Overload(places, cors, settings.root_path, observe)}  # the server asks it
 
     @asynccontextmanager
     async def serving(app: FastAPI) -> AsyncIterator[None]:

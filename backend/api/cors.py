@@ -5,6 +5,7 @@ browser then hides from the frontend.
 """
 
 import re
+from collections.abc import Mapping
 
 from starlette.responses import Response
 
@@ -22,6 +23,11 @@ EXPOSED = (
 )
 
 Headers = list[tuple[bytes, bytes]]
+
+
+def is_preflight(method: str, headers: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a browser asks what it may send."""
+    return method == "OPTIONS" and b"origin" in headers and b"access-control-request-method" in headers
 
 
 class CORS:

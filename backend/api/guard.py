@@ -21,7 +21,7 @@ from starlette.routing import Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from backend.api.body import Disconnected, max_size, read_body, received_again, refuse_ambiguous_length
-from backend.api.cors import CORS
+from backend.api.cors import CORS, is_preflight
 from backend.api.incidents import log_error
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
 from backend.api.problems import Problem, problem_of, problem_response
@@ -128,9 +128,10 @@ class Guard:
             raise Problem("overloaded")
         if not exchange.is_api:
             # Elsewhere the route looks at it, once it is known who asks, and for what. No body is read here: no address
-            # takes one without a token, and those of strangers would fill the memory for bodies.
+            # takes one without a token, and those of strangers would fill the memory for bodies. Nor do strangers take
+            # a place: with the last one they would make the service look overloaded to its users.
             check_query_size(exchange.scope)
-            await exchange.pass_on(self._app, self._places)
+            await exchange.pass_on(self._app)
             return
         identity = exchange.scope["identity"] = await self._identify(exchange)
         if self._rate is not None:
@@ -176,9 +177,7 @@ class Exchange:
         self.is_api = path == "/api" or path.startswith("/api/") or self.is_mcp
         # An address that is written in another way is no probe: whoever protects it in front may not see it.
         self.is_probe = path in PROBES and b"%" not in scope.get("raw_path", b"")
-        self.is_preflight = (
-            self._method == "OPTIONS" and self.origin is not None and b"access-control-request-method" in headers
-        )
+        self.is_preflight = is_preflight(self._method, headers)
         self._original_scope = scope
         # HEAD is GET without the body. A copy, because the server must go on knowing that it was HEAD.
         self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope

@@ -19,7 +19,7 @@ MAX_WAIT = 1.0
 WAITING_PER_REQUEST = 10
 """How many requests may wait for each one that may be under way: a page that fires 25 at once is no attack."""
 OVERLOADED_FOR = 0.1
-"""Seconds after all places were taken in which no more requests may begin than there are free places."""
+"""Seconds after a request found no place in which no more may begin than there are free places."""
 MAX_USERS = 100_000
 """Users of whom the rate is kept; the one that has asked for nothing the longest is forgotten first."""
 
@@ -45,7 +45,7 @@ class ConcurrencyLimit:
     def __init__(self, limit: int) -> None:
         self._free = self._limit = limit
         self._admitted = 0
-        self._reached_at = -math.inf
+        self._refused_at = -math.inf
         self._emptied = asyncio.Event()
 
     @property
@@ -58,15 +58,23 @@ class ConcurrencyLimit:
         """Whether no place is free."""
         return self._free == 0
 
+    @property
+    def is_overloaded(self) -> bool:
+        """Whether no place is free, or somebody who needed one has found none a moment ago."""
+        return self._free == 0 or time.monotonic() - self._refused_at < OVERLOADED_FOR
+
     def admit(self) -> bool:
         """Tell whether a request may begin that needs a place, now or soon.
 
-        Under overload those count that have been admitted since the event loop last ran its tasks: they are about to
-        acquire. Else ten times as many may begin, because of many that come together most need no place yet: they
-        wait for others of their user, or for their bodies, or have no good token.
+        All may, unless there is overload: of many that come together most need no place yet, because they wait for
+        others of their user, or for their bodies, or have a bad token. Under overload those count that have been
+        admitted since the event loop last ran its tasks: they are about to acquire.
         """
-        overloaded = time.monotonic() - self._reached_at < OVERLOADED_FOR
-        if self._admitted >= self._free * (1 if overloaded else 1 + WAITING_PER_REQUEST):
+        if not self.is_overloaded:
+            return True
+        if self._admitted >= self._free:
+            if self._free == 0:
+                self._refused_at = time.monotonic()
             return False
         if not self._admitted:
             asyncio.get_running_loop().call_soon(self._forget_admitted)
@@ -79,10 +87,9 @@ class ConcurrencyLimit:
     def acquire(self) -> None:
         """Take a place. Raises `Problem` where none is free."""
         if self._free == 0:
+            self._refused_at = time.monotonic()
             raise Problem("overloaded")
         self._free -= 1
-        if self._free == 0:
-            self._reached_at = time.monotonic()
 
     def release(self) -> None:
         """Give a place back."""

@@ -6,9 +6,9 @@ bear, the guard's refusals would leave no time for what is accepted (specs/decis
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping
 
-from backend.api.cors import CORS, Headers
+from backend.api.cors import CORS, Headers, is_preflight
 from backend.api.guard import PROBES, Observe, common_headers, request_id_of
 from backend.api.limits import ConcurrencyLimit
 from backend.api.problems import Problem, instance_of, problem_response
@@ -17,7 +17,7 @@ from backend.observation import Observation
 LOG_INTERVAL = 1.0
 """Seconds whose refusals share one line of the log: a line for each would add to the load."""
 
-_PROBES = tuple(path.encode() for path in PROBES)
+_PROBES = frozenset(path.encode() for path in PROBES)
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +25,10 @@ logger = logging.getLogger(__name__)
 class Overload:
     """Tells which requests may begin, and what the others get as their response."""
 
-    def __init__(self, places: ConcurrencyLimit, cors: CORS, observe: Observe | None = None) -> None:
+    def __init__(self, places: ConcurrencyLimit, cors: CORS, prefix: str = "", observe: Observe | None = None) -> None:
         self._places = places
         self._cors = cors
+        self._prefix = prefix.encode()
         self._observe = observe
         self._refused = 0
         # Written once: only the path, the request id and the length differ from refusal to refusal.
@@ -41,23 +42,26 @@ class Overload:
             for is_api in (False, True)
         }
 
-    def admits(self, method: bytes, path: bytes) -> bool:
+    def admits(self, method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a request may begin. It may yet be refused: the guard has the last word.
 
-        Probes and preflights need no place. Whatever prefix there is, a probe's path ends as it does without.
+        Probes and preflights need no place. Nor does who has no token: it is refused under overload, but does not
+        count, or strangers could have users refused.
         """
-        return path.endswith(_PROBES) or method == b"OPTIONS" or self._places.admit()
+        if path.removeprefix(self._prefix) in _PROBES or is_preflight(method.decode(), headers):
+            return True
+        return self._places.admit() if b"authorization" in headers else not self._places.is_overloaded
 
-    def refusal(self, method: bytes, path: bytes, headers: Sequence[tuple[bytes, bytes]]) -> bytes:
+    def refusal(self, method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> bytes:
         """Return the whole response to a request that may not begin, as the guard would write it."""
-        given = dict(headers)
-        request_id = request_id_of(given.get(b"x-request-id", b""))
+        request_id = request_id_of(headers.get(b"x-request-id", b""))
         before, between, after = self._parts
         body = b"".join((before, instance_of(path).encode(), between, request_id.encode(), after))
-        cors = _lines(self._cors.headers(given.get(b"origin")))
+        cors = _lines(self._cors.headers(headers.get(b"origin")))
         self._count(method.decode())
         sent = b"" if method == b"HEAD" else body
-        return self._heads[b"/api" in path or b"/mcp" in path] % (request_id.encode(), len(body), cors, sent)
+        is_api = (path.removeprefix(self._prefix) + b"/").startswith((b"/api/", b"/mcp/"))
+        return self._heads[is_api] % (request_id.encode(), len(body), cors, sent)
 
     def _count(self, method: str) -> None:
         if self._observe is not None:

@@ -6,23 +6,17 @@ when it is whole and the request before it has had its response, so no state of 
 (specs/decisions/0017-the-edge.md). Used by `todo-backend serve` and `dev`, not by `uvicorn backend.main:app`.
 """
 
-import asyncio
 import logging
 import math
 import re
-import socket
-import struct
-import sys
 from typing import Any, ClassVar
 
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backend.api.overload import Overload
 from backend.serving.heads import MAX_HEAD, BadHead, Unparsed, refusal
-
-if sys.platform != "win32":
-    import fcntl
-    import termios
+from backend.serving.sockets import SmallReads, forget_unsent, held_by_kernel
 
 HEAD_TIMEOUT = 10.0
 """Seconds in which a head must have arrived, from the connection's first moment or the head's first byte."""
@@ -35,8 +29,6 @@ DISCARD_TIMEOUT = 5.0
 """Seconds for which they are."""
 CHECK_INTERVAL = 1.0
 """Seconds between two looks at a connection's times: timers for each request would cost more."""
-MAX_AHEAD = 64 * 1024
-"""Bytes that a client may send ahead, behind a request that has had no response yet."""
 REFUSED_PAUSE = 0.1
 """Seconds for which nothing more is heard from a client that was refused for overload: most ask again at once."""
 QUIET = 60.0
@@ -70,8 +62,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def connection_made(self, transport: Any) -> None:
         """Begin to wait for the first request."""
         super().connection_made(transport)
+        transport.set_protocol(SmallReads(self))
         self._unparsed = Unparsed()
-        self._await_head(HEAD_TIMEOUT)
+        self.waiting_since = self.loop.time()
+        self._waits_until = self.waiting_since + HEAD_TIMEOUT
         self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
         if len(self.connections) > self.config.max_connections:  # type: ignore[attr-defined] # of our Config
             self._make_room()
@@ -93,6 +87,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._waits_until = self.loop.time() + HEAD_TIMEOUT
         self._unparsed.add(data)
         self._parse()
+        if self._receives and not self._idle:
+            self.flow.pause_reading()  # until the request asks for more of its body
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what is returned; uvicorn returns nothing
         """Keep the way back open for a client that has sent its request and closed its own side."""
@@ -127,16 +123,19 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it will be parsed again
         self._parses_head = False
-        self._receives = True
         # The parser has checked that it is a number, but not for zeros before it: int() refuses to read very many.
         length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
         self._length = None if b"transfer-encoding" in headers else length
         self._overhead, self._discarded = MAX_HEAD, 0
-        overload, method = self.app_state.get("overload"), self.parser.get_method()
-        if overload is not None and not overload.admits(method, self.url.partition(b"?")[0]):
-            self._shed(overload.refusal(method, httptools.parse_url(self.url).path, self.headers))
-            return
+        overload: Overload | None = self.app_state.get("overload")
+        if overload is not None:
+            method, path = self.parser.get_method(), httptools.parse_url(self.url).path
+            if not overload.admits(method, path, headers):
+                self._receives = True
+                self._shed(overload.refusal(method, path, headers))
+                return
         super().on_headers_complete()
+        self._receives = True
         self.cycle.transport = self  # type: ignore[assignment] # it has what is called
         if self.app_state.get("draining"):
             self.cycle.keep_alive = False
@@ -154,7 +153,7 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._receives = False
         if self._idle:
-            self._await_head(self.timeout_keep_alive)
+            self._await_request()
             return
         super().on_message_complete()
         if not self.flow.write_paused:
@@ -205,7 +204,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._half_closed or self.transport.is_closing():
             return
         if not self._receives:
-            self._await_head(HEAD_TIMEOUT if self._unparsed else self.timeout_keep_alive)
+            self._await_request()
         else:
             self._waits_until = self.loop.time() + DISCARD_TIMEOUT
         self.flow.resume_reading()
@@ -222,9 +221,10 @@ class LimitedProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
-    def _await_head(self, seconds: float) -> None:
+    def _await_request(self) -> None:
         self.waiting_since = self.loop.time()
-        self._waits_until = self.waiting_since + seconds
+        if not self._half_closed:
+            self._waits_until = self.waiting_since + (HEAD_TIMEOUT if self._unparsed else self.timeout_keep_alive)
 
     def _parse(self) -> None:
         """Feed the parser with the body that is due, or with one head, if no request is under way."""
@@ -233,8 +233,6 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._feed_body()
             elif not self._idle or (self._paused_until and self._pauses()):
                 self.flow.pause_reading()
-                if len(self._unparsed) > MAX_AHEAD:
-                    self._refuse("head_too_large", b"")
                 return
             else:
                 try:
@@ -331,9 +329,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self._written - unsent >= self._due:  # all that was unsent when the deadline was set
             self._due, self._due_until = self._written, now + WRITE_TIMEOUT + unsent / WRITE_RATE
         elif now > self._due_until:
-            # What the kernel holds for the client goes, too.
-            connection = self.transport.get_extra_info("socket")
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            forget_unsent(self.transport)
             self._abort()
             return
         if now > self._waits_until and not unsent:
@@ -341,7 +337,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _unsent(self) -> int:
         """Return how many bytes the client has not taken from us, or from the kernel, which takes megabytes of us."""
-        return self.transport.get_write_buffer_size() + _held_by_kernel(self.transport)
+        return self.transport.get_write_buffer_size() + held_by_kernel(self.transport)
 
     def _abort(self) -> None:
         if self.cycle is not None:
@@ -357,14 +353,3 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.loop.time() > LimitedProtocol._warned_at + QUIET:
             LimitedProtocol._warned_at = self.loop.time()
             logger.warning("%d connections: those that wait the longest are closed", len(self.connections))
-
-
-def _held_by_kernel(transport: asyncio.Transport) -> int:
-    """Return how many bytes the client has not taken from the kernel; 0 if unknown."""
-    if sys.platform == "win32":
-        return 0
-    try:
-        size = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(size, sys.byteorder)

@@ -8,6 +8,7 @@ import pytest
 from backend.api.cors import CORS
 from backend.api.limits import OVERLOADED_FOR, ConcurrencyLimit
 from backend.api.overload import Overload
+from backend.api.problems import Problem
 from backend.config import Settings
 from backend.observation import Observation
 from tests.api.shared import on_one_engine
@@ -23,6 +24,7 @@ from tests.applications import client_of, running
         ("POST", "/api/tasks/%0A%22%25zz", {"Origin": "http://localhost:3000"}),
         ("DELETE", "/api/tasks/x", {"Origin": "https://unknown.example"}),
         ("GET", "/docs", {}),
+        ("GET", "/apis", {}),
     ],
 )
 async def test_it_is_the_guards_response(settings: Settings, method: str, path: str, headers: dict[str, str]) -> None:
@@ -30,7 +32,7 @@ async def test_it_is_the_guards_response(settings: Settings, method: str, path: 
     headers["X-Request-ID"] = "one-id"
     async with running(changed) as app, client_of(app, settings, "alice") as client:
         expected = await client.request(method, path, headers=headers)
-        given = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+        given = {name.lower().encode(): value.encode() for name, value in headers.items()}
         overload = Overload(ConcurrencyLimit(0), CORS(settings.allowed_origins))
         response = overload.refusal(method.encode(), path.encode(), given)
     head, _, body = response.partition(b"\r\n\r\n")
@@ -40,18 +42,64 @@ async def test_it_is_the_guards_response(settings: Settings, method: str, path: 
     assert (expected.status_code, body) == (503, expected.content)
 
 
-async def test_of_those_that_come_together_more_may_begin_unless_all_places_were_taken_a_moment_ago() -> None:
+async def test_of_those_that_come_together_all_may_begin_unless_one_has_found_no_place_a_moment_ago() -> None:
     places = ConcurrencyLimit(2)
     places.acquire()
-    assert [places.admit() for _ in range(12)] == [True] * 11 + [False]
     places.acquire()
     assert not places.admit()
     places.release()
-    await asyncio.sleep(0)  # those that were admitted have begun
     assert [places.admit() for _ in range(2)] == [True, False]
-    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # the one that was admitted has begun
+    assert [places.admit() for _ in range(2)] == [True, False]
     await asyncio.sleep(OVERLOADED_FOR)
-    assert [places.admit() for _ in range(2)] == [True, True]
+    assert all(places.admit() for _ in range(1_000))
+
+
+async def test_that_all_places_are_taken_is_no_overload_before_somebody_needs_one_more() -> None:
+    places = full()
+    places.release()
+    assert not places.is_overloaded
+    places.acquire()
+    with pytest.raises(Problem, match="overloaded"):
+        places.acquire()
+    places.release()
+    assert places.is_overloaded
+
+
+async def test_who_has_no_token_is_refused_under_overload_and_leaves_the_places_to_users() -> None:
+    places = full()
+    overload = Overload(places, CORS(()))
+    assert not overload.admits(b"GET", b"/api/tasks", {b"authorization": b"Bearer x"})
+    places.release()
+    assert not any(overload.admits(b"GET", b"/api/tasks", {}) for _ in range(100))
+    assert overload.admits(b"GET", b"/api/tasks", {b"authorization": b"Bearer x"})
+
+
+PREFLIGHT = {b"origin": b"http://a.example", b"access-control-request-method": b"GET"}
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "headers", "admitted"),
+    [
+        (b"GET", b"/health", {}, True),
+        (b"GET", b"/prefix/health/db", {}, True),
+        (b"OPTIONS", b"/api/tasks", PREFLIGHT, True),
+        (b"GET", b"/api/tasks/health", {}, False),
+        (b"GET", b"/api/tasks", PREFLIGHT, False),
+        (b"OPTIONS", b"/api/tasks", {}, False),
+        (b"OPTIONS", b"*", {}, False),
+    ],
+)
+async def test_only_probes_and_preflights_need_no_place(
+    method: bytes, path: bytes, headers: dict[bytes, bytes], *, admitted: bool
+) -> None:
+    assert Overload(full(), CORS(()), "/prefix").admits(method, path, headers) is admitted
+
+
+def full() -> ConcurrencyLimit:
+    places = ConcurrencyLimit(1)
+    places.acquire()
+    return places
 
 
 async def test_it_is_counted() -> None:
@@ -60,8 +108,7 @@ async def test_it_is_counted() -> None:
     def observe(method: str, route: str | None, status: int | None, seconds: float, found: Observation) -> None:
         seen.append((method, route, status, found.code))
 
-    overload = Overload(ConcurrencyLimit(0), CORS(()), observe)
+    overload = Overload(full(), CORS(()), observe=observe)
     for _ in range(3):
-        assert not overload.admits(b"GET", b"/api/tasks")
-        overload.refusal(b"GET", b"/api/tasks", [])
+        overload.refusal(b"GET", b"/api/tasks", {})
     assert seen == [("GET", None, 503, "overloaded")] * 3
