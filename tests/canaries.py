@@ -1,6 +1,6 @@
-"""Every log line and every answer of the whole suite is looked at: none holds a secret, a token, or a user's text.
+"""Every log line and every response of the whole suite is looked at: none holds a secret, a token, or a user's text.
 
-`install` puts an eye on every log record and on every answer that httpx gets; `processes.py` shows the rest. What is
+`install` puts an eye on every log record and on every response that httpx gets; `processes.py` shows the rest. What is
 found is kept until a fixture of `conftest.py` takes it, and fails the test.
 """
 
@@ -60,9 +60,9 @@ def look_at_log(lines: str) -> None:
     )
 
 
-def look_at_answer(answer: str) -> None:
-    """Look at an answer, its head included."""
-    _note("an answer", answer, [*_secrets(answer), *_TOKEN.findall(answer)])
+def look_at_response(response: str) -> None:
+    """Look at a response, its head included."""
+    _note("a response", response, [*_secrets(response), *_TOKEN.findall(response)])
 
 
 def look_at_output(output: str) -> None:
@@ -96,8 +96,8 @@ def _strings(value: Any) -> Iterator[str]:
 
 def _look_at_exchange(values: set[str], response: httpx.Response) -> None:
     if "x-request-id" not in response.headers or not response.is_stream_consumed:
-        return  # somebody else's answer, or one that is still to come
-    look_at_answer(f"{response.headers}\n{response.text}")
+        return  # somebody else's response, or one that is still to come
+    look_at_response(f"{response.headers}\n{response.text}")
     if response.content and response.headers.get("content-type") == "application/problem+json":
         # The task of a failed precondition is the user's own, and meant to be shown.
         document = json.dumps(response.json() | {"instance": "", "current": None}, ensure_ascii=False)

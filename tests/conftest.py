@@ -59,7 +59,7 @@ def _new_texts() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_leaks() -> Iterator[None]:
-    """Fail the test during which a log line or an answer held what it must not."""
+    """Fail the test during which a log line or a response held what it must not."""
     yield
     assert canaries.take_leaks() == []
 

@@ -63,11 +63,11 @@ class Proxy:
     cut_before: bytes | None = None
     """Once: cut the connection instead of passing on what the client sends with these bytes in it."""
     cut_after: bytes | None = None
-    """Once: pass it on, and cut the connection instead of passing back the answer."""
+    """Once: pass it on, and cut the connection instead of passing back the response."""
     cut_within: bytes | None = None
-    """Once: pass it on, pass half of the answer back, and cut the connection."""
+    """Once: pass it on, pass half of the response back, and cut the connection."""
     slices: int = 0
-    """If set, pass answers back in pieces of this many bytes."""
+    """If set, pass responses back in pieces of this many bytes."""
 
     def __post_init__(self) -> None:
         self.flowing.set()
@@ -107,7 +107,7 @@ class Proxy:
             upward.cancel()
             downward.cancel()
             reset(server_writer) if turn.cut else server_writer.close()
-            if turn.cut or turn.answer is not None:
+            if turn.cut or turn.response is not None:
                 reset(writer)
 
     async def _start_tls(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -195,8 +195,8 @@ class Turn:
         self.proxy = proxy
         self.waiting = False
         self.cut = False
-        self.answer: float | None = None
-        """How much of the next answer goes back before the cut; None where there is to be none."""
+        self.response: float | None = None
+        """How much of the next response goes back before the cut; None where there is to be none."""
 
     def client_sent(self, data: bytes) -> bytes:
         """Return what to pass on; if that is not all, the connection is at its end."""
@@ -206,9 +206,9 @@ class Turn:
         if proxy.cut_before is not None and proxy.cut_before in data:
             self.cut, proxy.cut_before = True, None
         elif proxy.cut_after is not None and proxy.cut_after in data:
-            self.answer, proxy.cut_after = 0, None
+            self.response, proxy.cut_after = 0, None
         elif proxy.cut_within is not None and proxy.cut_within in data:
-            self.answer, proxy.cut_within = 0.5, None
+            self.response, proxy.cut_within = 0.5, None
         return b"" if self.cut else data
 
     def server_sent(self, data: bytes) -> bytes:
@@ -216,7 +216,7 @@ class Turn:
         if self.waiting:
             self.waiting = False
             self.proxy.round_trips += 1
-        return data if self.answer is None else data[: int(len(data) * self.answer)]
+        return data if self.response is None else data[: int(len(data) * self.response)]
 
 
 @asynccontextmanager

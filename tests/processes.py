@@ -73,7 +73,7 @@ class Server:
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Where it responds."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -96,8 +96,8 @@ class Server:
             connection.sendall(request)
             return read_to_end(connection)
 
-    def answers(self) -> bool:
-        """Tell whether `/health` answers."""
+    def responds(self) -> bool:
+        """Tell whether `/health` responds."""
         status = self.process.poll()
         assert status is None, f"the server has ended with {status}: {self.stderr}"
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
@@ -121,13 +121,13 @@ def read_to_end(connection: socket.socket) -> bytes:
     with contextlib.suppress(ConnectionResetError):
         while chunk := connection.recv(65_536):
             received += chunk
-    canaries.look_at_answer(received.decode("latin-1"))
+    canaries.look_at_response(received.decode("latin-1"))
     return bytes(received)
 
 
 @contextmanager
 def serving(command: list[str], cwd: Path, **variables: str) -> Iterator[Server]:
-    """Run a service, from its first answer to the end of the block; on a free port, if PORT does not say which."""
+    """Run a service, from its first response to the end of the block; on a free port, if PORT does not say which."""
     port = int(variables["PORT"]) if "PORT" in variables else free_port()
     command = command if "PORT" in variables else [*command, "--port", str(port)]
     output, errors = cwd / "stdout", cwd / "stderr"
@@ -135,7 +135,7 @@ def serving(command: list[str], cwd: Path, **variables: str) -> Iterator[Server]
         process = subprocess.Popen(command, cwd=cwd, env=environment(**variables), stdout=stdout, stderr=stderr)
     server = Server(process, port, output, errors)
     try:
-        eventually(server.answers, "the server answers")
+        eventually(server.responds, "the server responds")
         yield server
     finally:
         if process.poll() is None:

@@ -1,4 +1,4 @@
-"""The eye on logs and answers sees what it is there for. What it finds here is taken, so that no test fails."""
+"""The eye on logs and responses sees what it is there for. What it finds here is taken, so that no test fails."""
 
 import json
 import logging
@@ -20,7 +20,7 @@ SECRETS = [SECRET, PASSWORD, quote(PASSWORD, safe=""), TOKEN]
 
 
 def service(status: int, body: str) -> httpx.Client:
-    """A client of a service that answers everything in the same way."""
+    """A client of a service that responds to everything in the same way."""
     media_type = "application/json" if status == 200 else "application/problem+json"
     response = httpx.Response(status, headers={"X-Request-ID": "x", "Content-Type": media_type}, text=body)
     return httpx.Client(transport=httpx.MockTransport(lambda _: response), base_url="http://test")

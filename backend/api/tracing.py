@@ -60,7 +60,7 @@ def telemetry(settings: Settings, routes: Sequence[BaseRoute], version: str) -> 
 
 
 async def send_the_last(config: TelemetryConfig) -> None:
-    """Export the spans that are left. A collector that does not answer holds the end up for `LAST_EXPORT` at most."""
+    """Export the spans that are left. A collector that does not respond holds the end up for `LAST_EXPORT` at most."""
     provider: Any = config.get("tracer_provider")
     if provider is not None:
         thread = threading.Thread(target=provider.shutdown, daemon=True)

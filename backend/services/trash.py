@@ -106,7 +106,7 @@ class TaskTrash(OwnedTasks):
     async def _erase_some(self, written: Sequence[Any]) -> None:
         """Erase a few expired tasks after a write whose row ends with `has_expired`.
 
-        Where that fails, the write stands all the same, and is answered as what it is; a later one tries again.
+        Where that fails, the write stands all the same, and so does its response; a later one tries again.
         """
         if written[-1]:
             with suppress(DatabaseError):

@@ -35,7 +35,7 @@ _MEMBERS = {"type", "title", "status", "detail", "instance", "code", "request_id
 def assert_problem(
     response: httpx.Response, status: int, code: str, *errors: tuple[str, str, str] | None
 ) -> dict[str, Any]:
-    """Check all that every problem answer has; `errors` are the (source, pointer, code) that a 422 must point at."""
+    """Check all that every problem has; `errors` are the (source, pointer, code) that a 422 must point at."""
     assert response.status_code == status, response.text
     assert response.headers["Content-Type"] == "application/problem+json"
     document: dict[str, Any] = response.json()
@@ -62,7 +62,7 @@ def assert_problem(
 
 
 def assert_common_headers(response: httpx.Response) -> None:
-    """Check the headers that every answer has."""
+    """Check the headers that every response has."""
     assert response.headers["X-Request-ID"]
     assert response.headers["X-Content-Type-Options"] == "nosniff"
     if response.request.url.path.startswith("/api"):

@@ -15,7 +15,7 @@ CANARY = "zebra-canary"
 JSON = {"Content-Type": "application/json"}
 MAX_BODY = 64 * 1024
 
-# What is wrong with each body, and the places that the answer must point at.
+# What is wrong with each body, and the places that the response must point at.
 INVALID = {
     "NUL in the title": (rb'{"title": "zebra-canary\u0000"}', "/title", "invalid_character"),
     "NUL in the description": (

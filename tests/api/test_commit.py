@@ -1,4 +1,4 @@
-"""An answer that says a write succeeded leaves after the commit: where the commit fails, no answer says so."""
+"""A response that says a write succeeded leaves after the commit: where the commit fails, no response says so."""
 
 from collections.abc import AsyncIterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""CORS: listed origins, and nobody else, read answers in a browser; the errors too."""
+"""CORS: listed origins, and nobody else, read responses in a browser; the errors too."""
 
 from typing import Any
 

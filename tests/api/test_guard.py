@@ -386,7 +386,7 @@ async def test_a_request_that_the_ending_server_cuts_off_is_told_so(
         request = asyncio.create_task(app(scope_of(method, path, headers), receive, send))
         await entered.wait()
         request.cancel()
-        # The end of the application waits for the answer: after it the process is gone.
+        # The end of the application waits for the response: after it the process is gone.
     assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
     assert sent[0]["status"] == 503
     assert (b"x-request-id", b"cut-off") in sent[0]["headers"]

@@ -1,4 +1,4 @@
-"""Problem documents and the headers of answers: request ids, bugs, databases that are away or empty."""
+"""Problem documents and the headers of responses: request ids, bugs, databases that are away or empty."""
 
 import asyncio
 import io

@@ -69,8 +69,8 @@ async def test_another_process_that_reads_and_ends_takes_nothing_away(tmp_path: 
     read = "import sqlite3, sys; print(*sqlite3.connect(sys.argv[1]).execute('SELECT count(*) FROM tasks').fetchone())"
     async with running(settings) as app, client_of(app, settings, "alice") as alice:
         for at_once in range(1, 5):  # each time one connection more
-            answers = await asyncio.gather(*(alice.post("/api/tasks", json={"title": "x"}) for _ in range(at_once)))
-            assert [answer.status_code for answer in answers] == [201] * at_once
+            responses = await asyncio.gather(*(alice.post("/api/tasks", json={"title": "x"}) for _ in range(at_once)))
+            assert [response.status_code for response in responses] == [201] * at_once
             other = await asyncio.create_subprocess_exec(sys.executable, "-c", read, path, stdout=subprocess.PIPE)
             assert (await other.communicate())[0].split() == [b"%d" % (at_once * (at_once + 1) // 2)]
             assert path.with_name("todo.db-wal").exists()

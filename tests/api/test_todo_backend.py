@@ -22,8 +22,8 @@ class TodoBackend:
         assert response.is_success, response.text
         if method == "DELETE":
             return None
-        answer = response.json()
-        return [todo_of(task) for task in answer] if isinstance(answer, list) else todo_of(answer)
+        value = response.json()
+        return [todo_of(task) for task in value] if isinstance(value, list) else todo_of(value)
 
 
 def todo_of(task: dict[str, Any]) -> dict[str, Any]:

@@ -29,7 +29,7 @@ LIMIT = 8192
 
 @dataclass(frozen=True)
 class Attack:
-    """Values of Authorization headers, and the `code` of the answer that they must get."""
+    """Values of Authorization headers, and the `code` of the response that they must get."""
 
     values: tuple[bytes, ...]
     code: str = "token_invalid"

@@ -151,19 +151,19 @@ class Clock:
 
 
 def response(body: bytes, status: str = "200 OK", *headers: str, with_length: bool = True) -> bytes:
-    """The bytes of an HTTP answer."""
+    """The bytes of an HTTP response."""
     length = (f"Content-Length: {len(body)}",) if with_length else ()
     return "\r\n".join((f"HTTP/1.1 {status}", "Connection: close", *length, *headers, "", "")).encode() + body
 
 
 class Issuer:
-    """An HTTP server that gives one answer to everybody: a key set, unless a test says otherwise. It counts."""
+    """An HTTP server that gives one response to everybody: a key set, unless a test says otherwise. It counts."""
 
     def __init__(self, host: str = "127.0.0.1") -> None:
         self._host = host
         self.paths: list[str] = []
         self.heads: list[str] = []
-        self.answer = b""
+        self.response = b""
         self.gate = asyncio.Event()
         self.gate.set()
         self._arrived = asyncio.Condition()
@@ -172,7 +172,7 @@ class Issuer:
 
     @property
     def origin(self) -> str:
-        """Where it answers."""
+        """Where it responds."""
         return f"http://{f'[{self._host}]' if ':' in self._host else self._host}:{self._port}"
 
     @property
@@ -181,8 +181,8 @@ class Issuer:
         return len(self.paths)
 
     def publish(self, *jwks: Any) -> None:
-        """Answer with a key set from now on."""
-        self.answer = response(json.dumps({"keys": jwks}).encode(), "200 OK", "Content-Type: application/json")
+        """Respond with a key set from now on."""
+        self.response = response(json.dumps({"keys": jwks}).encode(), "200 OK", "Content-Type: application/json")
 
     async def arrived(self, count: int) -> None:
         """Wait until this many requests have arrived."""
@@ -197,7 +197,7 @@ class Issuer:
     async def down(self) -> None:
         """Refuse connections."""
         if self._server is not None:
-            self._server.close()  # not waited for: from Python 3.12 on that would wait for callers that are held
+            self._server.close()  # not waited for: from Python 3.12 on that would wait for clients that are held
             self._server = None
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -208,7 +208,7 @@ class Issuer:
                 self.heads.append(request.decode("latin-1"))
                 self._arrived.notify_all()
             await self.gate.wait()
-            writer.write(self.answer)
+            writer.write(self.response)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             pass  # whoever asked has gone

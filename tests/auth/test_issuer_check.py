@@ -26,7 +26,7 @@ async def level_and_text(issuer: Issuer, name: str = "jwks") -> tuple[str, str]:
 
 
 def dated(issuer: Issuer, date: str) -> None:
-    issuer.answer = issuer.answer.replace(b"Connection:", f"Date: {date}\r\nConnection:".encode(), 1)
+    issuer.response = issuer.response.replace(b"Connection:", f"Date: {date}\r\nConnection:".encode(), 1)
 
 
 async def test_keys_and_their_algorithms_are_counted():
@@ -77,7 +77,7 @@ async def test_no_usable_key_fails():
 
 async def test_an_issuer_that_cannot_be_asked_fails(monkeypatch: pytest.MonkeyPatch):
     async with running_issuer() as issuer:
-        issuer.answer = response(b"", "404 Not Found")
+        issuer.response = response(b"", "404 Not Found")
         with pytest.raises(IssuerUnavailable):
             await level_and_text(issuer)
         monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)

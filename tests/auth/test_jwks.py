@@ -111,7 +111,7 @@ async def test_metrics_show_fetches_their_failures_the_keys_age_and_what_was_not
     assert verifier.state() == {"token_cache_hits_total": 0, "key_fetches_total": 0, "key_fetch_failures_total": 0}
     for _ in range(3):
         assert await accepts(verifier, token(issuer, OLD))
-    issuer.answer = UNUSABLE["500"]
+    issuer.response = UNUSABLE["500"]
     clock.advance(REFRESH_AFTER)
     assert await accepts(verifier, token(issuer, OLD))
     await settled(verifier)
@@ -210,7 +210,7 @@ async def test_a_hundred_requests_share_the_first_fetch(issuer: Issuer, verifier
 
 async def test_a_hundred_requests_share_a_failure(issuer: Issuer, verifier: TokenVerifier):
     issuer.gate.clear()
-    issuer.answer = UNUSABLE["500"]
+    issuer.response = UNUSABLE["500"]
     waiting = [asyncio.create_task(verifier.verify(token(issuer, OLD))) for _ in range(100)]
     await issuer.arrived(1)
     issuer.gate.set()
@@ -309,7 +309,7 @@ async def test_after_10_minutes_the_keys_are_refreshed_while_the_old_ones_serve(
     issuer.publish(NEW.jwk())
     issuer.gate.clear()
     clock.advance(0.1)
-    assert await accepts(verifier, token(issuer, OLD))  # though the issuer has not answered yet
+    assert await accepts(verifier, token(issuer, OLD))  # though the issuer has not responded yet
     await issuer.arrived(2)
     assert await accepts(verifier, token(issuer, OLD))
     issuer.gate.set()
@@ -331,12 +331,12 @@ async def test_a_refresh_in_the_background_does_not_spend_the_budget_of_unknown_
     assert issuer.fetches == 3
 
 
-@pytest.mark.parametrize("answer", UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize("sent", UNUSABLE.values(), ids=UNUSABLE)
 async def test_a_refresh_that_fails_keeps_what_is_known(
-    issuer: Issuer, verifier: TokenVerifier, clock: Clock, answer: bytes
+    issuer: Issuer, verifier: TokenVerifier, clock: Clock, sent: bytes
 ):
     assert await accepts(verifier, token(issuer, OLD))
-    issuer.answer = answer
+    issuer.response = sent
     clock.advance(REFRESH_AFTER)
     assert await accepts(verifier, token(issuer, OLD))
     await settled(verifier)
@@ -359,11 +359,11 @@ async def test_known_keys_outlive_a_day_without_the_issuer(issuer: Issuer, verif
 # --- an issuer in trouble
 
 
-@pytest.mark.parametrize("answer", UNUSABLE.values(), ids=UNUSABLE)
+@pytest.mark.parametrize("sent", UNUSABLE.values(), ids=UNUSABLE)
 async def test_without_any_key_the_issuer_is_at_fault_not_the_token(
-    issuer: Issuer, verifier: TokenVerifier, clock: Clock, answer: bytes
+    issuer: Issuer, verifier: TokenVerifier, clock: Clock, sent: bytes
 ):
-    issuer.answer = answer
+    issuer.response = sent
     with pytest.raises(IssuerUnavailable):
         await verifier.verify(token(issuer, OLD))
     assert issuer.fetches == 1
@@ -416,7 +416,7 @@ async def test_an_issuer_that_answers_a_byte_at_a_time_is_given_up(monkeypatch: 
 
 
 async def test_an_issuer_that_is_down_is_asked_once_a_second(issuer: Issuer, verifier: TokenVerifier, clock: Clock):
-    issuer.answer = response(b"", "503 Service Unavailable")
+    issuer.response = response(b"", "503 Service Unavailable")
     for _ in range(50):
         with pytest.raises(IssuerUnavailable, match="status 503"):
             await verifier.verify(token(issuer, OLD))
@@ -438,7 +438,7 @@ async def why_it_failed(url: str, caplog: pytest.LogCaptureFixture) -> str:
 
 
 @pytest.mark.parametrize(
-    ("answer", "reason"),
+    ("sent", "reason"),
     [
         (response(b"", "302 Found", "Location: /sign-in"), "it redirects to /sign-in"),
         (response(b"", "404 Not Found"), "status 404"),
@@ -447,8 +447,8 @@ async def why_it_failed(url: str, caplog: pytest.LogCaptureFixture) -> str:
         (b"SSH-2.0-OpenSSH_9.2\r\n", "what it sends is no HTTP"),
     ],
 )
-async def test_a_useless_answer_is_named(answer: bytes, reason: str, issuer: Issuer, caplog: pytest.LogCaptureFixture):
-    issuer.answer = answer
+async def test_a_useless_response_is_named(sent: bytes, reason: str, issuer: Issuer, caplog: pytest.LogCaptureFixture):
+    issuer.response = sent
     assert await why_it_failed(issuer.origin, caplog) == reason
 
 
@@ -519,7 +519,7 @@ async def test_the_proxy_of_the_environment_is_asked(no_proxy: str, issuer: Issu
 async def test_redirects_are_not_followed(issuer: Issuer, verifier: TokenVerifier, clock: Clock):
     async with running_issuer(OLD.jwk()) as elsewhere:
         for status in ("301 Moved Permanently", "302 Found", "303 See Other", "307 Temporary", "308 Permanent"):
-            issuer.answer = response(b"", status, f"Location: {elsewhere.origin}{JWKS_PATH}")
+            issuer.response = response(b"", status, f"Location: {elsewhere.origin}{JWKS_PATH}")
             clock.advance(RETRY_INTERVAL)
             with pytest.raises(IssuerUnavailable):
                 await verifier.verify(token(issuer, OLD))
@@ -531,7 +531,7 @@ async def test_a_document_of_exactly_the_limit_is_read(issuer: Issuer, verifier:
     document = json.dumps({"keys": [OLD.jwk()], "pad": ""}).encode()
     body = document.replace(b'"pad": ""', b'"pad": "' + b"x" * (MAX_BYTES - len(document)) + b'"')
     assert len(body) == MAX_BYTES
-    issuer.answer = response(body, with_length=False)
+    issuer.response = response(body, with_length=False)
     assert await accepts(verifier, token(issuer, OLD))
 
 
@@ -539,7 +539,7 @@ async def test_an_unknown_key_id_is_the_issuers_fault_while_it_is_down(
     issuer: Issuer, verifier: TokenVerifier, clock: Clock
 ):
     assert await accepts(verifier, token(issuer, OLD))
-    issuer.answer = UNUSABLE["500"]
+    issuer.response = UNUSABLE["500"]
     for _ in range(10):
         with pytest.raises(IssuerUnavailable):
             await verifier.verify(token(issuer, NEW))
@@ -548,7 +548,7 @@ async def test_an_unknown_key_id_is_the_issuers_fault_while_it_is_down(
     issuer.publish(NEW.jwk())
     clock.advance(REFETCH_INTERVAL)
     assert await accepts(verifier, token(issuer, NEW))
-    assert not await accepts(verifier, token(issuer, STRANGER))  # it answers again, so it is the token's fault
+    assert not await accepts(verifier, token(issuer, STRANGER))  # it responds again, so it is the token's fault
 
 
 @pytest.mark.parametrize(
@@ -794,7 +794,7 @@ async def test_nothing_of_a_token_or_a_document_is_logged(
 ):
     issuer.publish(OLD.jwk(x="leak-this"), {"kid": "leak-that", "kty": "RSA"}, NEW.jwk())
     assert await accepts(verifier, token(issuer, NEW))
-    issuer.answer = b"leak-no-http\r\n\r\n"
+    issuer.response = b"leak-no-http\r\n\r\n"
     with pytest.raises(IssuerUnavailable):
         await verifier.verify(token(issuer, STRANGER, kid="leak-kid"))
     assert len(caplog.records) == 3

@@ -235,7 +235,7 @@ ISSUERS = {
 async def test_an_issuer_without_keys_fails(document: str, sqlite_url: str) -> None:
     await create_tables(sqlite_url)
     async with running_issuer(signer("EdDSA").jwk()) as issuer:
-        issuer.answer = response(ISSUERS[document])
+        issuer.response = response(ISSUERS[document])
         report = await look(sqlite_url, better_auth_url=issuer.origin)
     assert failures(report).startswith("jwks: ")
 

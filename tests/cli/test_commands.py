@@ -239,7 +239,7 @@ def test_openapi_prints_the_document_and_nothing_else(tmp_path: Path) -> None:
 
 def test_serve_listens_on_the_port_of_the_environment(migrated: dict[str, str], tmp_path: Path) -> None:
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **migrated, PORT=str(free_port())) as server:
-        assert server.answers()
+        assert server.responds()
     assert server.stdout == ""
 
 

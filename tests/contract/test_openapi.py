@@ -43,7 +43,7 @@ EXPECTED: dict[str, set[int]] = {
     "GET /health/ready": ANY | {200, 503},
     "GET /health/db": ANY | {200, 404, 503},
 }
-"""What each route can answer, of its own or through the guard."""
+"""What each route can respond with, of its own or through the guard."""
 
 
 def test_the_committed_document_is_the_generated_one() -> None:
@@ -175,8 +175,8 @@ def test_a_description_is_accepted_where_its_schema_matches(description: str) ->
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(title=st.text(characters, max_size=6))
 async def test_the_api_itself_agrees_with_the_schema(alice: httpx.AsyncClient, title: str) -> None:
-    answer = await alice.post("/api/tasks", json={"title": title})
-    assert answer.status_code == (201 if matches(TITLE, title) else 422)
+    response = await alice.post("/api/tasks", json={"title": title})
+    assert response.status_code == (201 if matches(TITLE, title) else 422)
 
 
 @pytest.mark.parametrize("operation", EXPECTED)

@@ -217,7 +217,7 @@ async def test_an_error_of_the_block_that_is_not_the_databases_is_not_translated
 async def test_where_a_statement_has_failed_the_whole_transaction_has(
     migrated_url: str, open_database: NewDatabase, owner: str
 ) -> None:
-    # PostgreSQL answers such a COMMIT with ROLLBACK and no error; SQLite would keep the other statements.
+    # PostgreSQL responds to such a COMMIT with ROLLBACK and no error; SQLite would keep the other statements.
     database = open_database(migrated_url)
     for go_on in (False, True):
         with pytest.raises(RuntimeError, match="has failed"):  # noqa: PT012 # it is the whole block that raises
@@ -259,12 +259,12 @@ async def test_a_transaction_whose_rollback_is_interrupted_leaves_nothing(
                 in_block.set()
                 raise LookupError
 
-        caller = asyncio.create_task(fail())
+        task = asyncio.create_task(fail())
         await in_block.wait()
         await asyncio.sleep(0)
-        caller.cancel()
+        task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await caller
+            await task
         proxy.flowing.set()
         assert await titles(database, owner) == []
         await database.close()
@@ -328,7 +328,7 @@ async def test_a_commit_without_an_answer_has_an_unknown_outcome(
                 await within.exec(insert(tasks), params=row(owner, "committed"))
                 proxy.cut_after = b"COMMIT"
         assert proxy.cut_after is None
-        assert await titles(database, owner) == ["committed"]  # as it happens: the answer was lost, not the commit
+        assert await titles(database, owner) == ["committed"]  # as it happens: the response was lost, not the commit
         await database.close()
 
 
@@ -699,11 +699,11 @@ async def test_a_caller_that_goes_away_leaves_no_connection_and_no_query(
     pool_size: int, migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection
 ) -> None:
     database = open_database(migrated_postgres_url, database_pool_size=pool_size)
-    caller = asyncio.create_task(database.executor.exec(text(SLEEPING_WRITE)))
+    task = asyncio.create_task(database.executor.exec(text(SLEEPING_WRITE)))
     await until_running(server, "AS slept")
-    caller.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await caller
+        await task
     await until_idle(server)
     # As many as may be open can be taken at the same time: nobody holds a permit any more.
     async with asyncio.timeout(20):
@@ -721,11 +721,11 @@ async def test_a_transaction_whose_caller_goes_away_leaves_nothing(
             await within.exec(insert(tasks), params=row(owner))
             await within.exec(text("SELECT pg_sleep(60), 'in a transaction'"))
 
-    caller = asyncio.create_task(write())
+    task = asyncio.create_task(write())
     await until_running(server, "'in a transaction'")
-    caller.cancel()
+    task.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await caller
+        await task
     await until_idle(server)
     assert await titles(database, owner) == []
 
@@ -816,7 +816,7 @@ async def test_probes_at_the_same_time_share_one_query(
     await asyncio.gather(*(check_db_health(database) for _ in range(20)))
     assert asked == 1
     await check_db_health(database)
-    assert asked == 2, "an answer is not kept"
+    assert asked == 2, "a response is not kept"
 
 
 async def test_a_probe_that_goes_away_does_not_fail_the_others(

@@ -233,34 +233,34 @@ async def one_request(client: httpx.AsyncClient, name: str, ids: list[str], choo
     some = choose.choice(ids) if ids else ""
     match action:
         case "create":
-            answer = await client.post("/api/tasks", json={"title": name})
-            assert answer.status_code == 201, answer.text
-            ids.append(answer.json()["id"])
+            response = await client.post("/api/tasks", json={"title": name})
+            assert response.status_code == 201, response.text
+            ids.append(response.json()["id"])
         case "list":
-            answer = await client.get("/api/tasks?limit=20")
-            assert [task["id"] for task in answer.json()] == ids[::-1][:20]
+            response = await client.get("/api/tasks?limit=20")
+            assert [task["id"] for task in response.json()] == ids[::-1][:20]
         case "get":
-            answer = await client.get(f"/api/tasks/{some}")
+            response = await client.get(f"/api/tasks/{some}")
         case "patch":
-            answer = await client.patch(f"/api/tasks/{some}", json={"description": name})
+            response = await client.patch(f"/api/tasks/{some}", json={"description": name})
         case "toggle":
-            answer = await client.post(f"/api/tasks/{some}/toggle")
+            response = await client.post(f"/api/tasks/{some}/toggle")
         case "delete":
-            answer = await client.delete(f"/api/tasks/{some}")
+            response = await client.delete(f"/api/tasks/{some}")
             ids.remove(some)
         case _:
-            answer = await client.get("/api/tasks/stats")
-            assert answer.json()["total"] == len(ids)
-    assert answer.status_code in {200, 201, 204}, answer.text
+            response = await client.get("/api/tasks/stats")
+            assert response.json()["total"] == len(ids)
+    assert response.status_code in {200, 201, 204}, response.text
     if action in {"create", "get", "patch", "toggle"}:
-        assert answer.json()["title"] == name
+        assert response.json()["title"] == name
 
 
 async def test_an_answer_does_not_wait_for_the_goodbye(neon: Neon) -> None:
     database = Database(make_settings(neon.url()))
     service = TaskService(database.executor, "somebody")
     await service.stats()
-    assert len(neon.edge.open) >= 1  # the answer is here, and the connection is not closed yet
+    assert len(neon.edge.open) >= 1  # the response is here, and the connection is not closed yet
     await database.close()
 
 
@@ -319,7 +319,7 @@ async def test_a_black_hole_does_not_make_callers_queue(neon: Neon) -> None:
         outcomes = await asyncio.gather(
             *(TaskService(database.executor, "somebody").stats() for _ in range(20)), return_exceptions=True
         )
-        # No measure of speed: twenty callers behind one another would take twenty seconds.
+        # No measure of speed: twenty clients behind one another would take twenty seconds.
         assert loop.time() - started < 10
         assert {type(outcome) for outcome in outcomes} == {DatabaseUnavailable}
     finally:
@@ -336,8 +336,8 @@ async def test_a_lost_commit_is_an_unknown_outcome_and_a_lost_read_is_read_again
             first = (await client.post("/api/tasks", json={"title": "first"})).json()
             for cut, stored in (("cut_before", ["first"]), ("cut_after", ["cut_after", "first"])):
                 setattr(proxy, cut, cut.encode())  # in the message that runs the INSERT: it carries the title
-                answer = await client.post("/api/tasks", json={"title": cut})
-                assert (answer.status_code, answer.json()["code"]) == (503, "outcome_unknown")
+                response = await client.post("/api/tasks", json={"title": cut})
+                assert (response.status_code, response.json()["code"]) == (503, "outcome_unknown")
                 assert [task["title"] for task in (await client.get("/api/tasks")).json()] == stored
             proxy.cut_after = b"SELECT"
             assert (await client.get(f"/api/tasks/{first['id']}")).json()["title"] == "first"

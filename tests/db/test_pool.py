@@ -378,18 +378,18 @@ async def test_nobody_waits_for_ever_while_others_ask_again_at_once(
     migrated_url: str, open_database: NewDatabase, owner: str
 ) -> None:
     database = open_database(migrated_url, database_pool_size=2, database_max_overflow=0)
-    answered = 0
+    responses = 0
 
     async def ask_again_and_again() -> None:
-        nonlocal answered
+        nonlocal responses
         while True:
             await titles(database, owner)
-            answered += 1
+            responses += 1
 
     greedy = [asyncio.create_task(ask_again_and_again()) for _ in range(30)]
     await asyncio.sleep(0)
     await titles(database, owner)
-    assert answered < 100
+    assert responses < 100
     for task in greedy:
         task.cancel()
     await asyncio.gather(*greedy, return_exceptions=True)

@@ -23,7 +23,7 @@ MANY = 200_000
 FEW = 10
 OTHERS = 50
 A_FEW_BUFFERS = 100
-"""Pages of 8 KiB: the index's depth, a page of it, and the rows of one answer."""
+"""Pages of 8 KiB: the index's depth, a page of it, and the rows of one response."""
 
 SEED = """
 INSERT INTO tasks (user_id, id, title, completed, created_at, updated_at)

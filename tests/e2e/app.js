@@ -9,7 +9,7 @@ const authClient = createAuthClient({
 });
 const getToken = async () => {
   const { data, error } = await authClient.token();
-  if (error && error.status !== 401) throw new Error(`Better Auth: ${error.status}`); // no answer is not "signed out"
+  if (error && error.status !== 401) throw new Error(`Better Auth: ${error.status}`); // no response is not "signed out"
   return data?.token ?? null;
 };
 const tasks = new TasksClient(process.env.API_URL, getToken); // filled in by the bundler

@@ -70,8 +70,8 @@ async def add(page: Page, title: str) -> None:
 
 
 async def fetch(page: Page, url: str, **options: Any) -> dict[str, Any]:
-    answer: dict[str, Any] = await page.evaluate(FETCH, [url, options])
-    return answer
+    response: dict[str, Any] = await page.evaluate(FETCH, [url, options])
+    return response
 
 
 async def test_a_user_signs_up_and_keeps_tasks(page: Page, api: str, tmp_path: Path):
@@ -198,7 +198,7 @@ async def test_a_token_that_expired_is_replaced_without_the_user_noticing(
     refused: list[str] = []
 
     async def refuse_once(route: Any) -> None:
-        # The answer of the API itself to this request with a broken token.
+        # The response of the API itself to this request with a broken token.
         headers = {**route.request.headers, "authorization": "Bearer x.y.z"} if not refused else None
         refused.append(route.request.method)
         await route.continue_(headers=headers)
@@ -233,8 +233,8 @@ async def test_every_method_passes_its_preflight(page: Page, api: str):
     toggled = await fetch(page, f"{url}/toggle", method="POST")
     read = await fetch(page, url)
     deleted = await fetch(page, url, method="DELETE")
-    answers = (created, changed, merged, toggled, read, deleted)
-    assert [answer.get("status") for answer in answers] == [201, 200, 200, 200, 200, 204]
+    responses = (created, changed, merged, toggled, read, deleted)
+    assert [response.get("status") for response in responses] == [201, 200, 200, 200, 200, 204]
     assert read["body"] | {"title": "Buy bread", "completed": False} == read["body"]
 
 
@@ -245,7 +245,7 @@ async def test_a_page_can_read_every_error(page: Page, api: str, monkeypatch: py
     monkeypatch.setattr(TaskService, "stats", break_down)
     json = {"Content-Type": "application/json"}
     absent = f"{api}/api/tasks/0192f0c1-2345-7abc-8def-0123456789ab"
-    answers = [
+    responses = [
         await fetch(page, f"{api}/api/tasks", method="POST", headers=json, body="{"),
         await fetch(page, f"{api}/api/tasks", anonymous=True),
         await fetch(page, f"{api}/api/tasks", headers={"Authorization": "Bearer x.y.z"}),
@@ -257,10 +257,11 @@ async def test_a_page_can_read_every_error(page: Page, api: str, monkeypatch: py
         await fetch(page, f"{api}/api/tasks", method="POST", headers=json, body='{"title": ""}'),
         await fetch(page, f"{api}/api/tasks/stats"),
     ]
-    assert [answer.get("status", answer) for answer in answers] == [400, 401, 401, 404, 404, 405, 413, 415, 422, 500]
-    for answer in answers:
-        assert answer["body"]["status"] == answer["status"]
-        assert answer["body"]["request_id"] == answer["headers"]["x-request-id"]
+    statuses = [response.get("status", response) for response in responses]
+    assert statuses == [400, 401, 401, 404, 404, 405, 413, 415, 422, 500]
+    for response in responses:
+        assert response["body"]["status"] == response["status"]
+        assert response["body"]["request_id"] == response["headers"]["x-request-id"]
 
 
 async def test_a_page_of_another_origin_learns_nothing(
@@ -284,8 +285,8 @@ async def test_a_page_of_another_origin_learns_nothing(
         (f"{api}/openapi.json", {}),
         (f"{api}/nowhere", {}),
     ):
-        answer = await fetch(stranger, url, anonymous=True, **options)
-        assert answer == {"error": "TypeError: Failed to fetch"}
+        response = await fetch(stranger, url, anonymous=True, **options)
+        assert response == {"error": "TypeError: Failed to fetch"}
     listed = await fetch(page, f"{api}/api/tasks", headers=headers)  # the same call, let in
     assert [task["title"] for task in listed["body"]] == ["Buy milk", "Done"]
 

@@ -26,7 +26,7 @@ class Maker:
     def __init__(self, token: str, task_id: str) -> None:
         self.token = token.encode()
         self.task = b"/api/tasks/" + task_id.encode()
-        self.good_body = b'{"title": "from a hostile caller"}'
+        self.good_body = b'{"title": "from a hostile client"}'
 
     def request(
         self,

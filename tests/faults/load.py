@@ -70,7 +70,7 @@ class Service:
         self.start()
 
     def start(self) -> None:
-        """Start it, and wait until it answers."""
+        """Start it, and wait until it responds."""
         self.server: Server = self._stack.enter_context(serving(self._command, self._folder, **self._variables))
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""Callers that go away at any moment: what their requests held comes back, all of it."""
+"""Clients that go away at any moment: what their requests held comes back, all of it."""
 
 import asyncio
 import random
@@ -56,7 +56,7 @@ async def test_callers_that_go_away_leave_no_transaction_and_keep_no_connection_
                 )
             ]
             for _ in range(ABORTS // AT_ONCE):
-                async with admin.transaction():  # so that changes are still under way when their callers leave
+                async with admin.transaction():  # so that changes are still under way when their clients leave
                     await admin.execute("SELECT 1 FROM tasks WHERE user_id = $1 FOR UPDATE", user)
                     await asyncio.gather(
                         *(abort(service.port, choose.choice(requests), choose) for _ in range(AT_ONCE))

@@ -1,4 +1,4 @@
-"""Hostile bytes against a served process: each gets whole answers or a closed connection, for little work.
+"""Hostile bytes against a served process: each gets whole responses or a closed connection, for little work.
 
 Nothing is stored but by a request that was told so. Beside the table in `hostile.py` there are requests made by chance,
 from a seed for each of `FAULT_ROUNDS`; `make faults` asks for many.
@@ -64,7 +64,7 @@ class Victim:
             else:
                 assert len(self.stored()) <= len(stored) + statuses.count(201)
         assert min(costs) <= CPU_TIME
-        assert self.server.answers()
+        assert self.server.responds()
 
     def exchange(self, hostile: Hostile) -> bytes:
         with self.server.connect() as connection:
@@ -76,7 +76,7 @@ class Victim:
 
 
 def statuses_of(received: bytes) -> list[int]:
-    """The statuses of the answers, each of which must be whole."""
+    """The statuses of the responses, each of which must be whole."""
     statuses = []
     while received:
         head, separator, received = received.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""A database in a bad hour: it wakes up late, pauses, refuses, deadlocks, and answers in crumbs."""
+"""A database in a bad hour: it wakes up late, pauses, refuses, deadlocks, and responds in crumbs."""
 
 import asyncio
 import uuid

@@ -1,4 +1,4 @@
-"""A database that hangs: every caller is answered within its own limit, none behind another, nothing stays behind."""
+"""A database that hangs: every client is told within its own limit, none behind another, and nothing stays behind."""
 
 import asyncio
 import statistics
@@ -16,11 +16,11 @@ from tests.faults.load import LONG, Service, url_at
 from tests.neon import USER, Neon, until
 from tests.network import Proxy, proxy_to
 
-CALLERS = 30
+CLIENTS = 30
 TIMEOUT = 1
 """Seconds for connecting, and as many for a statement."""
 LIMIT = 2 * TIMEOUT + 1
-"""Seconds until the last of all callers has its answer. One behind another they would need 30 at least."""
+"""Seconds until the last of all clients has its response. One behind another they would need 30 at least."""
 
 
 @dataclass
@@ -58,7 +58,7 @@ async def parts(
     timeouts = {
         "DATABASE_CONNECT_TIMEOUT": limit,
         "DATABASE_COMMAND_TIMEOUT": limit,
-        "MAX_CONCURRENT_REQUESTS_PER_USER": str(CALLERS),
+        "MAX_CONCURRENT_REQUESTS_PER_USER": str(CLIENTS),
     }
     async with proxy_to(path=neon.postgres.socket) as proxy:
         service = Service(folder, url_at(proxy.port), request.param, timeouts)
@@ -121,23 +121,23 @@ async def test_thirty_callers_of_a_database_that_hangs_are_answered_in_time_and_
             started = time.monotonic()
             return await call(number), time.monotonic() - started
 
-        await asyncio.gather(*(prober.get("/api/tasks") for _ in range(CALLERS)))  # fills a pool
+        await asyncio.gather(*(prober.get("/api/tasks") for _ in range(CLIENTS)))  # fills a pool
         async with hang(parts, user):
-            calls = [asyncio.create_task(timed(number)) for number in range(CALLERS)]
+            calls = [asyncio.create_task(timed(number)) for number in range(CLIENTS)]
             probes = []
             while not all(call.done() for call in calls):
                 started = time.monotonic()
                 assert (await prober.get("/health")).status_code == 200
                 probes.append(time.monotonic() - started)
                 if len(probes) == 1:
-                    assert not any(call.done() for call in calls), "alive before the first of them is answered"
+                    assert not any(call.done() for call in calls), "alive before the first of them has its response"
             responses = await asyncio.gather(*calls)
             if hang is not black_hole:
                 await until(parts.nothing_runs)  # while the cause is still there
         assert {response.status_code for response, _ in responses} == {503}
         assert {response.json()["code"] for response, _ in responses} <= {"database_unavailable", "outcome_unknown"}
         assert not LONG or max(seconds for _, seconds in responses) < LIMIT  # time is judged by `make faults` alone
-        print(f"slowest answer {max(seconds for _, seconds in responses):.2f} s", end="; ")
+        print(f"slowest response {max(seconds for _, seconds in responses):.2f} s", end="; ")
         print(f"/health {statistics.median(probes) * 1000:.0f} ms, at most {max(probes) * 1000:.0f}, of {len(probes)}")
         stored = await parts.ask("SELECT title, completed FROM tasks WHERE id = $1", task_id)
         assert tuple(stored) == ("before", False)

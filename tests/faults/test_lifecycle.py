@@ -49,7 +49,7 @@ class Load:
     """Clients that create tasks one after the other: half of them keep their connections, half open one each time."""
 
     def __init__(self, url: str) -> None:
-        self.answers: Counter[int] = Counter()
+        self.responses: Counter[int] = Counter()
         self.dropped: list[str] = []
         self.stopping = False
         self._moved = asyncio.Condition()
@@ -67,14 +67,14 @@ class Load:
                     self.dropped.append(repr(error))
                     return
                 async with self._moved:
-                    self.answers[response.status_code] += 1
+                    self.responses[response.status_code] += 1
                     self._moved.notify_all()
 
-    async def answered(self, count: int) -> None:
-        """Wait for so many answers more."""
-        count += self.answers.total()
+    async def served(self, count: int) -> None:
+        """Wait for so many responses more."""
+        count += self.responses.total()
         async with asyncio.timeout(DEADLINE), self._moved:
-            await self._moved.wait_for(lambda: self.answers.total() >= count)
+            await self._moved.wait_for(lambda: self.responses.total() >= count)
 
     async def ended(self) -> None:
         """Wait until every client has ended."""
@@ -88,7 +88,7 @@ def count_tasks(folder: Path) -> int:
 
 
 def show(began: float, status: int, load: Load) -> None:
-    print(f"ended after {time.monotonic() - began:.2f} s with status {status}; answers: {dict(load.answers)}")
+    print(f"ended after {time.monotonic() - began:.2f} s with status {status}; responses: {dict(load.responses)}")
 
 
 def status_of_a_good_end(workers: int) -> int:
@@ -106,7 +106,7 @@ async def test_sigterm_loses_no_request_of_clients_that_know_of_nothing(
         folder.mkdir()
         with service(folder, workers) as server:
             load = Load(server.url)
-            await load.answered(50)
+            await load.served(50)
             began = time.monotonic()
             for pid in {*(started(server) if whole_group else ()), server.process.pid}:
                 os.kill(pid, signal.SIGTERM)
@@ -114,7 +114,7 @@ async def test_sigterm_loses_no_request_of_clients_that_know_of_nothing(
             status = await asyncio.to_thread(server.process.wait, DEADLINE)
         show(began, status, load)
         assert load.dropped == []
-        assert dict(load.answers) == {201: count_tasks(folder)}
+        assert dict(load.responses) == {201: count_tasks(folder)}
         assert status == status_of_a_good_end(workers)
 
 
@@ -127,7 +127,7 @@ async def test_a_drain_loses_no_request_and_a_second_signal_ends_it(
         folder.mkdir()
         with service(folder, workers, LONGER_THAN_THE_TEST) as server:
             load = Load(server.url)
-            await load.answered(50)
+            await load.served(50)
             for pid in {*started(server), server.process.pid}:  # all at once, as systemd does
                 os.kill(pid, signal.SIGTERM)
             async with httpx.AsyncClient(base_url=server.url, timeout=DEADLINE) as probe:
@@ -140,7 +140,7 @@ async def test_a_drain_loses_no_request_and_a_second_signal_ends_it(
                     await asyncio.to_thread(
                         eventually, lambda: "Terminated child" in server.stderr, "the supervisor acts"
                     )
-                await load.answered(50)  # the service goes on
+                await load.served(50)  # the service goes on
                 assert (await probe.get("/health")).json() == {"status": "ok"}
             assert "Shutting down" not in server.stderr
             load.stopping = True  # as a load balancer does once it has seen the probe
@@ -150,7 +150,7 @@ async def test_a_drain_loses_no_request_and_a_second_signal_ends_it(
             status = await asyncio.to_thread(server.process.wait, DEADLINE)
         show(began, status, load)
         assert load.dropped == []
-        assert dict(load.answers) == {201: count_tasks(folder)}
+        assert dict(load.responses) == {201: count_tasks(folder)}
         assert status == (0 if second == signal.SIGINT else status_of_a_good_end(workers))
 
 

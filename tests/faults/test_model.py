@@ -43,7 +43,7 @@ STEPS = int(os.environ.get("FAULT_ROUNDS", "1")) * 800
 STEPS_OF_AN_EXAMPLE = 50
 USERS = ("alice", "bob")
 
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 Choice = tuple[str, int]
 """Whose task, and which of them."""
 
@@ -66,7 +66,7 @@ class Service:
         self.run(self._stack.aclose())
         self._runner.close()
 
-    def run(self, coroutine: Coroutine[Any, Any, Answer]) -> Answer:
+    def run(self, coroutine: Coroutine[Any, Any, Result]) -> Result:
         return self._runner.run(coroutine)
 
     def request(
@@ -105,7 +105,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Refused:
-    """What an answer must be that is none of the good ones."""
+    """What a response must be that is none of the good ones."""
 
     status: int
     code: str

@@ -1,6 +1,6 @@
 """Schemathesis reads the service's own OpenAPI document, and holds the service to it with every check that it has.
 
-It makes up requests, good and bad, single and in sequences, and looks at each answer. It runs as a program, against a
+It makes up requests, good and bad, single and in sequences, and looks at each response. It runs as a program, against a
 served process, `FAULT_ROUNDS` times; `make faults` asks for many.
 """
 
@@ -71,7 +71,7 @@ def write_configuration(folder: Path) -> Path:
 
 
 def checks_made(events: Path) -> set[str]:
-    """The names of all checks that an answer has passed or failed."""
+    """The names of all checks that a response has passed or failed."""
     names: set[str] = set()
     for line in events.read_text().splitlines():
         scenario: dict[str, Any] = json.loads(line).get("ScenarioFinished", {})

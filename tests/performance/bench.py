@@ -45,7 +45,7 @@ SECTIONS: dict[str, tuple[Callable[[Namespace], Any], Callable[[Any], None]]] = 
     "cost": (lambda options: measure_cost(options.rounds, options.seconds, options.only), print_cost),
     "endpoints": (lambda options: measure_endpoints(options.rounds, options.seconds), print_endpoints),
     "round_trips": (lambda _: measure_round_trips(), print_round_trips),
-    "start_seconds": (lambda _: measure_start(), lambda found: print("\nseconds from start to first answer:", found)),
+    "start_seconds": (lambda _: measure_start(), lambda found: print("\nseconds from start to first response:", found)),
     "tokens": (
         lambda _: asyncio.run(measure_tokens()),
         lambda found: print("\nµs to verify a token, first and again:", found),

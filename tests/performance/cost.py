@@ -77,7 +77,7 @@ def measure_requests(
 
 
 def measure_round_trips() -> list[dict[str, Any]]:
-    """Count on the wire how many round trips to the database each request takes until it is answered.
+    """Count on the wire how many round trips to the database each request takes until it has its response.
 
     TCP's own is not seen. A request is made several times, because a kept connection prepares a statement first.
     """
@@ -116,7 +116,7 @@ def count_round_trips(name: str, proxy: Proxy, pool_size: int, repeat: int = 5) 
 
 
 def measure_start(repeat: int = 5) -> dict[str, float]:
-    """Measure the seconds from the start of a service to its first answer."""
+    """Measure the seconds from the start of a service to its first response."""
     samples = []
     with databases() as (direct, _):
         for _ in range(repeat):

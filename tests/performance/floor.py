@@ -1,7 +1,7 @@
 """The floor: what the language and the libraries cost when nothing else is done.
 
-Bare ASGI, asyncpg with its own pool and statement cache, python-jose, json; the same answer bytes. No framework, no
-validation, no revisions, no problem answers: nobody could live in it.
+Bare ASGI, asyncpg with its own pool and statement cache, python-jose, json; the same bytes in a response. No
+framework, no validation, no revisions, no problem documents: nobody could live in it.
 """
 
 import json
@@ -74,7 +74,7 @@ async def read(receive: Any) -> Any:
             return json.loads(body)
 
 
-async def answer(scope: Any, receive: Any) -> tuple[int, Any]:
+async def respond(scope: Any, receive: Any) -> tuple[int, Any]:
     headers = dict(scope["headers"])
     user = jwt.decode(headers[b"authorization"][7:].decode(), KEY, algorithms=["HS256"])["sub"]
     tag = tag_of(user)
@@ -132,7 +132,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
                 await pool.close()
                 await send({"type": "lifespan.shutdown.complete"})
                 return
-    status, value = (200, {"status": "ok"}) if scope["path"] == "/health" else await answer(scope, receive)
+    status, value = (200, {"status": "ok"}) if scope["path"] == "/health" else await respond(scope, receive)
     content = b""
     headers = []
     if status != 304:

@@ -83,7 +83,7 @@ def run_mixed(target: Service, users: "Users", connections: int, seconds: int) -
 def each(figures: Figures) -> Figures:
     """Return what one request cost, and how many there were in a second."""
     requests = figures["requests"]
-    assert requests, "no answer in all that time: ask for longer rounds"
+    assert requests, "no response in all that time: ask for longer rounds"
     return {
         "cpu_us": figures["cpu"] / requests * 1e6,
         "p50_us": figures["p50_us"],

@@ -8,9 +8,9 @@ from typing import Any
 from tests.performance.load import POOL_SIZE, Figures, Users, load_mixed, medians, run_mixed, users_of
 from tests.performance.servers import Service, core_apart, databases, service
 
-CALLERS = 8
-WORKERS_CALLERS = 32
-"""More than elsewhere, because a caller stays with the worker that took its connection: few spread unevenly."""
+CLIENTS = 8
+WORKERS_CLIENTS = 32
+"""More than elsewhere, because a client stays with the worker that took its connection: few spread unevenly."""
 
 WARM_UP = 10_000
 """Requests after which caches are full, and memory should not grow any more."""
@@ -47,7 +47,7 @@ def measure_mixed(rounds: int, seconds: int) -> dict[str, Any]:
         for title, port, pool_size in (("pool", direct, POOL_SIZE), ("NullPool", pooled, 0)):
             with ExitStack() as stack:
                 targets = {name: stack.enter_context(service(name, port, pool_size)) for name in ("service", "recipe")}
-                samples = in_turns(targets, users, CALLERS, rounds, seconds)
+                samples = in_turns(targets, users, CLIENTS, rounds, seconds)
             table[title] = {
                 **{name: medians(values) for name, values in samples.items()},
                 "throughput_ratio": ratio(samples, "per_second", "service", "recipe"),
@@ -58,7 +58,7 @@ def measure_mixed(rounds: int, seconds: int) -> dict[str, Any]:
 
 def print_mixed(table: dict[str, Any]) -> None:
     """Print what `measure_mixed` has found."""
-    print(f"\nmixed load, {CALLERS} callers: requests a second (p50, p99 in µs; CPU µs a request)\n")
+    print(f"\nmixed load, {CLIENTS} clients: requests a second (p50, p99 in µs; CPU µs a request)\n")
     for title, found in table.items():
         cells = [
             f"{name} {row['per_second']:5.0f} ({row['p50_us']:.0f}, {row['p99_us']:.0f}; {row['cpu_us']:.0f})"
@@ -72,7 +72,7 @@ def print_mixed(table: dict[str, Any]) -> None:
 def measure_workers(rounds: int, seconds: int) -> dict[str, Any]:
     """Measure what a request costs when two workers share the load, beside one that has it all.
 
-    Either has the same one core, so that neither pays for caches that it shares with its callers. Nobody opens
+    Either has the same one core, so that neither pays for caches that it shares with its clients. Nobody opens
     connections of the overflow: who waits for how long, and so how many there are, would be chance.
     """
     settings = {"DATABASE_MAX_OVERFLOW": "0"}
@@ -83,7 +83,7 @@ def measure_workers(rounds: int, seconds: int) -> dict[str, Any]:
             )
             for count in (1, 2)
         }
-        samples = in_turns(targets, users, WORKERS_CALLERS, rounds, seconds)
+        samples = in_turns(targets, users, WORKERS_CLIENTS, rounds, seconds)
         *_, less, more = sorted(targets["2"].cpus())
     return {
         "workers": {name: medians(values) for name, values in samples.items()},
@@ -94,7 +94,7 @@ def measure_workers(rounds: int, seconds: int) -> dict[str, Any]:
 
 def print_workers(found: dict[str, Any]) -> None:
     """Print what `measure_workers` has found."""
-    print(f"\nworkers, {WORKERS_CALLERS} callers: CPU µs a request (requests a second)\n")
+    print(f"\nworkers, {WORKERS_CLIENTS} clients: CPU µs a request (requests a second)\n")
     for name, row in found["workers"].items():
         print(f"{name}: {row['cpu_us']:.0f} ({row['per_second']:.0f})")
     share = found["busier_worker_share"]
@@ -111,7 +111,7 @@ def measure_memory(seconds: int, requests: int = MEMORY_REQUESTS) -> dict[str, A
             with service("service", port, pool_size) as target:
                 points = [(0, target.memory())]
                 while (done := points[-1][0]) < enough:
-                    done += int(run_mixed(target, users, CALLERS, seconds)["requests"])
+                    done += int(run_mixed(target, users, CLIENTS, seconds)["requests"])
                     points.append((done, target.memory()))
             warm = next((point for point in points if point[0] >= WARM_UP), points[-1])
             table[title] = {

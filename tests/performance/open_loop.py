@@ -27,7 +27,7 @@ LATE = 0.1
 
 @contextmanager
 def probing(target: Service) -> Iterator[list[float]]:
-    """Ask for `/health` all the while, each time on a new connection; collect how many µs each answer took."""
+    """Ask for `/health` all the while, each time on a new connection; collect how many µs each response took."""
     times: list[float] = []
     ended = threading.Event()
 

@@ -270,7 +270,7 @@ async def test_what_has_expired_makes_room(alice: TaskService, database: Databas
 async def test_a_write_stands_where_what_has_expired_cannot_be_erased(
     alice: TaskService, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A write that was answered as if it had failed would be sent again, and a task be there twice."""
+    """A write whose response was that it had failed would be sent again, and a task be there twice."""
     await alice.delete((await make(alice))["id"])
     monkeypatch.setattr("backend.services.trash.forget", select(literal_column("no_such_column")).select_from(owners))
     impatient = TaskService(database.executor, alice._user_id, Limits(trash_days=-1))

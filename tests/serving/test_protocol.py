@@ -1,4 +1,4 @@
-"""Callers that bend HTTP: what they send is read as nothing else, and what they hold is taken from them."""
+"""Clients that bend HTTP: what they send is read as nothing else, and what they hold is taken from them."""
 
 import contextlib
 import http.client

@@ -36,8 +36,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         yield server
 
 
-class Answer:
-    """One answer, read from a connection."""
+class Response:
+    """One response, read from a connection."""
 
     def __init__(self, connection: socket.socket, *, head: bool = False) -> None:
         self._file = connection.makefile("rb")
@@ -86,7 +86,7 @@ def test_a_length_and_chunks_together_are_refused_and_the_connection_is_closed(s
         connection.sendall(
             method + b" /api/tasks HTTP/1.1\r\n" + AUTHORIZED + JSON + with_length(body) + CHUNKED + b"\r\n" + body
         )
-        response = Answer(connection)
+        response = Response(connection)
         assert response.status == 400
         assert closes(connection)
 
@@ -115,7 +115,7 @@ def test_a_length_that_cannot_be_read_is_refused_and_the_connection_is_closed(se
 def test_what_is_no_http_is_refused_and_the_connection_is_closed(server: Server, request_line: bytes) -> None:
     received = server.exchange(request_line + b"\r\nHost: test\r\n\r\n")
     assert received == b"" or received.startswith(b"HTTP/1.1 400 ")
-    assert server.answers()
+    assert server.responds()
 
 
 # Bodies
@@ -125,7 +125,7 @@ def test_what_is_no_http_is_refused_and_the_connection_is_closed(server: Server,
 def test_a_body_in_chunks_is_a_body(server: Server, size: int) -> None:
     with server.connect() as connection:
         connection.sendall(post(chunks(titled("in chunks"), size), CHUNKED))
-        response = Answer(connection)
+        response = Response(connection)
         assert response.status == 201
         assert json.loads(response.body)["title"] == "in chunks"
 
@@ -141,7 +141,7 @@ def test_a_body_has_at_most_64_kib(server: Server, size: int, status: int, chunk
     body = padded(size)
     with server.connect() as connection:
         connection.sendall(post(chunks(body, 4096), CHUNKED) if chunked else post(body, with_length(body)))
-        response = Answer(connection)
+        response = Response(connection)
         assert response.status == status
         if status == 413:
             assert response.headers["content-type"] == "application/problem+json"
@@ -151,16 +151,16 @@ def test_a_body_has_at_most_64_kib(server: Server, size: int, status: int, chunk
 def test_a_body_that_is_announced_as_too_large_is_refused_before_it_is_sent(server: Server) -> None:
     with server.connect() as connection:
         connection.sendall(post(b"", b"Content-Length: 99999999\r\nExpect: 100-continue\r\n"))
-        assert Answer(connection).status == 413
+        assert Response(connection).status == 413
 
 
 def test_a_body_that_is_asked_for_is_waited_for(server: Server) -> None:
     body = titled("expected")
     with server.connect() as connection:
         connection.sendall(post(b"", with_length(body), b"Expect: 100-continue\r\n"))
-        assert Answer(connection).status == 100
+        assert Response(connection).status == 100
         connection.sendall(body)
-        assert Answer(connection).status == 201
+        assert Response(connection).status == 201
 
 
 def test_an_endless_body_is_not_collected(server: Server) -> None:
@@ -175,7 +175,7 @@ def test_an_endless_body_is_not_collected(server: Server) -> None:
         except OSError:
             pass
     assert sent < 500
-    assert server.answers()
+    assert server.responds()
 
 
 # Connections
@@ -185,7 +185,7 @@ def test_requests_in_one_go_are_answered_in_their_order(server: Server) -> None:
     bodies = [titled(f"pipelined {number}") for number in range(5)]
     with server.connect() as connection:
         connection.sendall(b"".join(post(body, with_length(body)) for body in bodies))
-        titles = [json.loads(Answer(connection).body)["title"] for _ in bodies]
+        titles = [json.loads(Response(connection).body)["title"] for _ in bodies]
     assert titles == [f"pipelined {number}" for number in range(5)]
 
 
@@ -193,19 +193,19 @@ def test_a_connection_is_kept_after_an_error_that_leaves_no_doubt(server: Server
     with server.connect() as connection:
         for path, status in ((b"/api/nothing", 404), (b"/api/tasks/x", 422), (b"/health", 200)):
             connection.sendall(b"GET " + path + b" HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
-            assert Answer(connection).status == status
+            assert Response(connection).status == status
 
 
 @pytest.mark.parametrize("path", [b"/api/tasks", b"/api/tasks/stats", b"/health", b"/health/db", b"/openapi.json"])
 def test_head_is_get_without_a_body(server: Server, path: bytes) -> None:
     with server.connect() as connection:
         connection.sendall(b"GET " + path + b" HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
-        get = Answer(connection)
+        get = Response(connection)
         connection.sendall(b"HEAD " + path + b" HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
-        head = Answer(connection, head=True)
-        # Were there a body, the next answer would begin with it.
+        head = Response(connection, head=True)
+        # Were there a body, the next response would begin with it.
         connection.sendall(b"GET /health HTTP/1.1\r\n" + AUTHORIZED + b"\r\n")
-        assert Answer(connection).body == b'{"status":"ok"}'
+        assert Response(connection).body == b'{"status":"ok"}'
     varying = {"date", "x-request-id"}
     assert head.status == get.status == 200
     assert {k: v for k, v in head.headers.items() if k not in varying} == {
@@ -331,11 +331,11 @@ def test_a_signal_lets_a_request_whose_body_is_arriving_finish(tmp_path: Path, s
             connection.sendall(post(body[:5], with_length(body)))
             with server.connect() as idle:
                 idle.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
-                assert Answer(idle).status == 200
+                assert Response(idle).status == 200
                 server.process.send_signal(sent)
                 assert closes(idle)  # by which the server shows that it has begun to end
             connection.sendall(body[5:])
-            response = Answer(connection)
+            response = Response(connection)
             assert (response.status, json.loads(response.body)["title"]) == (201, "finished")
         server.process.wait(20)
         with closing(sqlite3.connect(tmp_path / "todo.db")) as file:
@@ -351,17 +351,17 @@ def test_a_signal_lets_a_request_that_waits_for_the_database_finish(tmp_path: Pa
         server.connect() as idle,
     ):
         idle.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
-        assert Answer(idle).status == 200
+        assert Response(idle).status == 200
         file.execute("BEGIN IMMEDIATE")
         connection.sendall(post(body, with_length(body)))
-        # One that is sent later on another connection, and answered, shows that this one has arrived.
+        # One that is sent later on another connection, and has its response, shows that this one has arrived.
         idle.sendall(b"GET /health/db HTTP/1.1\r\nHost: test\r\n\r\n")
-        assert Answer(idle).status == 200
+        assert Response(idle).status == 200
         server.process.terminate()
         assert closes(idle)
         assert server.process.poll() is None
         file.execute("ROLLBACK")
-        assert Answer(connection).status == 201
+        assert Response(connection).status == 201
         server.process.wait(20)
 
 
@@ -371,7 +371,7 @@ def test_requests_that_never_end_do_not_keep_the_process(tmp_path: Path) -> None
         server.connect() as connection,
     ):
         connection.sendall(post(b"{", b"Content-Length: 100\r\n"))
-        assert server.answers()
+        assert server.responds()
         server.process.terminate()
         server.process.wait(20)  # the limits of a body and of the shutdown are ten seconds
 
@@ -541,7 +541,7 @@ def test_a_log_that_nobody_reads_holds_up_no_request_and_says_later_what_it_has_
     os.close(writing)
     server = Server(process, port, tmp_path / "stdout", tmp_path / "stderr")
     try:
-        eventually(server.answers, "the server answers")
+        eventually(server.responds, "the server responds")
         with httpx.Client(base_url=server.url) as client:
             for _ in range(1_500):
                 assert client.get("/health").status_code == 200
@@ -568,7 +568,7 @@ def test_a_service_whose_log_nobody_reads_ends(tmp_path: Path) -> None:
     os.close(writing)
     server = Server(process, port, tmp_path / "stdout", tmp_path / "stderr")
     try:
-        eventually(server.answers, "the server answers")
+        eventually(server.responds, "the server responds")
         with httpx.Client(base_url=server.url) as client:
             for _ in range(1_500):
                 assert client.get("/health").status_code == 200
@@ -616,5 +616,5 @@ def test_sighup_gives_new_workers_the_settings_as_they_are_now(tmp_path: Path) -
 def test_a_single_process_ignores_sighup(tmp_path: Path) -> None:
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings_of(tmp_path)) as server:
         server.process.send_signal(signal.SIGHUP)
-        assert server.answers()
+        assert server.responds()
         assert server.stop() == -signal.SIGTERM

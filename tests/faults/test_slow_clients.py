@@ -1,4 +1,4 @@
-"""Callers that send or read a byte now and then: `serve` gives each its time and no more, and serves the others."""
+"""Clients that send or read a byte now and then: `serve` gives each its time and no more, and serves the others."""
 
 import asyncio
 import socket
@@ -15,7 +15,7 @@ import pytest
 from tests.faults.load import LONG, Service, authorization
 from tests.processes import eventually
 
-CALLERS = 1_000 if LONG else 300
+CLIENTS = 1_000 if LONG else 300
 SECONDS = 10.0 if LONG else 1.0
 """The service's own limit is 10; a test that has little time lowers it."""
 BOUND = SECONDS * 1.5 + 15
@@ -88,7 +88,7 @@ async def read_slowly(port: int, request: bytes) -> float:
 
 @asynccontextmanager
 async def others(service: Service) -> AsyncIterator[list[float]]:
-    """Let other callers work for as long as the block lasts; give the seconds that each of their requests took."""
+    """Let other clients work for as long as the block lasts; give the seconds that each of their requests took."""
     seconds: list[float] = []
     stop = asyncio.Event()
 
@@ -132,7 +132,7 @@ async def test_slow_senders_are_closed_in_time_while_others_are_served(
     service: Service, first: bytes, then: bytes
 ) -> None:
     async with others(service) as beside, asyncio.timeout(BOUND):
-        took = await asyncio.gather(*(send_slowly(service.port, first, then) for _ in range(CALLERS)))
+        took = await asyncio.gather(*(send_slowly(service.port, first, then) for _ in range(CLIENTS)))
     assert beside, "others were served"
     print(f"closed after {min(took):.1f} to {max(took):.1f} s")
     if LONG:
