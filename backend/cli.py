@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 import typer
 
 from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, mint, usable_subject
-from backend.config import ConfigurationError, Settings, load_settings
+from backend.config import ConfigurationError, Settings, is_loopback, load_settings
 from backend.db.url import SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, IssuerUnavailable, OutcomeUnknown, TokenError, TokenExpired, TooManyTasks
 from backend.log import configure_logging, logging_in_background
@@ -242,7 +242,7 @@ def _announce(settings: Settings, workers: int) -> None:
 def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
     from backend.serving.admin import prepare_metrics, start_admin_server
 
-    if host not in {"127.0.0.1", "::1", "localhost"}:
+    if not is_loopback(host):
         logger.warning("the admin port listens on %s: whoever reaches it can read the metrics", host)
     try:
         prepare_metrics()

@@ -4,10 +4,8 @@ from collections.abc import AsyncIterator
 from urllib.parse import urlsplit
 
 from backend.check import Finding
-from backend.config import Settings
+from backend.config import Settings, is_loopback, is_plain
 from backend.db.url import PostgresURL, SQLiteURL, database_url
-
-LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1", ""})
 
 
 async def look_at_settings(settings: Settings) -> AsyncIterator[Finding]:
@@ -24,7 +22,7 @@ def _warnings(settings: Settings) -> list[str]:
     found = []
     url = database_url(settings)
     origins = {origin: urlsplit(origin).hostname or "" for origin in settings.allowed_origins}
-    local = [origin for origin, host in origins.items() if host in LOOPBACK]
+    local = [origin for origin, host in origins.items() if is_loopback(host)]
     if settings.production:
         if isinstance(url, SQLiteURL):
             found.append("production on an SQLite file: it is lost with the machine")
@@ -35,16 +33,12 @@ def _warnings(settings: Settings) -> list[str]:
     else:
         hosts = [urlsplit(settings.better_auth_url or "").hostname or "", *origins.values()]
         hosts += [url.host or ""] if isinstance(url, PostgresURL) and not (url.host or "").startswith("/") else []
-        if away := next((host for host in hosts if host not in LOOPBACK), None):
+        if away := next((host for host in hosts if host and not is_loopback(host)), None):
             found.append(f"ENVIRONMENT is development, although {away} is another machine: production is meant?")
     if settings.better_auth_secret is not None and settings.better_auth_url is not None:
         found.append(
             "BETTER_AUTH_SECRET and BETTER_AUTH_URL: tokens of either are accepted; is the secret still needed?"
         )
-    if settings.better_auth_url is not None and _is_plain(settings.better_auth_url):
+    if settings.better_auth_url is not None and is_plain(settings.better_auth_url):
         found.append("BETTER_AUTH_URL is http: whoever is on the way can be the issuer")
     return found
-
-
-def _is_plain(url: str) -> bool:
-    return urlsplit(url).scheme == "http" and urlsplit(url).hostname not in LOOPBACK

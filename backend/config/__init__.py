@@ -34,11 +34,12 @@ from backend.config.values import (
     Seconds,
     Secret,
     SigningSecret,
-    is_local,
+    is_loopback,
+    is_plain,
     origin_of,
 )
 
-__all__ = ["ConfigurationError", "Settings", "load_settings", "origin_of"]
+__all__ = ["ConfigurationError", "Settings", "is_loopback", "is_plain", "load_settings", "origin_of"]
 
 _PUBLISHED = re.compile(
     r"better-auth-secret-|change.?(me|this|it)|(your|my|super|some|default).{0,20}secret|secret.?(here|key)|placeholder|example",
@@ -146,7 +147,7 @@ class Settings(BaseSettings):
             raise ValueError("DATABASE_URL: is required in production; where an SQLite file is meant, name it")
         for name in ("better_auth_url", "better_auth_jwks_url"):
             url: str = getattr(self, name) or ""
-            if url.startswith("http:") and not is_local(url):
+            if is_plain(url):
                 raise ValueError(
                     f"{name.upper()}: must be https in production: whoever is on the way could make tokens"
                 )

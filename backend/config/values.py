@@ -151,13 +151,17 @@ def _rate(value: Any) -> Any:
     return int(found[1]), _PERIODS[found[2].lower()]
 
 
-def is_local(url: str) -> bool:
-    """Whether the host of a URL is this machine."""
-    host = urlsplit(url).hostname or ""
+def is_loopback(host: str) -> bool:
+    """Tell whether a host is this machine, as only it can reach it."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def is_plain(url: str) -> bool:
+    """Tell whether whoever is on the way to a URL can read and change what is sent."""
+    return url.startswith("http:") and not is_loopback(urlsplit(url).hostname or "")
 
 
 Names = Annotated[tuple[Annotated[str, AfterValidator(_name)], ...], NoDecode, BeforeValidator(_split)]
