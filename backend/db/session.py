@@ -28,12 +28,7 @@ from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.config import Settings, load_settings
 from backend.db.connection import closed_connections, connect_timeout
-from backend.db.engine import (
-    SQLITE_CONNECTIONS,
-    in_autocommit,
-    make_engine,
-    make_sqlite_autocommit_engine,
-)
+from backend.db.engine import SQLITE_CONNECTIONS, in_autocommit, make_engine, make_sqlite_autocommit_engine
 from backend.db.executors import DatabaseExecutor, PostgresExecutor, SQLiteExecutor
 from backend.db.pool import OverflowSemaphore, Pool
 from backend.db.url import PostgresURL, SQLiteURL, database_url

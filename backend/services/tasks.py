@@ -10,19 +10,7 @@ from functools import cache, lru_cache
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import (
-    Boolean,
-    Insert,
-    Update,
-    bindparam,
-    case,
-    insert,
-    not_,
-    null,
-    or_,
-    select,
-    update,
-)
+from sqlalchemy import Boolean, Insert, Update, bindparam, case, insert, not_, null, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 

@@ -69,14 +69,14 @@ def examine(connection: Connection, *, adopt: bool = False) -> str | None:
             )
     elif version not in revisions():
         if lacking := missing(connection):
-            raise Unusable(f"the database is at the unknown revision {version}, and has no {some(lacking)}")
+            raise Unusable(f"the database is at the unknown revision {version}, and has no {_some(lacking)}")
     elif "tasks" not in found:
         raise Unusable(
             f"{VERSION_TABLE} says {version}, but there is no table tasks: restore it, or drop {VERSION_TABLE} to begin"
             " with an empty one"
         )
     elif version == head() and (lacking := missing(connection) or _retyped(connection)):
-        raise Unusable(f"the database is at revision {version}, but has no {some(lacking)}: restore what is lost")
+        raise Unusable(f"the database is at revision {version}, but has no {_some(lacking)}: restore what is lost")
     return version
 
 
@@ -138,7 +138,7 @@ def missing(connection: Connection) -> list[str]:
     return found
 
 
-def some(names: list[str]) -> str:
+def _some(names: list[str]) -> str:
     """Name a few, and tell how many more there are."""
     return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
 
@@ -176,7 +176,7 @@ def _require_search_path(connection: Connection) -> None:
 def _unequal(connection: Connection) -> str | None:
     """Say what keeps the tables from being taken over as they are; None where they are the newest revision's."""
     if lacking := missing(connection):
-        return f"has no {some(lacking)}"
+        return f"has no {_some(lacking)}"
     return "differs from this version's" if _differences(connection) else None
 
 
