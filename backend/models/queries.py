@@ -43,6 +43,9 @@ class TaskFilter:
     no_due_date: bool = False
 
 
+ALL = TaskFilter()
+
+
 @dataclass(frozen=True, slots=True)
 class Order:
     """By which key, and which way."""

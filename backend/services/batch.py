@@ -6,10 +6,9 @@ trips does not grow with the number of operations.
 """
 
 import asyncio
-import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
@@ -17,16 +16,16 @@ from sqlalchemy import bindparam, delete, insert, select, update
 from uuid_utils.compat import uuid7
 
 from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
-from backend.models.recurrence import next_date, next_rule
 from backend.models.task import TaskPublic
 from backend.services.executor import Executor, RollBack, transaction
+from backend.services.recurrence import successor_of
 from backend.services.rows import (
-    NEW_TASK,
     PUBLIC,
     Match,
+    check_due_date,
     forget,
     how_many,
-    new_position,
+    new_columns,
     next_revision,
     now,
     owned,
@@ -275,46 +274,3 @@ class _UnitOfWork:
         self.rows[row["id"]] = row
         self.changed[row["id"]] = None
         return row
-
-
-def new_columns(fields: Mapping[str, Any], moment: datetime) -> Row:
-    """Return the columns of a new task with these fields."""
-    values = stored({**NEW_TASK, **fields})
-    values.setdefault("position", new_position())
-    values["completed_at"] = moment if values["completed"] else None
-    return values
-
-
-def check_due_date(row: Mapping[str, Any]) -> None:
-    """Raise `RuleBroken` where a task has a time or a rule without a date."""
-    for name in ("due_time", "recurrence"):
-        if row[name] is not None and row["due_date"] is None:
-            raise RuleBroken(name, "needs_due_date", "needs a due_date")
-
-
-def successor_of(row: Row, rule: str, moment: datetime) -> Row | None:
-    """Return the fields of the task that follows a completed one by its rule; None where nothing follows."""
-    following = next_rule(rule)
-    due = date.fromisoformat(row["due_date"])
-    found = next_date(rule, due, moment.date()) if following is not None else None
-    if found is None:
-        return None
-    return {
-        "title": row["title"],
-        "description": row["description"],
-        "priority": row["priority"],
-        "due_date": found.isoformat(),
-        "due_time": row["due_time"],
-        "remind_at": _later(row["remind_at"], found - due),
-        "tags": json.loads(row["tags"]),
-        "recurrence": following,
-    }
-
-
-def _later(wall_clock: str | None, days: timedelta) -> str | None:
-    if wall_clock is None:
-        return None
-    try:
-        return (datetime.fromisoformat(wall_clock) + days).isoformat(timespec="minutes")
-    except OverflowError:  # past the year 9999
-        return None

@@ -29,7 +29,7 @@ from sqlalchemy import (
 from sqlalchemy.types import Text
 
 from backend.models.fields import POSITION_MAX, PRIORITIES, is_storable
-from backend.models.queries import NEWEST_FIRST, Cursor, Order, TaskFilter
+from backend.models.queries import ALL, NEWEST_FIRST, Cursor, Order, TaskFilter
 from backend.models.task import TaskPublic, TaskStats
 from backend.services.functions import bytewise, has_all, has_any, texts
 from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owner_now, tasks, trashed
@@ -233,7 +233,7 @@ class TaskLists(OwnedTasks):
 
     async def list(
         self,
-        wanted: TaskFilter = TaskFilter(),  # noqa: B008 # frozen
+        wanted: TaskFilter = ALL,
         *,
         order: tuple[Order, ...] = NEWEST_FIRST,
         limit: int,
@@ -265,11 +265,7 @@ class TaskLists(OwnedTasks):
         return Page(tasks_found, found, order, len(found) > limit, head, rows[0][1] if counted else None)
 
     async def every(
-        self,
-        wanted: TaskFilter = TaskFilter(),  # noqa: B008 # frozen
-        *,
-        order: tuple[Order, ...] = NEWEST_FIRST,
-        deleted: bool = False,
+        self, wanted: TaskFilter = ALL, *, order: tuple[Order, ...] = NEWEST_FIRST, deleted: bool = False
     ) -> AsyncIterator[TaskPublic]:
         """Yield all tasks of those wanted, in order, read page by page."""
         after, more = None, True
@@ -281,12 +277,7 @@ class TaskLists(OwnedTasks):
             more = page.more
             after = page.cursor(-1) if more else None
 
-    async def stats(
-        self,
-        wanted: TaskFilter = TaskFilter(),  # noqa: B008 # frozen
-        *,
-        known: int = -1,
-    ) -> tuple[TaskStats, int] | None:
+    async def stats(self, wanted: TaskFilter = ALL, *, known: int = -1) -> tuple[TaskStats, int] | None:
         """Count the tasks that are wanted; return the numbers, and the owner's revision."""
         shape, parameters = _shape(wanted)
         row = (await self._run(_count(shape), **parameters, known=known)).one()

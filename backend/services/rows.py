@@ -19,7 +19,7 @@ from pydantic_core import from_json
 from sqlalchemy import BigInteger, Delete, Result, Select, Update, bindparam, case, func, select, update
 from sqlmodel import SQLModel
 
-from backend.errors import PreconditionFailed, TaskNotFound
+from backend.errors import PreconditionFailed, RuleBroken, TaskNotFound
 from backend.models.task import Owner, Task, TaskPublic
 from backend.services.executor import Executor
 
@@ -152,6 +152,21 @@ def stored(changes: Mapping[str, Any]) -> dict[str, Any]:
         values["tags_folded"] = "\n".join(values["tags"]).casefold()
         values["tags"] = json.dumps(values["tags"], ensure_ascii=False, separators=(",", ":"))
     return values
+
+
+def new_columns(fields: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
+    """Return the columns of a new task with these fields."""
+    values = stored({**NEW_TASK, **fields})
+    values.setdefault("position", new_position())
+    values["completed_at"] = moment if values["completed"] else None
+    return values
+
+
+def check_due_date(row: Mapping[str, Any]) -> None:
+    """Raise `RuleBroken` where a task has a time or a rule without a date."""
+    for name in ("due_time", "recurrence"):
+        if row[name] is not None and row["due_date"] is None:
+            raise RuleBroken(name, "needs_due_date", "needs a due_date")
 
 
 def now() -> datetime:

@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from backend.errors import DatabaseError, OutcomeUnknown, TaskNotFound, TooManyTasks
 from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
-from backend.services.batch import Operation, TaskBatch, Written, new_columns
+from backend.services.batch import Operation, TaskBatch, Written
 from backend.services.changes import TaskChanges
 from backend.services.lists import TaskLists
 from backend.services.moves import TaskMoves
@@ -26,6 +26,7 @@ from backend.services.rows import (
     how_many,
     if_matched,
     living,
+    new_columns,
     next_revision,
     now,
     owned,
