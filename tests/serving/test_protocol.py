@@ -339,6 +339,17 @@ def test_what_is_no_content_of_a_body_in_chunks_has_a_limit(server: Server, user
 FEW = ["sh", "-c", f'ulimit -n 100; exec {SCRIPT} serve --host 127.0.0.1 "$@"', "sh"]
 
 
+def test_a_client_that_goes_away_in_its_body_is_let_go_although_it_has_not_read(server: Server, user: User) -> None:
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(("127.0.0.1", server.port))
+        unread = user.request("GET", "/openapi.json")
+        connection.sendall(unread + user.create("X-Request-ID: gone")[: -len(TITLE)])
+        connection.shutdown(socket.SHUT_WR)
+        line = eventually(lambda: re.search(r".* request_id=gone .*", server.stderr), "its request has ended")
+    assert "status" not in line[0]  # a request that waits for the rest of its body ends with 408, and keeps the process
+
+
 def test_past_the_most_connections_those_that_wait_the_longest_are_closed(tmp_path: Path) -> None:
     with serving(FEW, tmp_path, **settings_of(tmp_path)) as server, ExitStack() as stack:
         working = stack.enter_context(contextlib.closing(http.client.HTTPConnection("127.0.0.1", server.port)))
