@@ -2,7 +2,7 @@
 
 import re
 import tomllib
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -73,6 +73,18 @@ def test_each_dependency_has_a_line_that_says_why() -> None:
     reasons = (ROOT / "specs/decisions/0009-dependencies.md").read_text().partition("## Rejected")[0]
     for text in needs("todo-backend"):
         assert re.search(rf"^\| .*`{Requirement(text).name}[`\[]", reasons, re.MULTILINE), f"{text}: no line says why"
+
+
+def test_each_dependency_is_used() -> None:
+    sources = "\n".join(path.read_text() for path in (ROOT / "backend").rglob("*.py"))
+    modules = packages_distributions()
+    for text in needs("todo-backend", development=False):
+        name = Requirement(text).name
+        assert any(
+            re.search(rf"\b{module}\b", sources)
+            for module, distributions in modules.items()
+            if canonicalize_name(name) in map(canonicalize_name, distributions)
+        ), f"{name}: no line of backend/ names it"
 
 
 def test_the_build_tool_is_locked_too() -> None:
