@@ -1,0 +1,61 @@
+"""The commands. Heavy modules are imported by the command that needs them, after the settings have been checked."""
+
+import os
+import sys
+import traceback
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from backend.cli import data, reports, servers
+from backend.cli.common import fail
+
+app = typer.Typer(
+    help="A tasks API for Neon and Better Auth. Settings come from the environment or .env; see .env.example.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def main() -> None:
+    """Run the command that the command line names. What nobody expected is one line, and with --debug a traceback."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it stands
+    debug = len(arguments) < len(sys.argv) - 1
+    if debug:
+        os.environ["LOG_LEVEL"] = "DEBUG"
+    try:
+        app(arguments)
+    except Exception as error:  # noqa: BLE001 # the last place where an error can become a line
+        if debug:
+            traceback.print_exc()
+        fail(f"unexpected error: {type(error).__name__}; --debug shows where")
+
+
+def _show_version(value: bool) -> None:
+    if value:
+        print(f"todo-backend {version('todo-backend')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _every_command(
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_show_version, is_eager=True)
+    ] = False,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="Show the traceback of an unexpected error; log at DEBUG.")
+    ] = False,
+) -> None:
+    pass
+
+
+COMMANDS = (
+    *(servers.dev, servers.serve, data.migrate, reports.token, data.transfer, data.purge, data.resync, data.export),
+    *(data.erase, servers.mcp, servers.health, reports.openapi, reports.check),
+)
+"""In the order of the help."""
+
+for command in COMMANDS:
+    app.command()(command)

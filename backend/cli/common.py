@@ -1,0 +1,80 @@
+"""What the commands have in common: the settings, one line for a failure, the database, a user's tasks."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, usable_subject
+from backend.config import Settings, load_settings
+from backend.db.url import database_url, direct_database_url
+from backend.errors import DatabaseError, OutcomeUnknown
+from backend.log import configure_logging
+
+if TYPE_CHECKING:
+    from backend.db.session import Database
+    from backend.services.rows import Limits
+    from backend.services.tasks import TaskService
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+def read_settings() -> Settings:
+    """Return the settings, and log as they say. Exits with one line where one is wrong."""
+    settings = load_settings(database_url, direct_database_url, TokenVerifier)
+    configure_logging(settings)
+    return settings
+
+
+def fail(reason: str, cause: Exception | None = None) -> NoReturn:
+    """Exit with one line. Where it comes from is in the log, at DEBUG."""
+    if cause is not None:
+        logger.debug("%s", type(cause).__name__, exc_info=cause)
+    sys.exit("todo-backend: " + " ".join(reason.split()))
+
+
+def check_user(user_id: str) -> None:
+    """Exit with one line where nobody can have this id."""
+    if not usable_subject(user_id):
+        fail(f"a user's id has 1 to {MAX_SUBJECT_LENGTH} characters, in UTF-8")
+
+
+def run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:
+    """Run work on the database. Exits with one line where it fails: `nothing_done` and why, if that is sure."""
+    try:
+        return asyncio.run(work)
+    except OutcomeUnknown as error:
+        fail(f"nobody knows whether it was done; run it again: {error}", error)
+    except DatabaseError as error:
+        fail(f"{nothing_done}: {error}", error)
+
+
+def on_database(settings: Settings, work: Callable[["Database"], Awaitable[T]], nothing_done: str) -> T:
+    """Run work on the database that requests use: see `run`."""
+    from backend.db.session import Database
+
+    async def work_and_close() -> T:
+        database = Database(settings)
+        try:
+            return await work(database)
+        finally:
+            await database.close()
+
+    return run(work_and_close(), nothing_done)
+
+
+def limits_of(settings: Settings) -> "Limits":
+    """Return what bounds a user's tasks."""
+    from backend.services.rows import Limits
+
+    return Limits(settings.max_tasks_per_user, settings.trash_days)
+
+
+def tasks_of(database: "Database", user_id: str) -> "TaskService":
+    """Return a user's tasks."""
+    from backend.services.tasks import TaskService
+
+    return TaskService(database.executor, user_id, limits_of(database.settings))

@@ -1,0 +1,108 @@
+"""The commands that an operator changes the database with: its schema, and users' tasks."""
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backend.cli.common import check_user, fail, limits_of, on_database, read_settings, run, tasks_of
+from backend.config import Settings
+from backend.errors import TooManyTasks
+
+if TYPE_CHECKING:
+    from backend.db.session import Database
+
+UNCHANGED = "the database was not brought up to date"
+
+User = Annotated[str, typer.Argument(metavar="USER", help="The user's id: the token's `sub`.")]
+
+
+def migrate(
+    to: Annotated[str, typer.Option(help="The revision to go up to.")] = "head",
+    adopt: Annotated[
+        bool, typer.Option(help="Take over tables that are equal to this version's, but have no revision.")
+    ] = False,
+    sql: Annotated[bool, typer.Option("--sql", help="Print the statements instead of running them.")] = False,
+) -> None:
+    """Bring the database up to date, over the direct address: a pooler would not do. Safe to repeat."""
+    settings = read_settings()
+    if sql:
+        from backend.db import migrating, migrations
+
+        statements = migrating.run_on_schema(settings, lambda connection: migrations.sql(connection, to))
+        print(run(statements, UNCHANGED), end="")
+    else:
+        migrate_to(settings, to, adopt=adopt)
+
+
+def migrate_to(settings: Settings, to: str = "head", *, adopt: bool = False) -> None:
+    """Bring the schema up to this revision, and print which one it has then."""
+    from backend.db import migrating, migrations
+
+    change = migrating.migrate(settings, lambda connection: migrations.upgrade(connection, to, adopt=adopt))
+    revision = run(change, UNCHANGED)
+    newer = revision not in migrations.revisions()
+    note = f", which is newer than this version's {migrations.head()}: nothing was changed" if newer else ""
+    print(f"the database is at revision {revision}{note}")
+
+
+def transfer(
+    giver: Annotated[str, typer.Argument(metavar="FROM", help="Whose tasks.")],
+    taker: Annotated[str, typer.Argument(metavar="TO", help="Who gets them.")],
+) -> None:
+    """Give all tasks of one user to another, in one transaction."""
+    settings = read_settings()
+    check_user(giver)
+    check_user(taker)
+    if giver == taker:
+        fail("FROM and TO are the same user")
+    nothing_done = "no task was transferred"
+    try:
+        moved = on_database(settings, lambda database: tasks_of(database, giver).transfer_to(taker), nothing_done)
+    except TooManyTasks:
+        fail(f"{nothing_done}: TO would have more than MAX_TASKS_PER_USER allows")
+    print(f"transferred {moved} tasks")
+
+
+def purge() -> None:
+    """Erase the tasks that have been in the trash for TRASH_DAYS."""
+    settings = read_settings()
+    from backend.services import maintenance
+
+    limits = limits_of(settings)
+    erased = on_database(
+        settings, lambda database: maintenance.purge(database.executor, limits), "nothing more was erased"
+    )
+    print(f"erased {erased} tasks")
+
+
+def resync() -> None:
+    """Have every follower start anew: after a restore to an earlier time, or a rolling upgrade."""
+    settings = read_settings()
+    from backend.services import maintenance
+
+    users = on_database(settings, lambda database: maintenance.resync(database.executor), "nothing was changed")
+    print(f"the followers of {users} users start anew")
+
+
+def export(user: User) -> None:
+    """Print all of a user's tasks, those in the trash too, as JSON lines."""
+    settings = read_settings()
+    check_user(user)
+    from pydantic_core import to_json
+
+    from backend.services import maintenance
+
+    async def write(database: "Database") -> None:
+        async for task in maintenance.export(database.executor, user):
+            sys.stdout.write(to_json(task).decode() + "\n")
+
+    on_database(settings, write, "not all was printed")
+
+
+def erase(user: User) -> None:
+    """Erase all that there is of a user, for good."""
+    settings = read_settings()
+    check_user(user)
+    erased = on_database(settings, lambda database: tasks_of(database, user).delete_all(), "nothing was erased")
+    print(f"erased {erased} tasks")

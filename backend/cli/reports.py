@@ -1,0 +1,71 @@
+"""The commands that print something and change nothing: a token, the API's document, the doctor's report."""
+
+import asyncio
+import logging
+import os
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from backend.auth.tokens import mint
+from backend.cli.common import check_user, fail, read_settings
+from backend.config import ConfigurationError
+
+if TYPE_CHECKING:
+    from backend.check import Report
+
+
+def token(
+    user: Annotated[str, typer.Option(help="The user's id: the token's `sub`.")],
+    ttl: Annotated[int, typer.Option(help="Seconds for which it is good.", min=1, max=366 * 24 * 3600)] = 3600,
+) -> None:
+    """Print a token for a user, signed with BETTER_AUTH_SECRET. In development only."""
+    check_user(user)
+    try:
+        print(mint(read_settings(), user, ttl))
+    except ConfigurationError as error:
+        fail(str(error))
+
+
+def openapi() -> None:
+    """Print the API's OpenAPI document."""
+    import json
+
+    if not os.environ.get("BETTER_AUTH_SECRET"):
+        os.environ["BETTER_AUTH_SECRET"] = "the document is the same for every secret"  # noqa: S105 # and this is none
+    from backend.main import app as application
+
+    json.dump(application.openapi(), sys.stdout, indent=2)
+    print()
+
+
+def check(
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
+    token_from: Annotated[
+        typer.FileText | None, typer.Option("--token", help="Check the token in this file alone; - is standard input.")
+    ] = None,
+) -> None:
+    """Look at everything that must be right in production, one line each. Fails where the service would not work."""
+    settings = read_settings()
+    logging.getLogger("backend").setLevel(logging.CRITICAL)  # the report says it
+    from backend.check import check_all, check_token
+
+    if token_from is not None:
+        report = asyncio.run(check_token(settings, token_from.read().strip()))
+        _print_report(report, as_json=as_json)
+        sys.exit(not report.ok)
+
+    async def run() -> None:
+        report = await check_all(settings)
+        _print_report(report, as_json=as_json)
+        sys.stdout.flush()
+        if report.hung:  # nothing can stop a thread that looks up a name, and the interpreter would wait for it
+            os._exit(1)
+        sys.exit(not report.ok)
+
+    asyncio.run(run())
+
+
+def _print_report(report: "Report", *, as_json: bool) -> None:
+    print(report.document() if as_json else report.lines())
