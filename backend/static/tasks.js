@@ -27,14 +27,15 @@ export class TasksError extends Error {
     errors;
     /** With status 412: the task as it is now. */
     current;
-    constructor({ status, code, detail, request_id = "", errors, current }) {
+    retryAfter; // seconds; 0 where the service does not ask to wait
+    constructor({ status, code, detail, request_id = "", errors, current }, retryAfter = 0) {
         super(detail);
         [this.name, this.status, this.code, this.detail] = ["TasksError", status, code, detail];
-        [this.requestId, this.errors, this.current] = [request_id || null, errors ?? [], current ?? null];
+        [this.requestId, this.errors, this.current, this.retryAfter] = [request_id || null, errors ?? [], current ?? null, retryAfter];
     }
-    /** Whether the same request would be refused again. */
+    /** Whether the API would refuse the same request again. */
     get isFinal() {
-        return this.status < 500 && ![401, 408, 429].includes(this.status);
+        return this.code !== "not_the_api" && this.status !== 401 && !passes(this);
     }
 }
 let lastTime = 0;
@@ -54,9 +55,11 @@ export function operationOf({ deleted, ...now }, before) {
     return deleted ? { op: "delete", id: now.id } : { op: before ? "patch" : "put", id: now.id, task };
 }
 const ATTEMPTS = 3;
+const MAX_PAUSE = 15; // seconds between attempts: longer only where the service asks a patient request to wait
 const KEPT = 20;
-/** With these nothing was done, and any request can be sent again; after `outcome_unknown` one that may run twice. */
+/** With these nothing was done, and any request can be sent again; with others that pass, one that may run twice. */
 const NOT_DONE = new Set(["database_unavailable", "overloaded", "issuer_unavailable", "too_many_requests"]);
+const passes = ({ status }) => status >= 500 || status === 408 || status === 429;
 /** What belongs to one user, and is thrown away as a whole. */
 class Session {
     id = uuid7();
@@ -78,8 +81,8 @@ export class TasksClient {
         this.#getToken = getToken;
     }
     /** Drop the token and all that was read with it, and abort what is under way. For sign-in and sign-out. */
-    forget() {
-        this.#session.ended.abort(new DOMException("The session has ended.", "AbortError"));
+    forget(reason = new DOMException("The session has ended.", "AbortError")) {
+        this.#session.ended.abort(reason);
         this.#session = new Session();
     }
     /** Aborted when the session ends: what waits to be sent must not be sent as the next user's. */
@@ -100,7 +103,7 @@ export class TasksClient {
         return session.user;
     }
     async list(query = {}, signal) {
-        const { body, headers } = await this.#read(`/api/tasks${search(query)}`, signal);
+        const { body, headers } = await this.#read(`/api/tasks${search(query)}`, { signal });
         const total = headers.get("X-Total-Count");
         return { tasks: body, next: headers.get("X-Next-Cursor"), total: total === null ? null : Number(total) };
     }
@@ -122,7 +125,7 @@ export class TasksClient {
         };
     }
     async get(id, signal) {
-        return (await this.#read(path(id), signal)).body;
+        return (await this.#read(path(id), { signal })).body;
     }
     async stats(filters = {}) {
         return (await this.#read(`/api/tasks/stats${search(filters)}`)).body;
@@ -156,37 +159,37 @@ export class TasksClient {
         return this.#write("POST", path(id, "/restore"));
     }
     /** Up to 100 operations: all or nothing, or, with `atomic: false`, each for itself with a status of its own. */
-    async batch(operations, { atomic = true } = {}) {
-        const repeatable = operations.every(({ op }) => op === "put" || op === "patch");
-        const body = { operations, atomic };
-        return (await this.#write("POST", "/api/tasks/batch", { body }, repeatable)).results;
+    async batch(operations, { atomic = true, ...options } = {}) {
+        const mayRunTwice = ({ op, if_match }) => op === "put" || op === "patch" || (!atomic && (op === "delete" || if_match !== undefined));
+        const write = { ...options, body: { operations, atomic } };
+        return (await this.#write("POST", path("batch"), write, operations.every(mayRunTwice))).results;
     }
     /** Up to 100 changes that were made offline, in order, each for itself. To delete what is gone is no problem. */
-    async push(operations) {
+    async push(operations, waiting = { signal: this.ended }) {
         try {
-            const results = await this.batch(operations, { atomic: false });
+            const results = await this.batch(operations, { atomic: false, ...waiting });
             const isDone = ({ problem }, at) => operations[at].op === "delete" && problem?.status === 404;
             return results.map((result, at) => (isDone(result, at) ? { id: result.id, status: 204 } : result));
         }
         catch (error) {
-            if (!(error instanceof TasksError && error.isFinal))
+            if (!(error instanceof TasksError && [413, 422].includes(error.status)))
                 throw error;
             if (operations.length === 1)
                 return [{ id: operations[0].id, status: error.status, problem: error }];
             const results = []; // one that cannot be read is no reason to refuse the others
             for (const operation of operations)
-                results.push(...(await this.push([operation])));
+                results.push(...(await this.push([operation], waiting)));
             return results;
         }
     }
     /** What has changed since a checkpoint; without one, everything. A replica that applies it has what the service has. */
-    async changes(since = null, limit = 500) {
+    async changes(since = null, limit = 500, waiting = { signal: this.ended }) {
         const changes = new Map();
         let anew = false;
         for (let more = true; more;) {
             try {
                 const path = `/api/tasks/changes${search({ since, limit })}`;
-                const { body: page } = await this.#read(path);
+                const { body: page } = await this.#read(path, waiting);
                 for (const change of page.changes)
                     changes.set(change.id, change);
                 ({ checkpoint: since, more } = page);
@@ -201,98 +204,79 @@ export class TasksClient {
         return { changes: [...changes.values()], checkpoint: since, anew };
     }
     /**
-     * Keep a replica in step until the session ends, or until `stop`: apply what has changed, every so many milliseconds.
-     * `exchange` sends changes first, in their order, and again until the service is reached; it says what became of each.
+     * Keep a replica in step until the session ends: apply what has changed, every so many milliseconds. What passes, such
+     * as having no network, is waited for. What does not, or is thrown by `apply`, is given to `onError`, and ends it.
      */
-    follow(apply, every = 10_000) {
-        const { ended } = this; // what is sent later would be sent as the next user's
-        let [checkpoint, turn, stopped] = [null, Promise.resolve(), false];
+    follow(apply, onError, every = 10_000) {
+        const stopping = new AbortController();
+        const signal = AbortSignal.any([this.ended, stopping.signal]); // what is sent later would be sent as the next user's
+        let [checkpoint, turn] = [null, Promise.resolve()];
         const exchange = (operations) => {
-            let results = operations.length === 0 ? [] : null;
-            const attempt = async () => {
-                ended.throwIfAborted();
-                try {
-                    results ??= await this.push(operations);
-                    const found = await this.changes(checkpoint);
-                    await apply(found);
-                    ({ checkpoint } = found);
-                    return results;
-                }
-                catch {
-                    return pause(every / 1000, ended).then(attempt);
-                }
-            };
-            const exchanged = turn.then(attempt);
+            const exchanged = turn.then(async () => {
+                const results = operations.length === 0 ? [] : await this.push(operations, { signal, patient: true });
+                const found = await this.changes(checkpoint, 500, { signal, patient: true });
+                await apply(found);
+                ({ checkpoint } = found);
+                return results;
+            });
             turn = exchanged.catch(() => undefined);
             return exchanged;
         };
-        const goOn = async () => {
-            for (; !stopped; await pause(every / 1000, ended))
-                await exchange([]);
-        };
-        goOn().catch(() => undefined); // the session has ended
-        return { exchange, stop: () => void (stopped = true) };
+        const goOn = async () => { for (;; await pause(every / 1000, signal))
+            await exchange([]); };
+        goOn().catch((error) => signal.aborted || (stopping.abort(error), onError(error)));
+        return { exchange, stop: () => stopping.abort() };
     }
-    async #read(path, signal) {
+    async #read(path, options = {}) {
         const { seen } = this.#session; // of the user who asks: by the time of the response it may be another's turn
         const known = seen.get(path);
-        const response = await this.#send("GET", path, { signal }, true, known && { "If-None-Match": known.etag });
-        if (response.status === 304 && known)
+        const received = await this.#send("GET", path, options, true, known && { "If-None-Match": known.headers.get("ETag") });
+        if (received.status === 304 && known)
             return known;
-        const body = (await response.json());
-        const etag = response.headers.get("ETag");
         seen.delete(path);
-        if (etag !== null)
-            seen.set(path, { etag, body, headers: response.headers });
+        if (received.headers.has("ETag"))
+            seen.set(path, received);
         if (seen.size > KEPT)
             seen.delete(seen.keys().next().value); // the oldest
-        return { body, headers: response.headers };
+        return received;
     }
     async #write(method, path, options = {}, repeatable = method !== "POST") {
-        const response = await this.#send(method, path, options, repeatable, {
+        const headers = {
             ...(options.body !== undefined && { "Content-Type": "application/json" }),
             ...(options.ifMatch !== undefined && { "If-Match": `"${options.ifMatch}"` }),
-        });
-        return response.status === 204 ? null : (await response.json());
+        };
+        return (await this.#send(method, path, options, repeatable, headers)).body;
     }
-    /** Send a request: once more with a new token after a 401, and a few times where that cannot do harm. */
+    /** Send a request: once more with a new token after a 401, and again, after a pause, where that cannot do harm. */
     async #send(method, path, options, repeatable, headers = {}) {
         const session = this.#session;
-        const signal = options.signal ? AbortSignal.any([options.signal, session.ended.signal]) : session.ended.signal;
+        const signal = AbortSignal.any([session.ended.signal, options.signal ?? []].flat());
         const body = options.body === undefined ? null : JSON.stringify(options.body);
-        let refused = false;
-        for (let attempt = 1;; attempt++) {
-            const token = this.#token(session);
-            const authorization = `Bearer ${await token}`;
-            signal.throwIfAborted();
-            let response;
+        for (let [attempt, refused] = [1, false];;) {
             try {
-                response = await fetch(this.#base + path, {
-                    method, body, signal, headers: { ...headers, Authorization: authorization }, cache: "no-store",
+                const token = this.#token(session);
+                const authorization = `Bearer ${await until(token, signal)}`;
+                const response = await fetch(this.#base + path, {
+                    method, body, headers: { ...headers, Authorization: authorization }, cache: "no-store",
+                    signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]), // no response takes that long
                 });
-            }
-            catch (error) {
-                if (signal.aborted || !repeatable || attempt === ATTEMPTS)
-                    throw error; // offline, or cut off on the way
-                await pause(attempt, signal);
-                continue;
-            }
-            if (response.ok || response.status === 304)
-                return response;
-            const problem = await problemOf(response);
-            if (response.status === 401 && !refused) {
+                if (response.status !== 401 || refused)
+                    return await received(response);
                 refused = true;
                 if (session.token === token)
                     session.token = null; // else another request has fetched a new one already
             }
-            else if (attempt > 1 && method === "DELETE" && response.status === 404) {
-                return new Response(null, { status: 204 }); // the attempt before has done it
-            }
-            else {
-                const again = NOT_DONE.has(problem.code) || (repeatable && problem.code === "outcome_unknown");
-                if (!again || attempt === ATTEMPTS)
-                    throw new TasksError(problem);
-                await pause(Math.max(attempt, Number(response.headers.get("Retry-After"))), signal);
+            catch (error) {
+                const problem = error instanceof TasksError ? error : null; // without one: offline, or cut off on the way
+                const isDone = attempt > 1 && method === "DELETE" && problem?.status === 404; // by the attempt before
+                if (isDone)
+                    return received(new Response(null, { status: 204 }));
+                const harmless = problem === null ? repeatable : NOT_DONE.has(problem.code) || (repeatable && passes(problem));
+                const wait = Math.max(Math.min(attempt, MAX_PAUSE), problem?.retryAfter ?? 0);
+                if (signal.aborted || !harmless || (!options.patient && (attempt === ATTEMPTS || wait > MAX_PAUSE)))
+                    throw error;
+                [attempt, refused] = [attempt + 1, false];
+                await pause(wait, signal);
             }
         }
     }
@@ -304,9 +288,10 @@ export class TasksClient {
             const user = subject(token);
             if (session.user !== null && session.user !== user) {
                 // Another user has signed in meanwhile: what was asked for one must not be done as the other.
+                const changed = new TasksError({ status: 401, code: "user_changed", detail: "Another user has signed in." });
                 if (session === this.#session)
-                    this.forget();
-                throw new TasksError({ status: 401, code: "user_changed", detail: "Another user has signed in." });
+                    this.forget(changed);
+                throw changed;
             }
             session.user = user;
             return token;
@@ -333,18 +318,28 @@ function subject(token) {
         throw new TasksError({ status: 401, code: "token_invalid", detail: "This is not a token." });
     }
 }
-async function problemOf(response) {
-    const type = response.headers.get("Content-Type") ?? "";
-    if (type.startsWith("application/problem+json"))
-        return (await response.json());
-    return { status: response.status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
+/** What a response holds. Raises `TasksError` where that is a problem. */
+async function received(response) {
+    const { status, headers } = response;
+    const isEmpty = status === 204 || status === 304;
+    if (response.ok || isEmpty)
+        return { status, headers, body: (isEmpty ? null : await response.json()) };
+    const isProblem = headers.get("Content-Type")?.startsWith("application/problem+json");
+    const other = { status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
+    const problem = isProblem ? (await response.json()) : other;
+    throw new TasksError(problem, Math.min(Number(headers.get("Retry-After")) || 0, 3600));
 }
-/** Wait so many seconds, more or less: clients that failed together should not come back together. */
-function pause(seconds, signal) {
+/** What a promise brings, or the signal's reason where that aborts before. */
+function until(promise, signal) {
     return new Promise((resolve, reject) => {
-        const end = () => (clearTimeout(timer), reject(signal.reason));
-        const goOn = () => (signal.removeEventListener("abort", end), resolve());
-        const timer = setTimeout(goOn, seconds * 1000 * (0.5 + Math.random() / 2));
-        signal.addEventListener("abort", end, { once: true });
+        const end = () => reject(signal.reason);
+        signal.aborted ? end() : signal.addEventListener("abort", end);
+        promise.finally(() => signal.removeEventListener("abort", end)).then(resolve, reject);
     });
+}
+/** Wait so many seconds, and up to a half more: clients that failed together should not come back together. */
+async function pause(seconds, signal) {
+    let timer;
+    const over = new Promise((resolve) => (timer = setTimeout(resolve, seconds * 1000 * (1 + Math.random() / 2))));
+    await until(over, signal).finally(() => clearTimeout(timer));
 }

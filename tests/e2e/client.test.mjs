@@ -1,5 +1,7 @@
 // backend/static/tasks.js against a running service: API_URL, and the tokens of two users, come from the environment.
 import assert from "node:assert/strict";
+import { once } from "node:events";
+import { createServer } from "node:net";
 import { test } from "node:test";
 import { TasksClient, TasksError, uuid7 } from "../../backend/static/tasks.js";
 
@@ -19,6 +21,39 @@ function watched(getToken, before = () => undefined) {
 }
 
 const as = (token) => async () => token;
+
+/** What the service says where it refuses, or cannot. */
+const problem = (status, code, headers) =>
+  new Response(JSON.stringify({ status, code, detail: "No." }), {
+    status, headers: { "Content-Type": "application/problem+json", ...headers },
+  });
+
+/** Have the service do it, and lose its response. */
+async function lost({ path }, count, options) {
+  await network(API_URL + path, options);
+  throw new TypeError("cut off");
+}
+
+const TOO_LARGE = { op: "put", id: uuid7(), task: { title: "x".repeat(2 ** 20) } }; // any batch with it is refused
+
+/** Have the client's pauses pass at once, and note their seconds. Part of each is chance; timers of others are whole. */
+function hurried(t) {
+  const [pauses, wait] = [[], globalThis.setTimeout];
+  t.mock.method(globalThis, "setTimeout", (action, milliseconds, ...rest) => {
+    if (Number.isInteger(milliseconds)) return wait(action, milliseconds, ...rest);
+    pauses.push(milliseconds / 1000);
+    return wait(action, 1);
+  });
+  return pauses;
+}
+
+/** A service that takes requests and never responds. */
+async function silent(t) {
+  const server = createServer().listen(0, "127.0.0.1");
+  await once(server, "listening");
+  t.after(() => server.close());
+  return { server, url: `http://127.0.0.1:${server.address().port}` };
+}
 
 test("who is not signed in sends nothing", async () => {
   for (const nobody of [null, "", undefined]) {
@@ -45,14 +80,28 @@ test("a token that stays refused is an error, not a loop", async () => {
   assert.equal(requests.length, 2);
 });
 
-test("a failure to fetch a token does not stay", async () => {
+test("a failure to fetch a token does not stay", async (t) => {
+  hurried(t);
   let fetched = 0;
   const { client } = watched(async () => {
     if (fetched++ === 0) throw new TypeError("offline");
     return ALICE;
   });
-  await assert.rejects(client.list(), TypeError);
+  await assert.rejects(client.toggle(uuid7()), TypeError);
   await client.list();
+  fetched = 0;
+  client.forget();
+  await client.list(); // which can be sent again
+});
+
+test("a token that ends while there is no network is replaced, whenever that was", async (t) => {
+  hurried(t);
+  const given = [REFUSED, REFUSED, ALICE];
+  const { client, requests } = watched(async () => given.shift(), (request, count) => {
+    if (count === 2) throw new TypeError("offline");
+  });
+  await client.list();
+  assert.deepEqual(requests.map(({ Authorization }) => Authorization.slice(7)), [REFUSED, REFUSED, REFUSED, ALICE]);
 });
 
 test("after forget() nothing of the user before arrives, and nothing is asked in its name", async () => {
@@ -99,7 +148,8 @@ test("a problem is a typed error", async () => {
   assert.deepEqual([errors[0].pointer, errors[0].code], ["/title", "blank"]);
 });
 
-test("what is not the API's response is an error, too", async () => {
+test("what is not the API's response is an error, too", async (t) => {
+  hurried(t);
   const { client } = watched(as(ALICE), () => new Response("<html>", { status: 502 }));
   await assert.rejects(client.list(), { status: 502, code: "not_the_api" });
 });
@@ -133,12 +183,12 @@ test("a read that is repeated costs no body", async () => {
   assert.deepEqual(second, first);
 });
 
-test("a create whose outcome is unknown is repeated, and makes one task", async () => {
-  const unknown = { status: 503, code: "outcome_unknown", detail: "Nobody knows." };
+test("a create whose outcome is unknown is repeated, and makes one task", async (t) => {
+  hurried(t);
   const { client, requests } = watched(as(ALICE), async (request, count, options) => {
     if (count > 1) return undefined;
     await network(API_URL + request.path, options); // it was done, but its response is lost
-    return new Response(JSON.stringify(unknown), { status: 503, headers: { "Content-Type": "application/problem+json" } });
+    return problem(503, "outcome_unknown");
   });
   const task = await client.create({ title: "Once" });
   assert.deepEqual(requests.map(({ method, path }) => [method, path]), Array(2).fill(["PUT", `/api/tasks/${task.id}`]));
@@ -146,10 +196,7 @@ test("a create whose outcome is unknown is repeated, and makes one task", async 
 });
 
 test("a toggle whose outcome is unknown is not repeated", async () => {
-  const unknown = { status: 503, code: "outcome_unknown", detail: "Nobody knows." };
-  const { client, requests } = watched(as(ALICE), () =>
-    new Response(JSON.stringify(unknown), { status: 503, headers: { "Content-Type": "application/problem+json" } }),
-  );
+  const { client, requests } = watched(as(ALICE), () => problem(503, "outcome_unknown"));
   await assert.rejects(client.toggle(uuid7()), { code: "outcome_unknown" });
   assert.equal(requests.length, 1);
 });
@@ -204,7 +251,7 @@ test("what is pushed is done once, and what cannot be is no reason to refuse the
   const operations = [
     { op: "put", id: kept, task: { title: "Kept" } },
     { op: "put", id: deleted, task: { title: "Deleted" } },
-    { op: "patch", id: kept, task: { title: 1 } }, // which has the whole batch refused
+    { op: "patch", id: kept, task: { title: 1 } },
     { op: "delete", id: deleted },
   ];
   const pushed = async (some) => (await client.push(some)).map(({ id, status, problem }) => [id, status, problem?.code]);
@@ -214,6 +261,169 @@ test("what is pushed is done once, and what cannot be is no reason to refuse the
   assert.deepEqual(await pushed(operations.slice(3)), [[deleted, 204, undefined]]); // its response was lost
   const { client: stranger } = watched(as(REFUSED));
   await assert.rejects(stranger.push(operations), { status: 401 }); // to be pushed again by who signs in
+});
+
+test("a captive portal refuses no change", async () => {
+  const { client, requests } = watched(as(ALICE), () => new Response("<html>", { status: 404 }));
+  const operations = ["One", "Two"].map((title) => ({ op: "put", id: uuid7(), task: { title } }));
+  await assert.rejects(client.push(operations), { code: "not_the_api", isFinal: false });
+  assert.equal(requests.length, 1);
+});
+
+test("a page that is cut off is read again, and those before it are not", async (t) => {
+  hurried(t);
+  const { client, requests } = watched(as(ALICE), async ({ path }, count, options) => {
+    if (count !== 2) return undefined;
+    const { body, headers } = await network(API_URL + path, options);
+    const { value } = await body.getReader().read();
+    return new Response(new ReadableStream({
+      pull(page) { page.enqueue(value.slice(0, 9)); page.error(new TypeError("cut off")); },
+    }), { headers });
+  });
+  const { changes } = await client.changes(null, 5);
+  const tasks = (await client.list()).tasks.map(({ id }) => id);
+  assert.deepEqual(changes.filter(({ deleted }) => !deleted).map(({ id }) => id).sort(), tasks.sort());
+  const [first, ...others] = requests.filter(({ path }) => path.includes("changes")).map(({ path }) => path);
+  assert.equal(first, "/api/tasks/changes?limit=5");
+  assert.equal(others[0], others[1]);
+  assert.equal(new Set(others).size, others.length - 1);
+});
+
+test("what was begun in one session does not go on in the next", async () => {
+  let token = ALICE;
+  const { client, requests } = watched(async () => token, async ({ path }, count, options) => {
+    const response = await network(API_URL + path, options);
+    const body = await response.text();
+    response.json = async () => {
+      token = BOB;
+      client.forget(); // at the last moment at which there is something to abort
+      return JSON.parse(body);
+    };
+    return response;
+  });
+  await assert.rejects(client.changes(null, 1), { name: "AbortError" });
+  token = ALICE;
+  client.forget();
+  await assert.rejects(client.push([TOO_LARGE, TOO_LARGE]), { name: "AbortError" });
+  assert.deepEqual(requests.map(({ Authorization }) => Authorization), Array(2).fill(`Bearer ${ALICE}`));
+});
+
+test("a response that never comes is taken for lost", async (t) => {
+  const { url } = await silent(t);
+  const timeout = AbortSignal.timeout;
+  t.mock.method(AbortSignal, "timeout", () => timeout.call(AbortSignal, 50)); // not a minute
+  const { client, requests } = watched(as(ALICE), ({ path }, count, options) => (count === 1 ? network(url, options) : undefined));
+  await client.list();
+  assert.equal(requests.length, 2);
+});
+
+test("as long as the service asks, nothing is sent, and who cannot wait is told", async (t) => {
+  const pauses = hurried(t);
+  const page = { changes: [], checkpoint: "1", more: false };
+  const asking = (header) =>
+    watched(as(ALICE), (request, count) =>
+      count === 1 ? problem(429, "too_many_requests", { "Retry-After": header }) : Response.json(page),
+    );
+  for (const [header, least] of [["7", 7], ["0", 1], ["-1", 1], ["Fri, 27 Nov 2026 23:05:09 GMT", 1]]) {
+    await asking(header).client.list();
+    const pause = pauses.pop();
+    assert.ok(pause >= least && pause <= least * 1.5, `${pause} seconds for ${header}`);
+  }
+  for (const [header, least] of [["600", 600], ["9999999999", 3600]]) { // a timer of months would end at once
+    const { client, requests } = asking(header);
+    await assert.rejects(client.list(), { status: 429, retryAfter: least });
+    assert.equal(requests.length, 1);
+    const follower = asking(header).client.follow(() => undefined, assert.ifError);
+    await follower.exchange([]);
+    follower.stop();
+    assert.ok(pauses[0] >= least && pauses[0] <= least * 1.5, `${pauses[0]} seconds for ${header}`);
+    pauses.length = 0;
+  }
+});
+
+test("what may run twice is pushed until the service is reached, and what may not, once", async (t) => {
+  hurried(t);
+  const [one, two] = [uuid7(), uuid7()];
+  const fates = []; // of the batches to come
+  const { client } = watched(as(ALICE), ({ method, path }, count, options) =>
+    method === "POST" ? fates.shift()?.({ path }, count, options) : undefined,
+  );
+  const replica = new Map();
+  const apply = ({ changes }) => changes.forEach((change) => replica.set(change.id, change));
+  const follower = client.follow(apply, assert.ifError, 100);
+
+  await follower.exchange([one, two].map((id) => ({ op: "put", id, task: { title: "Two" } })));
+  fates.push(lost, () => problem(429, "too_many_requests"), () => new Response("<html>", { status: 502 }), lost);
+  const results = await follower.exchange([
+    { op: "patch", id: one, task: { title: "One" } }, { op: "delete", id: two }, { op: "put", id: one, task: { completed: true } },
+  ]);
+  assert.deepEqual(results.map(({ status }) => status), [200, 204, 200]);
+  assert.deepEqual([replica.get(one).title, replica.get(one).completed, replica.get(two).deleted], ["One", true, true]);
+  assert.equal(fates.length, 0);
+
+  const toggle = { op: "toggle", id: one };
+  fates.push(lost);
+  await assert.rejects(follower.exchange([toggle]), TypeError);
+  fates.push(undefined, undefined, lost); // the batch is refused, each is sent alone, and the second is lost
+  await assert.rejects(follower.exchange([toggle, toggle, TOO_LARGE]), TypeError);
+  await follower.exchange([]);
+  assert.equal(replica.get(one).completed, false); // toggled three times
+  fates.push(() => problem(503, "overloaded"));
+  const [{ task }] = await follower.exchange([toggle]); // which was not done before
+  assert.equal(task.completed, true);
+  fates.push(lost);
+  const [{ status }] = await follower.exchange([{ ...toggle, if_match: task.etag }]);
+  assert.equal(status, 412); // it was done: this is another task by now
+  assert.equal(replica.get(one).completed, false);
+  follower.stop();
+});
+
+test("a follower stops at once, whatever it waits for", async (t) => {
+  const { server, url } = await silent(t);
+  const asked = once(server, "connection");
+  const closed = asked.then(([socket]) => once(socket.resume(), "close"));
+  globalThis.fetch = network;
+  for (const [base, getToken, begun] of [
+    [url, as(ALICE), asked],
+    ["http://127.0.0.1:1", as(ALICE), new Promise(setImmediate)],
+    [API_URL, () => new Promise(() => undefined), null],
+  ]) {
+    const follower = new TasksClient(base, getToken).follow(assert.fail, assert.fail);
+    const exchanges = [[], [{ op: "toggle", id: uuid7() }]].map((operations) => follower.exchange(operations));
+    const outcomes = Promise.allSettled(exchanges);
+    await begun;
+    follower.stop();
+    for (const { reason } of [...(await outcomes), ...(await Promise.allSettled([follower.exchange([])]))])
+      assert.equal(reason.name, "AbortError");
+  }
+  await closed;
+});
+
+test("what does not pass ends a follower, and its caller is told", async () => {
+  globalThis.fetch = network;
+  const bug = new TypeError("a bug in apply");
+  const broken = () => {
+    throw bug;
+  };
+  for (const [expected, base, token, apply] of [
+    [bug, API_URL, ALICE, broken],
+    [{ code: "token_missing" }, API_URL, null, assert.fail],
+    [{ code: "token_invalid" }, API_URL, REFUSED, assert.fail],
+    [{ code: "not_found" }, `${API_URL}/elsewhere`, ALICE, assert.fail],
+  ]) {
+    const errors = [];
+    const error = await new Promise((resolve) => {
+      const follower = new TasksClient(base, as(token)).follow(apply, (error) => {
+        errors.push(error);
+        resolve(Promise.allSettled([waiting, follower.exchange([])]));
+      });
+      const waiting = follower.exchange([]);
+      waiting.catch(() => undefined);
+    });
+    for (const { reason } of error) await assert.rejects(Promise.reject(reason), expected);
+    await assert.rejects(Promise.reject(errors[0]), expected);
+    assert.equal(errors.length, 1);
+  }
 });
 
 test("the end of a session is told to who waits to send something", async () => {

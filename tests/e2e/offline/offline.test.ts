@@ -3,7 +3,7 @@ import assert from "node:assert/strict";
 import { createServer, connect, type AddressInfo, type Server, type Socket } from "node:net";
 import { test } from "node:test";
 import { getRxStorageMemory } from "rxdb/plugins/storage-memory";
-import { TasksClient, uuid7, type Task } from "../../../backend/static/tasks.ts";
+import { TasksClient, uuid7, type Changes, type Task } from "../../../backend/static/tasks.ts";
 import { tasksDatabase } from "./rxdb.ts";
 import { tasksCollection } from "./tanstack-db.ts";
 
@@ -42,6 +42,17 @@ class Network {
   }
 }
 
+/** A client that can be made to hold an expired checkpoint. */
+class Forgetful extends TasksClient {
+  forgets = false;
+
+  override changes(since?: string | null, ...rest: [number?, { signal: AbortSignal }?]): Promise<Changes> {
+    const expired = this.forgets && since;
+    if (expired) this.forgets = false;
+    return super.changes(expired ? "of no use" : since, ...rest);
+  }
+}
+
 async function eventually(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
   for (let attempt = 0; attempt < 600; attempt++) {
     if (await condition()) return;
@@ -60,7 +71,7 @@ interface Copy {
 
 const libraries: Record<string, (client: TasksClient) => Promise<Copy>> = {
   async "TanStack DB"(client) {
-    const collection = tasksCollection(client, 100);
+    const collection = tasksCollection(client, assert.ifError, 100);
     await collection.preload();
     return {
       titles: () => collection.toArray.map(({ title, completed }) => `${title} ${completed}`).sort(),
@@ -146,6 +157,36 @@ for (const [name, open] of Object.entries(libraries)) {
     assert.deepEqual((await service.list()).tasks.map(({ title }) => `${title} false`).sort(), titles);
 
     for (const each of [before, copy]) each.close();
+    network.cut();
+  });
+}
+
+for (const [name, open] of Object.entries(libraries)) {
+  test(`what a user of ${name} did offline outlives a start anew`, async () => {
+    const token = tokens.pop()!;
+    const network = new Network();
+    const client = new Forgetful(await network.mend(), async () => token);
+    const service = new TasksClient(API_URL, async () => token);
+    const copy = await open(client);
+    const stored = async () => (await service.list()).tasks.map(({ title, completed }) => `${title} ${completed}`).sort();
+    const have = async (titles: string[]) =>
+      [await copy.titles(), await stored()].every((each) => JSON.stringify(each) === JSON.stringify(titles));
+
+    const [milk, bread, rent] = [task("Milk"), task("Bread"), task("Rent")];
+    for (const each of [milk, bread, rent]) copy.insert(each);
+    await eventually(() => have(["Bread false", "Milk false", "Rent false"]), "the service has what was made");
+
+    network.cut();
+    client.forgets = true;
+    copy.update(milk.id, (task) => (task.title = "Oat milk"));
+    copy.insert(task("Eggs"));
+    await service.delete(bread.id);
+    await service.update(milk.id, { completed: true });
+    await network.mend();
+    await eventually(() => have(["Eggs false", "Oat milk true", "Rent false"]), "nothing that waited is lost");
+    assert.equal(client.forgets, false);
+
+    copy.close();
     network.cut();
   });
 }

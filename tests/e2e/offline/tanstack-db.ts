@@ -1,9 +1,9 @@
 // A TanStack DB collection of a user's tasks. Changes show at once; they wait while the service cannot be reached, and are
-// undone where it refuses them, or where the user signs out.
+// undone where it refuses them, or where the user signs out. `onError` gets what ends the following, such as a bad token.
 import { createCollection, type MutationFn } from "@tanstack/db";
 import { TasksError, type Follower, type Operation, type Task, type TasksClient } from "../../../backend/static/tasks.ts";
 
-export function tasksCollection(client: TasksClient, every = 10_000) {
+export function tasksCollection(client: TasksClient, onError: (error: unknown) => void, every = 10_000) {
   let follower: Follower;
   const push: MutationFn<Task> = async ({ transaction: { mutations } }) => {
     const operations = mutations.map(({ type, key: id, changes: task }): Operation =>
@@ -14,6 +14,7 @@ export function tasksCollection(client: TasksClient, every = 10_000) {
   return createCollection<Task, string>({
     id: "tasks",
     getKey: ({ id }) => id,
+    gcTime: 0, // a collection that nobody looks at may have changes that wait
     onInsert: push,
     onUpdate: push,
     onDelete: push,
@@ -25,7 +26,7 @@ export function tasksCollection(client: TasksClient, every = 10_000) {
           for (const task of changes) write("deleted" in task ? { type: "delete", key: task.id } : { type: "update", value: task });
           commit();
           markReady();
-        }, every);
+        }, onError, every);
         return () => follower.stop();
       },
     },
