@@ -13,6 +13,7 @@ const GONE = new Set(["task_not_found", "task_deleted"]);
 
 export class Replica {
   #client;
+  #waiting;
   #prefix;
   #known = new Map();
   #checkpoint = null;
@@ -21,6 +22,7 @@ export class Replica {
   /** The copy of the client's tasks in this browser, for one user: no key is shared with another. */
   constructor(client, user) {
     this.#client = client;
+    this.#waiting = { signal: client.ended }; // what is sent later would be sent as the next user's
     this.#prefix = `tasks/${encodeURIComponent(user)}/`;
     const { tasks = [], checkpoint = null } = JSON.parse(localStorage.getItem(`${this.#prefix}copy`) ?? "{}");
     for (const task of tasks) this.#known.set(task.id, task);
@@ -70,13 +72,18 @@ export class Replica {
 
   /** Send what waits, then fetch what has changed. Returns the problems of the changes that were refused. */
   sync() {
-    this.#syncing ??= this.#sync().finally(() => (this.#syncing = null));
+    this.#syncing ??= this.#alone(() => this.#sync()).finally(() => (this.#syncing = null));
     return this.#syncing;
   }
 
   /** Forget the copy. Changes that wait stay, under the user's name, and are sent when the user is back. */
   erase() {
     localStorage.removeItem(`${this.#prefix}copy`);
+  }
+
+  /** Do it when no other tab does: a change that two of them sent could arrive again after those that followed it. */
+  #alone(action) {
+    return navigator.locks?.request(this.#prefix, this.#waiting, action) ?? action();
   }
 
   async #sync() {
@@ -91,7 +98,7 @@ export class Replica {
       const end = queue.findIndex(([, { op }]) => op === "move");
       const sent = end === 0 ? queue.slice(0, 1) : queue.slice(0, Math.min(end < 0 ? Infinity : end, MAX_BATCH));
       const operations = sent.map(([, { op, id, task }]) => ({ op, id, task }));
-      const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#client.push(operations);
+      const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#client.push(operations, this.#waiting);
       results.forEach(({ id, task, problem }, index) => {
         if (task) this.#known.set(id, task);
         else if (!problem || GONE.has(problem.code)) this.#known.delete(id);
@@ -100,7 +107,7 @@ export class Replica {
       });
       this.#save();
     }
-    const { changes, checkpoint, anew } = await this.#client.changes(this.#checkpoint);
+    const { changes, checkpoint, anew } = await this.#client.changes(this.#checkpoint, 500, this.#waiting);
     if (checkpoint === this.#checkpoint) return;
     this.#checkpoint = checkpoint;
     if (anew) this.#known.clear();
@@ -127,7 +134,9 @@ export class Replica {
   }
 
   #enqueue(operation) {
-    localStorage.setItem(`${this.#prefix}change/${uuid7()}`, JSON.stringify(operation));
+    const [last = ""] = this.#queue().at(-1) ?? [];
+    const key = `${this.#prefix}change/${uuid7()}`;
+    localStorage.setItem(key > last ? key : last + uuid7(), JSON.stringify(operation)); // a clock can be set back
   }
 
   #save() {

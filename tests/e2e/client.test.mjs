@@ -37,12 +37,12 @@ async function lost({ path }, count, options) {
 const TOO_LARGE = { op: "put", id: uuid7(), task: { title: "x".repeat(2 ** 20) } }; // any batch with it is refused
 
 /** Have the client's pauses pass at once, and note their seconds. Part of each is chance; timers of others are whole. */
-function hurried(t) {
+function hurried(t, length = 1) {
   const [pauses, wait] = [[], globalThis.setTimeout];
   t.mock.method(globalThis, "setTimeout", (action, milliseconds, ...rest) => {
     if (Number.isInteger(milliseconds)) return wait(action, milliseconds, ...rest);
     pauses.push(milliseconds / 1000);
-    return wait(action, 1);
+    return wait(action, length);
   });
   return pauses;
 }
@@ -382,16 +382,20 @@ test("a follower stops at once, whatever it waits for", async (t) => {
   const { server, url } = await silent(t);
   const asked = once(server, "connection");
   const closed = asked.then(([socket]) => once(socket.resume(), "close"));
+  const pauses = hurried(t, 2 ** 30);
+  const paused = async () => {
+    while (pauses.length === 0) await new Promise(setImmediate);
+  };
   globalThis.fetch = network;
   for (const [base, getToken, begun] of [
-    [url, as(ALICE), asked],
-    ["http://127.0.0.1:1", as(ALICE), new Promise(setImmediate)],
-    [API_URL, () => new Promise(() => undefined), null],
+    [url, as(ALICE), () => asked],
+    ["http://127.0.0.1:1", as(ALICE), paused],
+    [API_URL, () => new Promise(() => undefined), () => undefined],
   ]) {
     const follower = new TasksClient(base, getToken).follow(assert.fail, assert.fail);
     const exchanges = [[], [{ op: "toggle", id: uuid7() }]].map((operations) => follower.exchange(operations));
     const outcomes = Promise.allSettled(exchanges);
-    await begun;
+    await begun();
     follower.stop();
     for (const { reason } of [...(await outcomes), ...(await Promise.allSettled([follower.exchange([])]))])
       assert.equal(reason.name, "AbortError");
@@ -403,6 +407,8 @@ test("what does not pass ends a follower, and its caller is told", async () => {
   globalThis.fetch = network;
   const bug = new TypeError("a bug in apply");
   const broken = () => {
+    if (bug.thrown) assert.fail("it is over");
+    bug.thrown = true;
     throw bug;
   };
   for (const [expected, base, token, apply] of [
@@ -412,16 +418,15 @@ test("what does not pass ends a follower, and its caller is told", async () => {
     [{ code: "not_found" }, `${API_URL}/elsewhere`, ALICE, assert.fail],
   ]) {
     const errors = [];
-    const error = await new Promise((resolve) => {
+    const [follower, waiting] = await new Promise((resolve) => {
       const follower = new TasksClient(base, as(token)).follow(apply, (error) => {
         errors.push(error);
-        resolve(Promise.allSettled([waiting, follower.exchange([])]));
+        resolve([follower, waiting]);
       });
       const waiting = follower.exchange([]);
       waiting.catch(() => undefined);
     });
-    for (const { reason } of error) await assert.rejects(Promise.reject(reason), expected);
-    await assert.rejects(Promise.reject(errors[0]), expected);
+    for (const told of [Promise.reject(errors[0]), waiting, follower.exchange([])]) await assert.rejects(told, expected);
     assert.equal(errors.length, 1);
   }
 });

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, Route, expect
+from playwright.async_api import BrowserContext, Locator, Page, Request, Route, expect
 
 from backend.auth.tokens import mint
 from tests.e2e.conftest import HERE, BetterAuth, serving_app, token_of, url_of
@@ -204,14 +204,75 @@ async def test_what_is_refused_is_said_and_shown_as_it_is(page: Page, rows: Loca
     await expect(rows.get_by_label("Tags,")).to_have_value("")
 
 
-async def test_two_windows_of_one_user_agree(page: Page, context: BrowserContext, server: Server):
+@pytest.fixture
+async def other(page: Page, context: BrowserContext, server: Server) -> Page:
+    """Another window of the same user."""
     other = await open_page(context, server.url)
     await other.evaluate("token => sessionStorage.setItem('token', token)", await page.evaluate("sessionStorage.token"))
     await other.reload()
+    await saved(other)
+    return other
+
+
+async def test_two_windows_of_one_user_agree(page: Page, other: Page):
     await add(page, "Buy milk")
     await expect(other.locator("#tasks li")).to_have_count(1)
     await add(other, "Buy bread")
     await expect(page.locator("#tasks li")).to_have_count(2)
+
+
+WAITING = """async (number) => {
+    while ((await navigator.locks.query()).pending.length !== number)
+        await new Promise((resolve) => setTimeout(resolve, 10));
+}"""
+
+
+async def waiting_windows(page: Page, number: int) -> None:
+    """Wait until so many windows wait for another one to send what there is."""
+    async with asyncio.timeout(20):
+        await page.evaluate(WAITING, number)
+
+
+@pytest.mark.parametrize("leaving", [False, True], ids=["", "of which one has another user by then"])
+async def test_a_change_is_sent_by_one_of_two_windows(page: Page, other: Page, leaving: bool, context: BrowserContext):
+    sent: list[Request] = []
+    held: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
+
+    async def hold(route: Route) -> None:
+        held.set_result(route)
+
+    context.on("request", lambda request: sent.append(request) if request.url.endswith("/batch") else None)
+    await page.route("**/api/tasks/batch", hold, times=1)
+    await add(page, "Ada's")
+    route = await held
+    await other.evaluate("dispatchEvent(new Event('online'))")
+    await waiting_windows(other, 1)
+    if leaving:
+        await other.get_by_role("button", name="Sign out").click()
+        await waiting_windows(other, 0)
+        await sign_in(other, uuid.uuid4().hex)
+        assert await titles(other) == []
+    await route.continue_()
+    await saved(page)
+    await waiting_windows(other, 0)
+    assert await titles(other) == ([] if leaving else ["Ada's"])
+    assert len(sent) == 1
+
+
+async def test_changes_keep_their_order_when_the_clock_is_set_back(page: Page, context: BrowserContext, server: Server):
+    await context.route("**/api/**", lambda route: route.abort())
+    await add(page, "Buy milk")
+    token = await page.evaluate("sessionStorage.token")
+    await page.close()
+    await context.add_init_script("const now = Date.now; Date.now = () => now() - 86_400_000;")
+    later = await open_page(context, f"{server.url}/#token={token}")
+    await later.locator("#tasks li").get_by_label("Title:").fill("Buy bread")
+    await later.keyboard.press("Enter")
+    await expect(later.locator("#status")).to_contain_text("2 of your changes wait")
+    await context.unroute_all()
+    await later.evaluate("dispatchEvent(new Event('online'))")
+    await saved(later)
+    assert await titles(later) == ["Buy bread"]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["", "with a response under way"])
