@@ -108,7 +108,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(422, "invalid_from_token", "The token in from_token is not valid for this service."),
         ProblemType(422, "same_user", "Both tokens are the same user's."),
         ProblemType(429, "too_many_requests", "Too many requests of yours; nothing was done.", _retry_after(1)),
-        ProblemType(431, "head_too_large", "The request line and the headers are larger than 32 KiB.", _CLOSE),
+        ProblemType(431, "head_too_large", "The head is larger than 32 KiB, or has more than 100 headers.", _CLOSE),
         ProblemType(500, "internal_error", "The service failed. The request_id helps its operators to find out why."),
         ProblemType(
             503, "database_unavailable", "The database cannot be reached now; nothing was written.", _retry_after(2)

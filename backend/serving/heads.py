@@ -5,7 +5,7 @@ import logging
 import re
 from urllib.parse import quote
 
-from backend.api.guard import request_id_of
+from backend.api.guard import common_headers, request_id_of
 from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
 
 MAX_HEAD = 32 * 1024
@@ -77,8 +77,9 @@ def refusal(code: str, head: bytes) -> bytes:
     line = _REQUEST_LINE.match(head)
     path = quote(line[1].partition(b"?")[0][:MAX_PATH], safe="/%") if line else "/"
     body = json.dumps(problem.document(path, request_id)).encode()
-    lines = (
+    headers = common_headers(request_id, is_api=True, failed=True)  # whose address it is may be unknown: the strictest
+    lines = b"".join(b"%b: %b\r\n" % header for header in headers)
+    first = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
-        f"X-Request-ID: {request_id}\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n"
     )
-    return lines.encode() + body
+    return first.encode() + lines + b"connection: close\r\n\r\n" + body

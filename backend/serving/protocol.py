@@ -283,6 +283,10 @@ class LimitedProtocol(HttpToolsProtocol):
                 self._refuse("malformed_request", head)
             else:
                 self._feed_head(rest)
+        except httptools.HttpParserInvalidMethodError:
+            # The parser has a list of methods; no address has one that is not on it, nor this one, which is.
+            self.parser = httptools.HttpRequestParser(self)
+            self._feed_head(b"TRACE" + head[head.index(b" ") :])
         except httptools.HttpParserError:
             self._refuse("malformed_request", head)
 

@@ -187,6 +187,18 @@ def test_what_is_no_request_of_http_1_is_a_problem(server: Server, head: bytes) 
     assert json.loads(received.rpartition(b"\r\n\r\n")[2])["code"] == "malformed_request"
 
 
+@pytest.mark.parametrize("method", ["BREW", "PROPFIND", "G", "GETX", "X" * 300])
+def test_a_method_that_no_address_has_is_refused_as_such(server: Server, user: User, method: str) -> None:
+    requests = (
+        user.request(method, "/api/tasks", "Content-Length: 2", authorized=False, body="{}"),
+        user.request(method, "/api/tasks", "Content-Length: 2", body="{}"),
+        user.request("GET", "/api/tasks", "Connection: close"),
+    )
+    received = server.exchange(b"".join(requests))
+    assert statuses(received) == [401, 405, 200]
+    assert b"\r\nallow: DELETE, GET, HEAD, POST\r\n" in received
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -226,7 +238,8 @@ def test_a_refusal_below_http_is_a_problem_with_the_callers_request_id(server: S
     response = server.exchange(user.request("GET", "/api/tasks", "X-Request-ID: mine", "X: " + "y" * 32_768))
     head, _, body = response.partition(b"\r\n\r\n")
     assert b"Content-Type: application/problem+json" in head
-    assert b"X-Request-ID: mine" in head
+    assert b"\r\nx-request-id: mine\r\n" in head
+    assert b"\r\ncache-control: no-store\r\n" in head
     assert json.loads(body)["code"] == "head_too_large"
     assert json.loads(body)["request_id"] == "mine"
 
