@@ -48,7 +48,9 @@ class Metrics:
             version
         ).set(1)
 
-    def observe(self, method: str, route: str | None, status: int | None, seconds: float, seen: Observation) -> None:
+    def observe(
+        self, method: str, route: str | None, status: int | None, seconds: float, observation: Observation
+    ) -> None:
         """Count a request. `status` is None for one whose client went away."""
         key = (method, route, status)
         child = self._children.get(key if method in _METHODS else (_OTHER, route, status))
@@ -56,14 +58,14 @@ class Metrics:
             key = (method if method in _METHODS else _OTHER, route, status)
             child = self._children[key] = self._durations.labels(key[0], route or _OTHER, status or "none")
         child.observe(seconds)
-        if seen.database:
-            self._database.observe(seen.database)
-        if seen.waited > MIN_WAIT:
-            self._waited.observe(seen.waited)
-        if seen.code is not None:
-            self._problems.labels(seen.code).inc()
-        if seen.retries:
-            self._retries.inc(seen.retries)
+        if observation.database:
+            self._database.observe(observation.database)
+        if observation.waited > MIN_WAIT:
+            self._waited.observe(observation.waited)
+        if observation.code is not None:
+            self._problems.labels(observation.code).inc()
+        if observation.retries:
+            self._retries.inc(observation.retries)
 
     async def sample(self, state: State) -> None:
         """Look at the process's state again and again, until cancelled."""

@@ -88,7 +88,7 @@ class Guard:
             return
         scope = self._under_prefix(scope)
         exchange = Exchange(scope, receive, send, self._cors, self._settings)
-        observation.set(exchange.seen)
+        observation.set(exchange.observation)
         try:
             await self._handle(exchange)
         except Disconnected:
@@ -140,7 +140,7 @@ class Guard:
         # Who waits for requests of the same user holds none of the places, and no body: those of a user that are under
         # way at once are bounded, so one user cannot fill the memory for bodies.
         async with self._user_limit.of(identity.user_id):
-            exchange.seen.waited += time.perf_counter() - started
+            exchange.observation.waited += time.perf_counter() - started
             await exchange.read_body()
             await exchange.pass_on(self._app, self._places)
 
@@ -160,7 +160,7 @@ class Exchange:
     def __init__(self, scope: Scope, receive: Receive, send: Send, cors: CORS, settings: Settings) -> None:
         self._started_at = time.perf_counter()
         self._settings = settings
-        self.seen = Observation()
+        self.observation = Observation()
         self._receive = receive
         self._send = send
         self._status: int | None = None
@@ -222,7 +222,7 @@ class Exchange:
             extra = common_headers(self.request_id, is_api=self.is_api, failed=failed)
             extra += self._cors + self._more_headers
             if self._settings.server_timing:
-                extra.append((b"server-timing", b"db;dur=%.1f" % (self.seen.database * 1000)))
+                extra.append((b"server-timing", b"db;dur=%.1f" % (self.observation.database * 1000)))
             message = {**message, "headers": [*message["headers"], *extra]}
         else:
             if self._method == "HEAD":
@@ -236,9 +236,9 @@ class Exchange:
     async def respond_to_error(self, error: Exception) -> None:
         """Respond with the problem that the error is. A bug is logged with its request id, and is the only 500."""
         problem = problem_of(error)
-        self.seen.code = problem.type.code
+        self.observation.code = problem.type.code
         if isinstance(error, TokenError):
-            self.seen.reason = str(error) or None
+            self.observation.reason = str(error) or None
         if self.is_mcp and problem.type.status == HTTPStatus.UNAUTHORIZED:
             problem.headers = mcp.challenge(self.scope, problem)
         log_error(error, problem, self.request_id)
@@ -252,7 +252,7 @@ class Exchange:
         try:
             body = await read_body(self.headers, receive, self._max_body)
         finally:  # of one that never came to its end, too
-            self.seen.body = time.perf_counter() - started
+            self.observation.body = time.perf_counter() - started
         if body is not None:
             self._receive = received_again(body, receive)
 
@@ -262,7 +262,7 @@ class Exchange:
         seconds = time.perf_counter() - self._started_at
         milliseconds = seconds * 1000
         if observe is not None:
-            observe(self._method, route_of(self.scope), status, seconds, self.seen)
+            observe(self._method, route_of(self.scope), status, seconds, self.observation)
         failed = status is not None and (
             status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.UNAUTHORIZED
         )
@@ -279,7 +279,7 @@ class Exchange:
                 "status": status,
                 "duration_ms": round(milliseconds, 2),
             }
-            request_logger.log(level, "request", extra=line | self.seen.fields() | self._identifiers())
+            request_logger.log(level, "request", extra=line | self.observation.fields() | self._identifiers())
 
     def _identifiers(self) -> dict[str, str]:
         """Return what ties the line to others: the trace, and the user under LOG_USER_KEY."""

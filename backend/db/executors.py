@@ -215,8 +215,8 @@ async def _timed(awaitable: Awaitable[T], name: Literal["database", "waited"]) -
     try:
         return await awaitable
     finally:
-        seen = observation.get()
-        setattr(seen, name, getattr(seen, name) + time.perf_counter() - started)
+        observed = observation.get()
+        setattr(observed, name, getattr(observed, name) + time.perf_counter() - started)
 
 
 async def _run(
