@@ -1,8 +1,10 @@
 """Databases that exist for as long as a test needs them."""
 
+import sqlite3
 import uuid
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
 
 import asyncpg
 
@@ -37,3 +39,9 @@ async def new_postgres_database(server_url: str) -> AsyncIterator[str]:
     finally:
         await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")
         await connection.close()
+
+
+def execute(path: Path, script: str) -> None:
+    """Run statements on an SQLite file."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(script)

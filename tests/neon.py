@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 import warnings
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -213,8 +213,10 @@ async def neon_like(*, pool_size: int = 2, settings: str = "") -> AsyncIterator[
         postgres.stop()
 
 
-async def until(condition: Any, limit: float = 20) -> None:
-    """Wait until a condition holds, looking often; fail after a long while."""
-    async with asyncio.timeout(limit):
-        while not await condition():  # noqa: ASYNC110 # another process sets no event of ours
-            await asyncio.sleep(0.02)
+async def until(condition: Callable[[], Awaitable[Any]], what: str = "it holds") -> Any:
+    """Wait until a condition holds, looking often, and return what it gave; fail after a long while."""
+    for _ in range(2000):
+        if value := await condition():
+            return value
+        await asyncio.sleep(0.01)  # another process sets no event of ours
+    raise AssertionError(f"still not: {what}")

@@ -203,8 +203,6 @@ _BOUNDS = {
     "less_than_equal": ("out_of_range", "must be at most {le}"),
 }
 
-_OPERATIONS = {"put", "patch", "delete", "toggle", "restore"}
-
 
 def field_errors(errors: Sequence[Mapping[str, Any]], *place: str | int) -> list[FieldError]:
     """Return pydantic's errors in our words, `MAX_ERRORS` at most.
@@ -216,7 +214,8 @@ def field_errors(errors: Sequence[Mapping[str, Any]], *place: str | int) -> list
 
 def _field_error(error: Mapping[str, Any]) -> FieldError:
     source, *path = error["loc"]
-    path = [part for number, part in enumerate(path) if not (number == 2 and part in _OPERATIONS)]  # a union's tag
+    if path[:1] == ["operations"]:
+        del path[2:3]  # which kind of operation it is: a tag of pydantic's, and no part of the body
     rule = error["type"]
     if rule in _BOUNDS:
         code, detail = _BOUNDS[rule]

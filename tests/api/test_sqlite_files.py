@@ -11,13 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.applications import client_of, running
-from tests.databases import create_tables
+from tests.databases import create_tables, execute
 from tests.settings import make_settings
-
-
-def execute(path: Path, script: str) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(script)
 
 
 @pytest.mark.not_root

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import socket
-import sqlite3
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
@@ -17,7 +16,7 @@ from backend.auth.tokens import mint
 from backend.check import Report, check_all
 from backend.config import Settings
 from tests.auth.issuer import response, running_issuer, signer
-from tests.databases import connect, create_tables, new_postgres_database
+from tests.databases import connect, create_tables, execute, new_postgres_database
 from tests.network import free_port, need
 from tests.processes import DEADLINE, backend, run
 from tests.settings import SECRET, make_settings, settings_of
@@ -293,12 +292,6 @@ FILES: dict[str, Callable[[Path], object]] = {
     "no table": lambda path: execute(path, "DROP TABLE tasks"),
     "a column too few": lambda path: execute(path, "ALTER TABLE tasks RENAME title TO name"),
 }
-
-
-def execute(path: Path, statement: str) -> None:
-    with sqlite3.connect(path) as connection:
-        connection.execute(statement)
-    connection.close()
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -1,14 +1,13 @@
 """What an operator does with users' data: purge, resync, export, erase."""
 
 import json
-import sqlite3
-from contextlib import closing
 from pathlib import Path
 
 from backend.db.session import Database, create_db_and_tables
 from backend.models.task import TaskCreate
 from backend.services.changes import Checkpoint
 from backend.services.tasks import TaskService
+from tests.databases import execute
 from tests.processes import backend
 from tests.settings import make_settings, settings_of
 
@@ -22,9 +21,9 @@ async def test_the_commands_of_an_operator(tmp_path: Path) -> None:
     other = await bob.create(TaskCreate(title="other"))
     for task in (trashed, expired):
         await alice.delete(task["id"])
-    with closing(sqlite3.connect(tmp_path / "todo.db")) as connection, connection:
-        connection.execute("UPDATE tasks SET deleted_at = '2020-01-01 00:00:00' WHERE title = 'expired'")
-        connection.execute("DELETE FROM owners WHERE user_id = 'bob'")  # as a process of the first version leaves it
+    expire = "UPDATE tasks SET deleted_at = '2020-01-01 00:00:00' WHERE title = 'expired'"
+    as_first_version_left_it = "DELETE FROM owners WHERE user_id = 'bob'"
+    execute(tmp_path / "todo.db", f"{expire}; {as_first_version_left_it}")
     followed = await alice.changes(None, limit=10)
     assert followed is not None
 

@@ -7,7 +7,7 @@ import socket
 import sqlite3
 import threading
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -41,6 +41,7 @@ from backend.errors import (
 from backend.models.task import Task
 from tests.databases import connect, new_postgres_database
 from tests.db.conftest import NewDatabase
+from tests.neon import until
 from tests.network import Proxy, free_port, proxy_to
 from tests.settings import make_settings
 
@@ -80,15 +81,6 @@ def remove(owner: str) -> Delete:
 async def titles(database: Database, owner: str) -> list[str]:
     result = await database.executor.exec(of(owner))
     return list(result.scalars())
-
-
-async def until(condition: Callable[[], Awaitable[Any]], what: str) -> Any:
-    """Wait until a condition of the server holds."""
-    for _ in range(2000):
-        if value := await condition():
-            return value
-        await asyncio.sleep(0.01)
-    raise AssertionError(what)
 
 
 async def until_async(condition: Callable[[], bool], what: str) -> None:
