@@ -109,17 +109,19 @@ export class TasksClient {
     }
     /** All pages, one after the other: `for await (const { tasks } of client.pages({ completed: false }))`. */
     async *pages(query = {}, signal) {
-        let page = await this.list(query, signal);
+        const own = AbortSignal.any([this.ended, signal ?? []].flat()); // the next page must not be another user's
+        let page = await this.list(query, own);
         yield page;
         const { skip: _, ...rest } = query;
         while (page.next !== null)
-            yield (page = await this.list({ ...rest, cursor: page.next }, signal));
+            yield (page = await this.list({ ...rest, cursor: page.next }, own));
     }
     /** What TanStack Query's `useInfiniteQuery` takes. The key changes with the session: no cache crosses users. */
     infiniteQuery(query = {}) {
+        const { ended } = this;
         return {
             queryKey: ["tasks", this.#session.id, query],
-            queryFn: ({ pageParam, signal }) => this.list(pageParam === null ? query : { ...query, cursor: pageParam }, signal),
+            queryFn: ({ pageParam, signal }) => this.list(pageParam === null ? query : { ...query, cursor: pageParam }, AbortSignal.any([signal, ended])),
             initialPageParam: null,
             getNextPageParam: (page) => page.next,
         };

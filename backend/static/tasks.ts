@@ -63,11 +63,8 @@ export interface Query extends Filters {
   /** One to three keys, comma-separated, `due_date,priority`; `order` has as many of `asc` and `desc`. */
   sort?: string;
   order?: string;
-  limit?: number;
-  skip?: number;
-  cursor?: string;
-  count?: true;
-  deleted?: true;
+  limit?: number; skip?: number; cursor?: string;
+  count?: true; deleted?: true;
 }
 
 /** `next` is the cursor of the page that follows, null after the last one; `total` is null without `count`. */
@@ -226,18 +223,20 @@ export class TasksClient {
 
   /** All pages, one after the other: `for await (const { tasks } of client.pages({ completed: false }))`. */
   async *pages(query: Query = {}, signal?: AbortSignal): AsyncGenerator<Page, void> {
-    let page = await this.list(query, signal);
+    const own = AbortSignal.any([this.ended, signal ?? []].flat()); // the next page must not be another user's
+    let page = await this.list(query, own);
     yield page;
     const { skip: _, ...rest } = query;
-    while (page.next !== null) yield (page = await this.list({ ...rest, cursor: page.next }, signal));
+    while (page.next !== null) yield (page = await this.list({ ...rest, cursor: page.next }, own));
   }
 
   /** What TanStack Query's `useInfiniteQuery` takes. The key changes with the session: no cache crosses users. */
   infiniteQuery(query: Omit<Query, "cursor" | "skip"> = {}) {
+    const { ended } = this;
     return {
       queryKey: ["tasks", this.#session.id, query] as const,
       queryFn: ({ pageParam, signal }: { pageParam: string | null; signal: AbortSignal }): Promise<Page> =>
-        this.list(pageParam === null ? query : { ...query, cursor: pageParam }, signal),
+        this.list(pageParam === null ? query : { ...query, cursor: pageParam }, AbortSignal.any([signal, ended])),
       initialPageParam: null as string | null,
       getNextPageParam: (page: Page): string | null => page.next,
     };

@@ -308,6 +308,22 @@ test("what was begun in one session does not go on in the next", async () => {
   assert.deepEqual(requests.map(({ Authorization }) => Authorization), Array(2).fill(`Bearer ${ALICE}`));
 });
 
+test("pages that one user has begun to read do not go on as another's", async () => {
+  let token = ALICE;
+  const { client, requests } = watched(async () => token);
+  for (let count = 0; count < 3; count++) await client.create({ title: `of Alice ${count}` });
+  const pages = client.pages({ limit: 1 });
+  const { queryFn } = client.infiniteQuery({ limit: 1 });
+  await pages.next();
+  const { next } = await queryFn({ pageParam: null, signal: new AbortController().signal });
+  token = BOB;
+  client.forget();
+  const before = requests.length;
+  await assert.rejects(pages.next(), { name: "AbortError" });
+  await assert.rejects(queryFn({ pageParam: next, signal: new AbortController().signal }), { name: "AbortError" });
+  assert.equal(requests.length, before);
+});
+
 test("a response that never comes is taken for lost", async (t) => {
   const { url } = await silent(t);
   const timeout = AbortSignal.timeout;
