@@ -33,6 +33,13 @@ def test_a_link_leads_somewhere(document: Path) -> None:
             assert anchor in anchors(found.read_text()), target
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_commands_have_no_comments(document: Path) -> None:
+    """The shell of macOS, zsh, takes none at its prompt: it runs their words, or waits for an apostrophe's twin."""
+    for commands in re.findall(r"^```sh\n(.*?)^```$", document.read_text(), re.DOTALL | re.MULTILINE):
+        assert not re.findall(r"(?:^|\s)#.*", commands)
+
+
 @pytest.mark.parametrize("name", Settings.model_fields)
 def test_a_setting_has_a_place_in_a_row(name: str) -> None:
     rows = [

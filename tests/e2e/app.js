@@ -3,9 +3,12 @@ import { createAuthClient } from "better-auth/client";
 import { jwtClient } from "better-auth/client/plugins";
 import { TasksClient, TasksError } from "../../backend/static/tasks.js";
 
+// The requests that can change who is signed in.
+const CHANGES_USER = /\w\/(sign-|verify|callback|delete-|revoke|set-active|impersonate|stop-impersonating)/;
+
 const authClient = createAuthClient({
   plugins: [jwtClient()],
-  fetchOptions: { onResponse: ({ request }) => void (/token|get-session/.test(`${request.url}`) || leave()) },
+  fetchOptions: { onResponse: ({ request }) => void (CHANGES_USER.test(`${request.url}`) && leave()) },
 });
 const getToken = async () => {
   const { data, error } = await authClient.token();
@@ -68,9 +71,9 @@ function leave() {
 }
 
 // Better Auth tells who is signed in: at the start, and after every change, in another tab too.
-authClient.useSession.listen(({ data, isPending }) => {
+authClient.useSession.listen(({ data, error, isPending }) => {
   const id = data?.user.id ?? null;
-  if (isPending || id === user) return;
+  if (isPending || error || id === user) return;
   leave();
   tasks.expect(id);
   user = id;

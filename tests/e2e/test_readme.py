@@ -47,8 +47,9 @@ def test_a_block_can_be_read(language: str):
         CHECKS[language](text)
 
 
-def test_what_is_typescript_compiles_strictly(node: str, tmp_path: Path):
-    """A block that begins with a comment of a file's name is that file, so that blocks can import each other."""
+@pytest.fixture
+def frontend(node: str, tmp_path: Path) -> Path:
+    """A frontend of the blocks: one that begins with a comment of a file's name is that file, for others to import."""
     (tmp_path / "node_modules").symlink_to(HERE / "node_modules")
     (tmp_path / "package.json").write_text('{"type": "module"}')
     (tmp_path / "next.d.ts").write_text(NEXT)
@@ -58,12 +59,32 @@ def test_what_is_typescript_compiles_strictly(node: str, tmp_path: Path):
         for number, text in enumerate(blocks(language)):
             named = NAME.match(text)
             (tmp_path / (named[1] if named else f"block-{number}.{language}")).write_text(text + "\nexport {};\n")
+    return tmp_path
+
+
+def test_what_is_typescript_compiles_strictly(node: str, frontend: Path):
     options = json.loads((HERE / "tsconfig.json").read_text())["compilerOptions"]
     options |= {"types": ["node"], "jsx": "react-jsx", "allowJs": True, "noEmit": True, "skipLibCheck": True}
     config = {"compilerOptions": options, "include": ["*", "lib"]}
-    (tmp_path / "tsconfig.json").write_text(json.dumps(config))
+    (frontend / "tsconfig.json").write_text(json.dumps(config))
     compiler = HERE / "node_modules" / "typescript" / "bin" / "tsc"
-    result = subprocess.run([node, compiler, "-p", "."], cwd=tmp_path, capture_output=True, text=True)
+    result = subprocess.run([node, compiler, "-p", "."], cwd=frontend, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout
+
+
+def test_only_what_changes_who_is_signed_in_ends_the_session(node: str, frontend: Path):
+    bundle = frontend / "auth-client.mjs"
+    bundler = HERE / "node_modules" / ".bin" / "esbuild"
+    command = [
+        str(bundler),
+        "lib/auth-client.ts",
+        "--bundle",
+        "--format=esm",
+        f"--outfile={bundle}",
+        "--log-level=error",
+    ]
+    subprocess.run(command, cwd=frontend, check=True)
+    result = subprocess.run([node, "auth-client.test.mjs", bundle], cwd=HERE, capture_output=True, text=True)
     assert result.returncode == 0, result.stdout
 
 
