@@ -19,7 +19,7 @@ import backend
 from backend.auth.tokens import TokenVerifier, mint
 from backend.cli.common import fail, on_database, read_settings, tasks_of
 from backend.cli.data import migrate_to
-from backend.config import Settings, is_loopback
+from backend.config import Settings, is_loopback, needs_extra
 from backend.db.url import SQLiteURL, database_url
 from backend.errors import IssuerUnavailable, TokenError, TokenExpired
 from backend.log import logging_in_background
@@ -193,7 +193,7 @@ def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
         prepare_metrics()
         start_admin_server(host, port, service)
     except ImportError:
-        fail("--admin-port needs the extra `metrics`: in the clone, pip install '.[metrics]'")
+        fail(f"--admin-port {needs_extra('metrics')}")
     except OSError as error:
         fail(f"--admin-port {port}: {error.strerror or type(error).__name__}", error)
 
@@ -221,7 +221,7 @@ def mcp() -> None:
     """Serve the tools of /mcp over standard input and output, to a desktop client, for the user of MCP_TOKEN."""
     settings = read_settings()
     if find_spec("mcp") is None:
-        fail("needs the extra `mcp`: in the clone, pip install '.[mcp]'")
+        fail(needs_extra("mcp"))
     if settings.mcp_token is None:
         fail("MCP_TOKEN: is required, a token of the user")
     token = settings.mcp_token.get_secret_value()

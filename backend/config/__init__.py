@@ -39,13 +39,18 @@ from backend.config.values import (
     origin_of,
 )
 
-__all__ = ["ConfigurationError", "Settings", "is_loopback", "is_plain", "load_settings", "origin_of"]
+__all__ = ["ConfigurationError", "Settings", "is_loopback", "is_plain", "load_settings", "needs_extra", "origin_of"]
 
 _PUBLISHED = re.compile(
     r"better-auth-secret-|change.?(me|this|it)|(your|my|super|some|default).{0,20}secret|secret.?(here|key)|placeholder|example",
     re.IGNORECASE,
 )
 """What documentation and templates write where a secret is meant: Better Auth's own default, and phrases."""
+
+
+def needs_extra(name: str) -> str:
+    """Say what is missing, and how it comes. Without -e a copy would replace the clone, and edits have no effect."""
+    return f"needs the extra `{name}`: in the clone, pip install -e '.[{name}]'; for a deployment without -e"
 
 
 def _is_installed(module: str) -> bool:
@@ -172,11 +177,9 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _has_the_optional_libraries(self) -> Self:
         if self.mcp and not _is_installed("mcp"):
-            raise ValueError("MCP: needs the extra `mcp`: in the clone, pip install '.[mcp]'")
+            raise ValueError(f"MCP: {needs_extra('mcp')}")
         if self.otel_exporter_otlp_endpoint is not None and not _is_installed("opentelemetry.exporter"):
-            raise ValueError(
-                "OTEL_EXPORTER_OTLP_ENDPOINT: needs the extra: in the clone, pip install '.[opentelemetry]'"
-            )
+            raise ValueError(f"OTEL_EXPORTER_OTLP_ENDPOINT: {needs_extra('opentelemetry')}")
         return self
 
     @property
