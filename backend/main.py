@@ -1,4 +1,8 @@
-"""The application: `create_app(settings)`, and `app` for `uvicorn backend.main:app`."""
+"""The application: `create_app(settings)`, and `app` for `uvicorn backend.main:app`.
+
+To import this module reads the settings and makes `app` of them. A wrong one ends the process (`SystemExit`), with one
+line that names it: also for who embeds the service, and wants nothing but `create_app`.
+"""
 
 from backend.auth.tokens import TokenVerifier
 from backend.config import Settings, load_settings
