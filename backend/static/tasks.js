@@ -263,7 +263,7 @@ export class TasksClient {
                     signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]), // no response takes that long
                 });
                 if (response.status !== 401 || refused)
-                    return await received(response);
+                    return await until(received(response), signal);
                 refused = true;
                 if (session.token === token)
                     session.token = null; // else another request has fetched a new one already

@@ -384,7 +384,7 @@ export class TasksClient {
           method, body, headers: { ...headers, Authorization: authorization }, cache: "no-store",
           signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]), // no response takes that long
         });
-        if (response.status !== 401 || refused) return await received<T>(response);
+        if (response.status !== 401 || refused) return await until(received<T>(response), signal);
         refused = true;
         if (session.token === token) session.token = null; // else another request has fetched a new one already
       } catch (error) {

@@ -141,10 +141,13 @@ for (const [name, open] of Object.entries(libraries)) {
     const service = new TasksClient(API_URL, async () => bob);
 
     const before = await open(client);
+    before.insert(task("Ada's first"));
+    await eventually(async () => (await new TasksClient(API_URL, async () => ada).list()).tasks.length === 1, "it is stored");
     network.cut();
     before.insert(task("Ada's"));
     client.forget();
     token = bob;
+    if (name === "TanStack DB") await eventually(async () => (await before.titles()).length === 0, "nothing of Ada's is left");
     await network.mend();
     const copy = await open(client);
     const titles: string[] = [];
@@ -188,5 +191,23 @@ for (const [name, open] of Object.entries(libraries)) {
 
     copy.close();
     network.cut();
+  });
+}
+
+for (const [name, open] of Object.entries(libraries)) {
+  test(`a deletion in ${name} is taken back`, async () => {
+    const token = tokens.pop()!;
+    const service = new TasksClient(API_URL, async () => token);
+    const copy = await open(new TasksClient(API_URL, async () => token));
+    const stored = async () => (await service.list()).tasks;
+
+    copy.insert(task("Milk"));
+    await eventually(async () => (await stored()).length === 1, "it is stored");
+    const [milk] = await stored();
+    copy.remove(milk!.id);
+    await eventually(async () => (await stored()).length === 0, "it is deleted");
+    await service.restore(milk!.id);
+    await eventually(async () => (await copy.titles())[0] === "Milk false", "it is back");
+    copy.close();
   });
 }

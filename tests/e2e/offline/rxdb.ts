@@ -10,7 +10,7 @@ const properties = { id: { type: "string", maxLength: 36 }, ...Object.fromEntrie
 const schema = { version: 0, primaryKey: "id", type: "object", properties } as RxJsonSchema<Task>;
 
 export async function tasksDatabase(client: TasksClient, name: string, storage: RxStorage<unknown, unknown>, retryTime = 5000) {
-  const database = await createRxDatabase({ name, storage });
+  const database = await createRxDatabase({ name, storage }); // a name for each user: what waits is sent as the client's
   const { tasks } = await database.addCollections({ tasks: { schema } });
   const replication = replicateRxCollection<Task, { since: string }>({
     collection: tasks,

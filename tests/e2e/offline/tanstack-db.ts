@@ -19,7 +19,8 @@ export function tasksCollection(client: TasksClient, onError: (error: unknown) =
     onUpdate: push,
     onDelete: push,
     sync: {
-      sync({ begin, write, commit, truncate, markReady }) {
+      sync({ collection, begin, write, commit, truncate, markReady }) {
+        client.ended.addEventListener("abort", () => void collection.cleanup()); // nothing of the user may stay
         follower = client.follow(({ changes, anew }) => {
           begin();
           if (anew) truncate();
