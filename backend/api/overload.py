@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping
 
 from backend.api.cors import CORS, Headers, is_preflight
-from backend.api.guard import PROBES, Observe, common_headers, request_id_of
+from backend.api.exchange import PROBES, Observe, common_headers, request_id_of
 from backend.api.limits import ConcurrencyLimit
 from backend.api.problems import Problem, instance_of, problem_response
 from backend.observation import Observation

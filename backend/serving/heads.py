@@ -5,7 +5,7 @@ import logging
 import re
 from urllib.parse import quote
 
-from backend.api.guard import common_headers, request_id_of
+from backend.api.exchange import common_headers, request_id_of
 from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
 
 MAX_HEAD = 32 * 1024

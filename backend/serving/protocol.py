@@ -40,23 +40,39 @@ logger = logging.getLogger(__name__)
 
 
 class LimitedProtocol(HttpToolsProtocol):
-    """One connection. To its requests it is the transport, too: it knows when closing would lose their responses."""
+    """One connection. To its requests it is the transport, too: it knows when closing would lose their responses.
 
-    waiting_since: float | None = None
-    """When it began to wait for its client, to send or to read; None while the client waits for a response."""
+    What it does with what comes depends on two things: `_receives`, whether there is more of a request's body to come,
+    and `_idle`, whether the last request has had its response.
+
+    | `_receives` | `_idle` | what comes is |
+    |---|---|---|
+    | no | yes | the next head |
+    | yes | no | the body, read when the request asks for it |
+    | no | no | kept, and not read further, until the response has been sent |
+    | yes | yes | the rest of a body that nobody wants: dropped |
+
+    At the end of a connection that must not close yet, `_ignores_input`, all that comes is dropped.
+    """
+
+    # The request
     _head = b""
     _parses_head = False
-    _receives = False  # it has a request's head, and not yet the end of its body
+    _receives = False
     _length: int | None = 0  # of the body, what has not come yet; None if it comes in chunks
     _overhead = 0  # of a body, how many bytes more may be no content, as the sizes of chunks are
-    _ignores_input = False
-    _paused_until = 0.0
-    _half_closed = False
-    _held: bytes | None = None  # the head of a response, until its body comes; empty from then on
-    _discarded = 0
-    _waits_until = math.inf
+    _discarded = 0  # bytes that were dropped
+    # The response
+    _held: bytes | None = None  # its head, until its body comes; empty from then on
     _written = _due = 0  # bytes that were written, and of these, how many the client must have taken by the deadline
     _due_until = math.inf
+    # The connection
+    waiting_since: float | None = None
+    """When it began to wait for its client, to send or to read; None while the client waits for a response."""
+    _waits_until = math.inf
+    _paused_until = 0.0
+    _ignores_input = False
+    _half_closed = False
     _warned_at: ClassVar[float] = -math.inf
 
     def connection_made(self, transport: Any) -> None:
