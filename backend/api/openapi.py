@@ -9,11 +9,12 @@ from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, TypeAdapter
 
 from backend.api.cursors import encode_cursor
 from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
 from backend.models.queries import Cursor
+from backend.models.task import TaskPublic
 
 DESCRIPTION = """\
 A user's tasks. Send a JWT as a bearer token; all that is listed, read and changed is its user's.
@@ -28,22 +29,14 @@ TAGS = [
     {"name": "service", "description": "What this is. It takes no token."},
 ]
 
+
+def _example_of(schema: dict[str, Any]) -> Any:
+    """Return the example of a field, or, where it may be null, of what it is otherwise."""
+    return (schema.get("examples") or schema.get("anyOf", [{}])[0].get("examples", [None]))[0]
+
+
 TASK_EXAMPLE: dict[str, Any] = {
-    "id": "0192f0c1-2345-7abc-8def-0123456789ab",
-    "title": "Buy milk",
-    "description": "Two litres, the blue one",
-    "completed": True,
-    "priority": "high",
-    "due_date": "2026-01-05",
-    "due_time": "09:30",
-    "remind_at": "2026-01-04T18:00",
-    "tags": ["home", "shopping"],
-    "recurrence": "FREQ=WEEKLY;BYDAY=MO",
-    "position": -1804310400000000,
-    "completed_at": "2026-01-02T03:04:05.678901Z",
-    "etag": "1767323045678901-5f2a9c04e1b7",
-    "created_at": "2026-01-02T03:04:05.678901Z",
-    "updated_at": "2026-01-02T03:04:05.678901Z",
+    name: _example_of(schema) for name, schema in TypeAdapter(TaskPublic).json_schema()["properties"].items()
 }
 
 _CURSOR = encode_cursor(Cursor((), UUID(TASK_EXAMPLE["id"])), "")

@@ -59,11 +59,18 @@ UTC_DATE_TIME = DateTime(timezone=True).with_variant(_TextInUtc(), "sqlite")
 
 
 class TaskBase(SQLModel):
-    """What a person writes into a task."""
+    """What a person writes into a task: each field's rule, its column, and what a new task has where nobody says."""
 
-    title: str = ColumnField(sa_type=Text)
-    description: str | None = ColumnField(default=None, sa_type=Text)
-    completed: bool = False
+    title: Title = ColumnField(sa_type=Text)
+    description: Description = ColumnField(default=None, sa_type=Text)
+    completed: Completed = False
+    priority: Priority = ColumnField(default=None, sa_type=Text)
+    due_date: DueDate = ColumnField(default=None, sa_type=Text)
+    due_time: DueTime = ColumnField(default=None, sa_type=Text)
+    remind_at: RemindAt = ColumnField(default=None, sa_type=Text)
+    tags: Tags = []
+    recurrence: Recurrence = ColumnField(default=None, sa_type=Text)
+    position: Position = ColumnField(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
 
 
 class Owner(SQLModel, table=True):
@@ -105,13 +112,7 @@ class Task(TaskBase, table=True):
 
     user_id: str = ColumnField(sa_type=Text, primary_key=True)
     id: UUID = ColumnField(sa_type=UuidColumn, primary_key=True)
-    priority: str | None = ColumnField(default=None, sa_type=Text)
-    due_date: str | None = ColumnField(default=None, sa_type=Text)
-    due_time: str | None = ColumnField(default=None, sa_type=Text)
-    remind_at: str | None = ColumnField(default=None, sa_type=Text)
-    tags: str = ColumnField(default="[]", sa_type=Text, sa_column_kwargs={"server_default": "[]"})
-    recurrence: str | None = ColumnField(default=None, sa_type=Text)
-    position: int = ColumnField(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    tags: str = ColumnField(default="[]", sa_type=Text, sa_column_kwargs={"server_default": "[]"})  # type: ignore[assignment] # a JSON list, as text
     completed_at: datetime | None = ColumnField(default=None, sa_type=UTC_DATE_TIME)
     title_folded: str | None = ColumnField(default=None, sa_type=Text)
     description_folded: str | None = ColumnField(default=None, sa_type=Text)
@@ -135,7 +136,7 @@ def drop_defaults(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
-class TaskInput(SQLModel):
+class TaskInput(TaskBase):
     """What the bodies that write a task have in common. There is no owner: that is the token's user.
 
     The defaults only mean "absent", which `model_fields_set` tells apart.
@@ -146,15 +147,7 @@ class TaskInput(SQLModel):
     _no_date: ClassVar[frozenset[str | None]] = frozenset({None})
 
     title: Title = ""
-    description: Description = None
-    completed: Completed = False
-    priority: Priority = None
     due_date: DueDate = ABSENT
-    due_time: DueTime = None
-    remind_at: RemindAt = None
-    tags: Tags = []
-    recurrence: Recurrence = None
-    position: Position = 0
 
     @model_validator(mode="before")
     @classmethod
@@ -207,15 +200,24 @@ class TaskPut(AddressedTask):
     """A task to create or to change: what is absent gets its default in a new task, and is kept in an old one."""
 
 
+_MOMENT = "2026-01-02T03:04:05.678901Z"
+
+
 class TaskPublic(TypedDict):
     """A task as its owner sees it."""
 
     # A typed dict, because a row needs no validation on its way out.
 
-    id: Annotated[UUID, Field(description="UUID version 7: newer tasks have greater ids.")]
+    id: Annotated[
+        UUID,
+        Field(
+            description="UUID version 7: newer tasks have greater ids.",
+            examples=["0192f0c1-2345-7abc-8def-0123456789ab"],
+        ),
+    ]
     title: Annotated[str, Field(min_length=1, max_length=TITLE_MAX, examples=["Buy milk"])]
     description: Annotated[str | None, Field(examples=["Two litres, the blue one"])]
-    completed: bool
+    completed: Annotated[bool, Field(examples=[True])]
     priority: Priority
     due_date: DueDate
     due_time: DueTime
@@ -223,12 +225,18 @@ class TaskPublic(TypedDict):
     tags: Tags
     recurrence: Recurrence
     position: Position
-    completed_at: Annotated[datetime | None, Field(description="When it was completed; null while it is active.")]
-    etag: Annotated[
-        str, Field(description="The entity tag without its quotes: what `If-Match` takes.", examples=["1806-5f2a9c"])
+    completed_at: Annotated[
+        datetime | None, Field(description="When it was completed; null while it is active.", examples=[_MOMENT])
     ]
-    created_at: Annotated[datetime, Field(description="RFC 3339, in UTC.")]
-    updated_at: Annotated[datetime, Field(description="Moves with every write to the task.")]
+    etag: Annotated[
+        str,
+        Field(
+            description="The entity tag without its quotes: what `If-Match` takes.",
+            examples=["1767323045678901-5f2a9c04e1b7"],
+        ),
+    ]
+    created_at: Annotated[datetime, Field(description="RFC 3339, in UTC.", examples=[_MOMENT])]
+    updated_at: Annotated[datetime, Field(description="Moves with every write to the task.", examples=[_MOMENT])]
 
 
 class DeletedTask(TaskPublic):

@@ -6,6 +6,14 @@ from datetime import date, datetime, timedelta
 from typing import Any
 
 from backend.models.recurrence import next_date, next_rule
+from backend.models.task import TaskBase
+
+_SAME = tuple(
+    name
+    for name in TaskBase.model_fields
+    if name not in {"completed", "due_date", "remind_at", "tags", "recurrence", "position"}
+)
+"""The fields whose columns a successor takes over as they are."""
 
 
 def successor_of(row: Mapping[str, Any], rule: str, moment: datetime) -> dict[str, Any] | None:
@@ -16,7 +24,7 @@ def successor_of(row: Mapping[str, Any], rule: str, moment: datetime) -> dict[st
     if found is None:
         return None
     return {
-        **{name: row[name] for name in ("title", "description", "priority", "due_time")},
+        **{name: row[name] for name in _SAME},
         "due_date": found.isoformat(),
         "remind_at": _later(row["remind_at"], found - due),
         "tags": json.loads(row["tags"]),

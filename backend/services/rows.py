@@ -20,7 +20,7 @@ from sqlalchemy import BigInteger, Delete, Result, Select, Update, bindparam, ca
 from sqlmodel import SQLModel
 
 from backend.errors import PreconditionFailed, RuleBroken, TaskNotFound
-from backend.models.task import Owner, Task, TaskPublic
+from backend.models.task import Owner, Task, TaskBase, TaskPublic
 from backend.services.executor import Executor
 
 tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
@@ -31,14 +31,9 @@ PUBLIC = tuple(tasks.c["revision" if name == "etag" else name] for name in TaskP
 NAMES = tuple(TaskPublic.__annotations__)
 
 NEW_TASK: Mapping[str, Any] = {
-    "description": None,
-    "completed": False,
-    "priority": None,
-    "due_date": None,
-    "due_time": None,
-    "remind_at": None,
-    "tags": [],
-    "recurrence": None,
+    name: field.default
+    for name, field in TaskBase.model_fields.items()
+    if name not in {"title", "position"}  # the one is required, the other made for each task
 }
 """What a new task has where nobody has said otherwise."""
 

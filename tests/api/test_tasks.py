@@ -8,7 +8,8 @@ from uuid import UUID
 import httpx
 import pytest
 
-from backend.models.task import TaskPublic
+from backend.api.openapi import TASK_EXAMPLE
+from backend.models.task import TaskBase, TaskPublic
 from tests.api.shared import ABSENT, assert_problem, create, tasks_of
 
 MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
@@ -39,7 +40,7 @@ async def test_a_new_task_has_all_fields_and_an_address(alice: httpx.AsyncClient
 
 
 async def test_a_new_task_may_have_all_that_a_caller_can_set(alice: httpx.AsyncClient) -> None:
-    sent = {"title": "Buy milk", "description": "Two litres", "completed": True}
+    sent = {name: TASK_EXAMPLE[name] for name in TaskBase.model_fields}
     task = (await alice.post("/api/tasks", json=sent)).json()
     assert {name: task[name] for name in sent} == sent
     assert (await tasks_of(alice)) == [task]

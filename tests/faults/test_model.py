@@ -36,6 +36,7 @@ from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.db.session import Database
 from backend.models.fields import TITLE_SCHEMA
+from backend.models.task import TaskBase
 from tests.applications import client_of, running
 from tests.settings import make_settings
 
@@ -112,7 +113,7 @@ class Refused:
 
 
 NEW: dict[str, Any] = {
-    **dict.fromkeys(("description", "priority", "due_date", "due_time", "remind_at", "recurrence")),
+    **dict.fromkeys(TaskBase.model_fields),
     "completed": False,
     "tags": [],
 }

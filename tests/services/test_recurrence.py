@@ -10,9 +10,10 @@ import pytest
 from sqlalchemy import literal_column, select
 from uuid_utils.compat import uuid7
 
+from backend.api.openapi import TASK_EXAMPLE
 from backend.db.session import Database
 from backend.errors import DatabaseNotMigrated, OutcomeUnknown, RuleBroken
-from backend.models.task import TaskPublic, TaskPut, TaskUpdate
+from backend.models.task import TaskBase, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation
 from backend.services.rows import Limits, owners
 from backend.services.tasks import TaskService
@@ -90,6 +91,15 @@ async def test_completing_moves_the_rule_to_one_new_task(alice: TaskService, com
     assert successor["position"] < task["position"]
     assert successor["created_at"] == successor["updated_at"] == completed["updated_at"]
     assert successor["etag"] == completed["etag"]
+
+
+async def test_a_successor_keeps_every_field_that_a_client_can_set(alice: TaskService) -> None:
+    fields = {name: TASK_EXAMPLE[name] for name in TaskBase.model_fields} | {"completed": False}
+    task = await make(alice, **fields)
+    await alice.toggle(task["id"])
+    [successor] = await successors(alice, task["id"])
+    changed = {name for name, value in task.items() if name in fields and successor[name] != value}  # type: ignore[literal-required] # any of them
+    assert changed == {"due_date", "remind_at", "position"}, "see successor_of in services/recurrence.py"
 
 
 @ways
