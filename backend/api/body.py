@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from starlette.types import Message, Receive, Scope
 
+from backend.api.paths import BATCH, MCP
 from backend.api.problems import Problem
 
 MAX_BODY = 64 * 1024
@@ -25,7 +26,12 @@ class Disconnected(Exception):
 
 def max_size(path: str) -> int:
     """Return how many bytes a body at this address may have."""
-    return MAX_BATCH if path in {"/api/tasks/batch", "/mcp"} else MAX_BODY
+    return MAX_BATCH if path in {BATCH, MCP} else MAX_BODY
+
+
+def content_length(headers: Mapping[bytes, bytes]) -> int:
+    """Return the length that a request announces, 0 for none. Its parser has checked that it is a number."""
+    return int(headers.get(b"content-length", b"").lstrip(b"0") or 0)  # int() refuses to read very many zeros
 
 
 def received_again(body: bytes, receive: Receive) -> Receive:
@@ -52,8 +58,7 @@ async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int
 
     One that is announced as too large is refused before it is read.
     """
-    # The server has checked that it is a number, but not for zeros before it: int() refuses to read very many.
-    length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
+    length = content_length(headers)
     if length == 0 and b"transfer-encoding" not in headers:
         return None
     if length > limit:

@@ -17,6 +17,7 @@ from backend.api.body import max_size, read_body, received_again
 from backend.api.cors import CORS, is_preflight
 from backend.api.incidents import log_error
 from backend.api.limits import ConcurrencyLimit
+from backend.api.paths import API, MCP
 from backend.api.problems import problem_of, problem_response
 from backend.api.routers import mcp
 from backend.auth.identity import Identity
@@ -71,8 +72,8 @@ class Exchange:
         self.origin: bytes | None = headers.get(b"origin")
         self._cors = cors.headers(self.origin)
         path = get_route_path(scope)  # without the prefix that a proxy has or has not taken off: as the router sees it
-        self.is_mcp = settings.mcp and path in {mcp.PATH, f"{mcp.PATH}/"}
-        self.needs_token = path == "/api" or path.startswith("/api/") or self.is_mcp
+        self.is_mcp = settings.mcp and path in {MCP, f"{MCP}/"}
+        self.needs_token = path == API or path.startswith(f"{API}/") or self.is_mcp
         # An address that is written in another way is no probe: whoever protects it in front may not see it.
         self.is_probe = path in PROBES and b"%" not in scope.get("raw_path", b"")
         self.is_preflight = is_preflight(self._method, headers)

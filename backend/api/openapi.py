@@ -12,6 +12,7 @@ from fastapi.openapi.utils import get_openapi
 from pydantic import BaseModel, Field, TypeAdapter
 
 from backend.api.cursors import encode_cursor
+from backend.api.paths import API, TASKS
 from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
 from backend.models.queries import Cursor
 from backend.models.task import TaskPublic
@@ -143,7 +144,7 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     own = operation.pop(_OWN, {})
     # FastAPI's own is the function's name; the first sentence of its docstring says more.
     operation["summary"] = operation["description"].partition(". ")[0].rstrip(".") + "."
-    under_api = path.startswith("/api")
+    under_api = path.startswith(API)
     reads = method == "get"
     completes = path.endswith("/toggle") or ("{id}" in path and method in {"patch", "put"})
     conditions = [
@@ -200,7 +201,7 @@ def _problems(codes: Iterable[str]) -> dict[str, Any]:
 
 def _example(code: str) -> dict[str, Any]:
     problem = PROBLEM_TYPES[code]
-    example = problem.document("/api/tasks", "7f9c0f2a4e6b4d0c9a3b5d7e1f2a4c6e")
+    example = problem.document(TASKS, "7f9c0f2a4e6b4d0c9a3b5d7e1f2a4c6e")
     if problem.status == HTTPStatus.UNPROCESSABLE_ENTITY:
         error = {"source": "body", "pointer": "/title", "code": "blank", "detail": "must not be blank"}
         example["errors"] = [error]

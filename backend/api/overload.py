@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from backend.api.cors import CORS, Headers, is_preflight
 from backend.api.exchange import PROBES, Observe, common_headers, request_id_of
 from backend.api.limits import ConcurrencyLimit
+from backend.api.paths import API, MCP
 from backend.api.problems import Problem, instance_of, problem_response
 from backend.observation import Observation
 
@@ -18,6 +19,7 @@ LOG_INTERVAL = 1.0
 """Seconds whose refusals share one line of the log: a line for each would add to the load."""
 
 _PROBES = frozenset(path.encode() for path in PROBES)
+_WITH_TOKEN = (f"{API}/".encode(), f"{MCP}/".encode())
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ class Overload:
         cors = _lines(self._cors.headers(headers.get(b"origin")))
         self._count(method.decode())
         sent = b"" if method == b"HEAD" else body
-        is_api = (path.removeprefix(self._prefix) + b"/").startswith((b"/api/", b"/mcp/"))
+        is_api = (path.removeprefix(self._prefix) + b"/").startswith(_WITH_TOKEN)
         return self._heads[is_api] % (request_id.encode(), len(body), cors, sent)
 
     def _count(self, method: str) -> None:

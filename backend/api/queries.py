@@ -14,6 +14,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from backend.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
+from backend.api.paths import TASKS
 from backend.api.problems import FieldError, Problem
 from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, storable, tag
 from backend.models.queries import (
@@ -213,7 +214,7 @@ class ListQuery(FilterQuery):
 
 def address(request: Request) -> str:
     """Return the path of the list, with the prefix that the service is mounted at."""
-    return f"{request.scope.get('root_path', '')}/api/tasks"
+    return f"{request.scope.get('root_path', '')}{TASKS}"
 
 
 _OF_THE_PAGE = {"limit", "skip", "cursor"}

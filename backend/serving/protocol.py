@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backend.api.body import content_length
 from backend.api.overload import Overload
 from backend.serving.heads import MAX_HEAD, BadHead, Unparsed, refusal
 from backend.serving.sockets import SmallReads, forget_unsent, held_by_kernel
@@ -139,9 +140,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.parser.should_upgrade():
             return  # it will be parsed again
         self._parses_head = False
-        # The parser has checked that it is a number, but not for zeros before it: int() refuses to read very many.
-        length = int(headers.get(b"content-length", b"").lstrip(b"0") or 0)
-        self._length = None if b"transfer-encoding" in headers else length
+        self._length = None if b"transfer-encoding" in headers else content_length(headers)
         self._overhead, self._discarded = MAX_HEAD, 0
         overload: Overload | None = self.app_state.get("overload")
         if overload is not None:

@@ -29,6 +29,7 @@ from typing_extensions import TypedDict
 
 from backend.api.deps import CanonicalUUID, CanonicalUUID7, is_uuid, tasks_of
 from backend.api.openapi import TASK_EXAMPLE, documented
+from backend.api.paths import TASKS
 from backend.api.problems import Problem, field_errors, problem_document, relocated
 from backend.api.requests import StrictRoute
 from backend.api.responses import json_response
@@ -141,7 +142,7 @@ class BatchResults(TypedDict):  # not Results: openapi-python-client would have 
     results: list[Result]
 
 
-router = APIRouter(prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute)
+router = APIRouter(prefix=TASKS, tags=["tasks"], route_class=StrictRoute)
 
 CODES = ("task_not_found", "precondition_failed", "task_deleted", "too_many_tasks")
 

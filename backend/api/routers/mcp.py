@@ -14,12 +14,12 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from backend.api.body import received_again
 from backend.api.cors import CORS
+from backend.api.paths import MCP
 from backend.api.problems import Problem
 from backend.api.requests import JSON, StrictRequest, check_media_type
 from backend.auth.tokens import authorization_server
 from backend.config import Settings
 
-PATH = "/mcp"
 METADATA = "/.well-known/oauth-protected-resource"
 """https://www.rfc-editor.org/rfc/rfc9728#section-3.1"""
 
@@ -30,12 +30,12 @@ _INVALID_REQUEST = (-32600, "Send one JSON-RPC 2.0 request or notification.")
 def resource(request: Request) -> str:
     """Return the address of `/mcp` as its clients know it."""
     settings: Settings = request.app.state.settings
-    return (settings.public_url or str(request.base_url).rstrip("/")) + PATH
+    return (settings.public_url or str(request.base_url).rstrip("/")) + MCP
 
 
 def challenge(scope: Scope, problem: Problem) -> dict[str, str]:
     """Return the headers of a 401, which say where the document on tokens is (RFC 9728, section 5.1)."""
-    address = resource(Request(scope)).removesuffix(PATH) + METADATA + PATH
+    address = resource(Request(scope)).removesuffix(MCP) + METADATA + MCP
     scheme, _, reason = dict(problem.type.headers)["WWW-Authenticate"].partition(" ")
     parameters = [*([reason] if reason else []), f'resource_metadata="{address}"']
     return {"WWW-Authenticate": f"{scheme} {', '.join(parameters)}"}
@@ -91,12 +91,12 @@ def _json_rpc_error(code: int, message: str) -> Response:
 
 def routes(handle: ASGIApp, settings: Settings) -> list[BaseRoute]:
     """Return the route of `/mcp`, and those of the document that says who issues its tokens (RFC 9728)."""
-    endpoint = Route(PATH, _Endpoint(handle, CORS(settings.allowed_origins)))
-    endpoint.path_regex = re.compile(re.escape(PATH) + r"\Z")  # Starlette's "$" lets a line feed follow
+    endpoint = Route(MCP, _Endpoint(handle, CORS(settings.allowed_origins)))
+    endpoint.path_regex = re.compile(re.escape(MCP) + r"\Z")  # Starlette's "$" lets a line feed follow
     server = authorization_server(settings)
 
     async def metadata(request: Request) -> Response:
         document = {"resource": resource(request), "bearer_methods_supported": ["header"]}
         return JSONResponse(document | ({"authorization_servers": [server]} if server is not None else {}))
 
-    return [endpoint, Route(METADATA + PATH, metadata), Route(METADATA, metadata)]
+    return [endpoint, Route(METADATA + MCP, metadata), Route(METADATA, metadata)]

@@ -11,6 +11,7 @@ from starlette.responses import Response
 from backend.api.cursors import decode_checkpoint, encode_checkpoint
 from backend.api.deps import NewTaskId, TaskId, tasks_of, user_of
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
+from backend.api.paths import TASKS
 from backend.api.preconditions import if_match, is_known, known, must_exist, must_not_exist
 from backend.api.problems import FieldError, Problem
 from backend.api.queries import BooleanText, CompletedQuery, FilterQuery, Limit, ListQuery, address
@@ -36,7 +37,7 @@ class TaskIdConvertor(StringConvertor):
 
 register_url_convertor("task_id", TaskIdConvertor())
 
-router = APIRouter(prefix="/api/tasks", tags=["tasks"], route_class=StrictRoute)
+router = APIRouter(prefix=TASKS, tags=["tasks"], route_class=StrictRoute)
 
 
 # Routes are tried in turn: those that are asked for most come first.
