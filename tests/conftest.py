@@ -18,7 +18,6 @@ from pathlib import Path
 import httpx
 import hypothesis
 import pytest
-from dotenv import dotenv_values
 
 from backend.config import Settings
 from tests import canaries
@@ -35,7 +34,7 @@ hypothesis.settings.load_profile("without deadline")
 
 # What a developer has in .env or exported must not change what the tests see.
 Settings.model_config["env_file"] = None
-_DATABASE_URL_TEST = os.environ.get("DATABASE_URL_TEST") or dotenv_values(".env").get("DATABASE_URL_TEST")
+_DATABASE_URL_TEST = os.environ.get("DATABASE_URL_TEST")
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
 os.environ["BETTER_AUTH_SECRET"] = canaries.SECRET  # for importing backend.main, which makes an application

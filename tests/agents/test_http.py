@@ -1,8 +1,8 @@
 """`/mcp` as HTTP: who may ask, and what is refused before the protocol begins."""
 
 import json
-import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,7 +10,8 @@ import pytest
 
 from backend.auth.tokens import mint
 from tests.applications import client_of, running
-from tests.settings import make_settings
+from tests.processes import run
+from tests.settings import make_settings, settings_of
 
 CALL = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": "list_tasks", "arguments": {}}}
 ACCEPT = {"Accept": "application/json, text/event-stream"}
@@ -131,16 +132,16 @@ async def test_without_the_setting_there_is_nothing(anonymous: httpx.AsyncClient
 
 
 @pytest.mark.process
-def test_without_the_setting_nothing_is_imported() -> None:
+def test_without_the_setting_nothing_is_imported(tmp_path: Path) -> None:
     program = "import backend.main, sys; print({name.partition('.')[0] for name in sys.modules} & {'mcp', 'mcp_types'})"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    result = run([sys.executable, "-c", program], tmp_path, **settings_of(tmp_path))
     assert result.stdout == "set()\n", result.stderr
 
 
 @pytest.mark.process
-def test_without_the_extra_the_setting_stops_the_start() -> None:
-    program = "import os, sys; sys.modules['mcp'] = None; os.environ['MCP'] = 'true'; import backend.main"
-    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+def test_without_the_extra_the_setting_stops_the_start(tmp_path: Path) -> None:
+    program = "import sys; sys.modules['mcp'] = None; import backend.main"
+    result = run([sys.executable, "-c", program], tmp_path, **settings_of(tmp_path, MCP="true"))
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(

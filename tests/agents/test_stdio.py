@@ -1,7 +1,6 @@
 """`todo-backend mcp`, as a desktop client starts it."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -9,7 +8,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from backend.auth.tokens import LEEWAY, mint
-from tests.processes import SCRIPT
+from tests.processes import SCRIPT, run
 from tests.settings import make_settings, settings_of
 
 pytestmark = pytest.mark.process
@@ -37,12 +36,7 @@ async def test_a_desktop_client_works_on_its_users_tasks(tmp_path: Path) -> None
     ids=["none", "malformed", "expired"],
 )
 def test_a_bad_token_is_one_line(variables: dict[str, str], line: str, tmp_path: Path) -> None:
-    result = subprocess.run(
-        [sys.executable, "-m", "backend", "mcp"],
-        env={"PATH": os.environ["PATH"], **settings_of(tmp_path), **variables},
-        capture_output=True,
-        text=True,
-    )
+    result = run([sys.executable, "-m", "backend", "mcp"], tmp_path, **settings_of(tmp_path, **variables))
     assert (result.returncode, result.stdout, result.stderr) == (1, "", line)
 
 

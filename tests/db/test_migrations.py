@@ -228,12 +228,14 @@ async def test_migrations_end_where_the_database_is_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.process
-def test_alembics_own_command_line_works_in_the_repository(sqlite_url: str) -> None:
+def test_alembics_own_command_line_works_in_the_repository(sqlite_url: str, tmp_path: Path) -> None:
+    for name in ("pyproject.toml", "backend"):
+        (tmp_path / name).symlink_to(ROOT / name)  # the repository, but for the .env that may be there
     command = [sys.executable, "-m", "alembic"]
     settings = {"DATABASE_URL": sqlite_url, "BETTER_AUTH_SECRET": SECRET}
-    upgraded = run([*command, "upgrade", "head"], ROOT, **settings)
+    upgraded = run([*command, "upgrade", "head"], tmp_path, **settings)
     assert upgraded.returncode == 0, upgraded.stderr
-    checked = run([*command, "check"], ROOT, **settings)
+    checked = run([*command, "check"], tmp_path, **settings)
     assert checked.returncode == 0, checked.stderr
     assert "No new upgrade operations detected" in checked.stdout
 
