@@ -142,13 +142,17 @@ class TokenVerifier:
         return _Verified(identity, expires, algorithm, key_id, key)
 
     async def _keys(self, algorithm: str, key_id: str | None) -> tuple[Key, ...]:
-        if algorithm == "HS256" and self._secrets:
+        if algorithm == "HS256":
+            if not self._secrets:
+                raise TokenInvalid("HS256 needs BETTER_AUTH_SECRET, which is not set")
             return self._secrets
-        if algorithm in PUBLIC_KEY_ALGORITHMS and self.jwks is not None:
-            if key_id is None:
-                raise TokenInvalid("no key id")
-            return (await self.jwks.key(key_id, algorithm),)
-        raise TokenInvalid("algorithm not allowed")
+        if algorithm not in PUBLIC_KEY_ALGORITHMS:
+            raise TokenInvalid("algorithm not allowed")
+        if self.jwks is None:
+            raise TokenInvalid(f"{algorithm} needs BETTER_AUTH_URL, which is not set")
+        if key_id is None:
+            raise TokenInvalid("no key id")
+        return (await self.jwks.key(key_id, algorithm),)
 
     def _check_claims(self, claims: dict[str, Any]) -> tuple[Identity, float]:
         subject = claims.get("sub")

@@ -176,10 +176,10 @@ async def test_a_public_key_is_no_secret(issuer: Issuer, clock: Clock, algorithm
 @pytest.mark.parametrize("algorithm", PUBLIC_KEY_ALGORITHMS)
 async def test_without_a_secret_no_hs256_and_without_a_url_no_public_key(issuer: Issuer, clock: Clock, algorithm: str):
     by_keys = verifier_of(issuer, clock, better_auth_secret=None)
-    with pytest.raises(TokenInvalid):
+    with pytest.raises(TokenInvalid, match="HS256 needs BETTER_AUTH_SECRET"):
         await by_keys.verify(signer_of("HS256").token())
     by_secret = TokenVerifier(make_settings("sqlite+aiosqlite://"), clock)
-    with pytest.raises(TokenInvalid):
+    with pytest.raises(TokenInvalid, match=f"{algorithm} needs BETTER_AUTH_URL"):
         await by_secret.verify(signer(algorithm).token())
 
 
