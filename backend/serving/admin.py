@@ -10,7 +10,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-PROBES = frozenset({"/health", "/health/ready"})
+FORWARDED = frozenset({"/health", "/health/ready"})
 PROBE_TIMEOUT = 5.0
 FOLDER = "todo-metrics-"
 """What the names of the folders of metrics begin with; the number of the process follows."""
@@ -56,7 +56,7 @@ def start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
                 MultiProcessCollector(registry)
                 encoder, media_type = choose_encoder(self.headers.get("Accept", ""))
                 self.respond(HTTPStatus.OK, media_type, encoder(registry))
-            elif path in PROBES:
+            elif path in FORWARDED:
                 self.respond(*ask(service, path))
             else:
                 self.respond(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics, /health, /health/ready\n")

@@ -24,7 +24,7 @@ VERSION_TABLE = "todo_backend_version"
 _ALEMBICS_TABLE = "alembic_version"
 _FUNCTION = "next_revision(text)"
 _FIRST_WITH_FUNCTION = "0002"
-MAX_NAMED = 4
+_FEW = 4
 """Names that a message has of all that is missing."""
 
 
@@ -140,7 +140,7 @@ def missing(connection: Connection) -> list[str]:
 
 def _some(names: list[str]) -> str:
     """Name a few, and tell how many more there are."""
-    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    return ", ".join(names[:_FEW]) + (f" and {len(names) - _FEW} more" if len(names) > _FEW else "")
 
 
 def elsewhere(connection: Connection) -> str | None:
