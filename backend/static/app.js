@@ -292,6 +292,11 @@ if (given) {
 }
 addEventListener("online", sync);
 addEventListener("offline", sync);
-addEventListener("storage", ({ key }) => replica && (key?.endsWith("/copy") ? sync() : render())); // of another tab
+addEventListener("storage", ({ key, newValue }) => { // of another tab
+  if (replica === null) return;
+  if (key !== replica.key) render();
+  else if (newValue === null) signOut(); // as the user did there
+  else sync();
+});
 document.addEventListener("visibilitychange", () => document.hidden || sync());
 setInterval(() => document.hidden || sync(), EVERY);

@@ -24,9 +24,14 @@ export class Replica {
     this.#client = client;
     this.#waiting = { signal: client.ended }; // what is sent later would be sent as the next user's
     this.#prefix = `tasks/${encodeURIComponent(user)}/`;
-    const { tasks = [], checkpoint = null } = JSON.parse(localStorage.getItem(`${this.#prefix}copy`) ?? "{}");
+    const { tasks = [], checkpoint = null } = JSON.parse(localStorage.getItem(this.key) ?? "{}");
     for (const task of tasks) this.#known.set(task.id, task);
     this.#checkpoint = checkpoint;
+  }
+
+  /** What the copy is called in localStorage, where it is until the user signs out. */
+  get key() {
+    return `${this.#prefix}copy`;
   }
 
   /** All tasks as the user means them to be. */
@@ -78,7 +83,7 @@ export class Replica {
 
   /** Forget the copy. Changes that wait stay, under the user's name, and are sent when the user is back. */
   erase() {
-    localStorage.removeItem(`${this.#prefix}copy`);
+    localStorage.removeItem(this.key);
   }
 
   /** Do it when no other tab does: a change that two of them sent could arrive again after those that followed it. */
@@ -136,15 +141,20 @@ export class Replica {
   #enqueue(operation) {
     const [last = ""] = this.#queue().at(-1) ?? [];
     const key = `${this.#prefix}change/${uuid7()}`;
-    localStorage.setItem(key > last ? key : last + uuid7(), JSON.stringify(operation)); // a clock can be set back
+    this.#store(key > last ? key : last + uuid7(), operation); // a clock can be set back
   }
 
   #save() {
+    this.#store(this.key, { tasks: [...this.#known.values()], checkpoint: this.#checkpoint });
+  }
+
+  /** Where there is no room, the copy goes: the next visit fetches it again, which a change cannot be. */
+  #store(key, value) {
     try {
-      const copy = { tasks: [...this.#known.values()], checkpoint: this.#checkpoint };
-      localStorage.setItem(`${this.#prefix}copy`, JSON.stringify(copy));
+      localStorage.setItem(key, JSON.stringify(value));
     } catch {
-      this.erase(); // too large for this browser: the next visit fetches everything again
+      localStorage.setItem(this.key, "{}");
+      if (key !== this.key) localStorage.setItem(key, JSON.stringify(value));
     }
   }
 }

@@ -221,6 +221,40 @@ async def test_two_windows_of_one_user_agree(page: Page, other: Page):
     await expect(page.locator("#tasks li")).to_have_count(2)
 
 
+async def test_who_signs_out_in_one_window_has_left_the_other(page: Page, other: Page):
+    await add(page, "Ada's")
+    await expect(other.locator("#tasks li")).to_have_count(1)
+    await saved(other)
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(other.get_by_label("Token")).to_be_visible()
+    assert "Ada's" not in await other.content()
+    assert await other.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
+
+
+ALMOST_FULL = """() => {
+    let filler = "";
+    for (let size = 2 ** 23; size >= 64; size /= 2)
+        try {
+            localStorage.setItem("filler", filler + "x".repeat(size));
+            filler += "x".repeat(size);
+        } catch {} // too much
+    localStorage.setItem("filler", filler.slice(1500));
+}"""
+
+
+async def test_what_the_browser_has_no_room_for_is_fetched_anew(page: Page, other: Page, rows: Locator):
+    await page.evaluate(ALMOST_FULL)
+    names = [f"Task {number}" for number in range(5)]
+    for name in names:
+        await add(page, name)
+        await saved(page)
+    assert await page.evaluate("Object.entries(localStorage).filter(([key]) => key.endsWith('/copy'))[0][1]") == "{}"
+    await expect(other.locator("#tasks li")).to_have_count(5)  # who is not signed out by that
+    await page.reload()
+    await saved(page)
+    assert await titles(page) == names[::-1]
+
+
 WAITING = """async (number) => {
     while ((await navigator.locks.query()).pending.length !== number)
         await new Promise((resolve) => setTimeout(resolve, 10));
@@ -252,9 +286,12 @@ async def test_a_change_is_sent_by_one_of_two_windows(page: Page, other: Page, l
         await waiting_windows(other, 0)
         await sign_in(other, uuid.uuid4().hex)
         assert await titles(other) == []
-    await route.continue_()
-    await saved(page)
+        await expect(page.get_by_label("Token")).to_be_visible()
+    else:
+        await route.continue_()
+        await saved(page)
     await waiting_windows(other, 0)
+    await saved(other)
     assert await titles(other) == ([] if leaving else ["Ada's"])
     assert len(sent) == 1
 
