@@ -5,7 +5,7 @@ Nothing here knows the protocol. A tool takes the arguments as JSON holds them, 
 
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import UUID
@@ -156,22 +156,17 @@ LIST_SCHEMA = {
     for name, schema in ListQuery.model_json_schema()["properties"].items()
     if name not in {"skip", "count", "deleted"}
 }
+_TYPES = {"boolean": bool, "integer": int, "string": str, "array": list}
 
 
 def _list_query(arguments: Arguments) -> ListQuery:
     """Return the list's query. In an address all is text; here a value has the type that the schema says."""
-    types: dict[str, type] = {"boolean": bool, "integer": int, "string": str, "array": list}
-    wrong = [
-        FieldError("body", f"/{name}" if name in LIST_SCHEMA else "", code, detail)
-        for name, value in arguments.items()
-        for code, detail in (
-            [("unknown_field", "is not a field of this request")]
-            if name not in LIST_SCHEMA
-            else [("invalid", f"must be of type {LIST_SCHEMA[name]['type']}")]
-            if type(value) is not types[LIST_SCHEMA[name]["type"]]
-            else []
-        )
-    ]
+    wrong = []
+    for name, value in arguments.items():
+        if name not in LIST_SCHEMA:
+            wrong.append(FieldError("body", "", "unknown_field", "is not a field of this request"))
+        elif type(value) is not _TYPES[kind := LIST_SCHEMA[name]["type"]]:
+            wrong.append(FieldError("body", f"/{name}", "invalid", f"must be of type {kind}"))
     if wrong:
         raise Problem("validation_error", wrong[:MAX_ERRORS])
     text = {name: str(value).lower() if isinstance(value, bool) else value for name, value in arguments.items()}
@@ -207,28 +202,6 @@ async def _change(
     return _shown(await _run(tasks, [Operation(op, task_id, changes) for task_id in ids], pointer))
 
 
-@dataclass(frozen=True, slots=True)
-class Tool:
-    """A tool as an agent sees it, and what runs it."""
-
-    run: Callable[[TaskService, Arguments], Awaitable[Result]]
-    input_schema: dict[str, Any]
-    output_schema: dict[str, Any]
-    read_only: bool = False
-    destructive: bool = False
-    idempotent: bool = False
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.run.__name__
-
-    @property
-    def description(self) -> str:
-        """What it does, in a sentence or two."""
-        return " ".join((self.run.__doc__ or "").split())
-
-
 def _object(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:
     # Plain, without a choice at its root, which many clients cannot read. What goes with what, a refusal says.
     schema: dict[str, Any] = {"type": "object", "properties": dict(properties), "additionalProperties": False}
@@ -249,34 +222,47 @@ _NAMED = _properties(NamedTasks)
 _OUTPUT = {"tasks": {"type": "array", "items": TypeAdapter(TaskPublic).json_schema()}}
 _CURSOR = {"next_cursor": {"anyOf": [LIST_SCHEMA["cursor"], {"type": "null"}]}}
 
+_SEVERAL = {
+    "type": "array",
+    "items": _NEW_TASK,
+    "minItems": 1,
+    "maxItems": MAX_OPERATIONS,
+    "description": "Several new tasks, instead of the other fields.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool as an agent sees it, and what runs it."""
+
+    run: Callable[[TaskService, Arguments], Awaitable[Result]]
+    input_schema: dict[str, Any]
+    output_schema: dict[str, Any] = field(default_factory=lambda: _object(_OUTPUT, ["tasks"]))
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name."""
+        return self.run.__name__
+
+    @property
+    def description(self) -> str:
+        """What it does, in a sentence or two."""
+        return " ".join((self.run.__doc__ or "").split())
+
+
+_CHANGES = _NAMED | _properties(TaskUpdate, without=["id"])
+_LISTED = _object(_OUTPUT | _CURSOR, ["tasks", "next_cursor"])
+
 TOOLS = {
     tool.name: tool
     for tool in (
-        Tool(
-            add_task,
-            _object(
-                _NEW_TASK["properties"]
-                | {
-                    "tasks": {
-                        "type": "array",
-                        "items": _NEW_TASK,
-                        "minItems": 1,
-                        "maxItems": MAX_OPERATIONS,
-                        "description": "Several new tasks, instead of the other fields.",
-                    }
-                }
-            ),
-            _object(_OUTPUT, ["tasks"]),
-        ),
-        Tool(list_tasks, _object(LIST_SCHEMA), _object(_OUTPUT | _CURSOR, ["tasks", "next_cursor"]), read_only=True),
-        Tool(
-            update_task,
-            _object(_NAMED | _properties(TaskUpdate, without=["id"])),
-            _object(_OUTPUT, ["tasks"]),
-            destructive=True,
-            idempotent=True,
-        ),
-        Tool(complete_task, _object(_NAMED), _object(_OUTPUT, ["tasks"]), idempotent=True),
-        Tool(delete_task, _object(_NAMED), _object(_OUTPUT, ["tasks"]), destructive=True),
+        Tool(add_task, _object(_NEW_TASK["properties"] | {"tasks": _SEVERAL})),
+        Tool(list_tasks, _object(LIST_SCHEMA), _LISTED, read_only=True),
+        Tool(update_task, _object(_CHANGES), destructive=True, idempotent=True),
+        Tool(complete_task, _object(_NAMED), idempotent=True),
+        Tool(delete_task, _object(_NAMED), destructive=True),
     )
 }
