@@ -6,7 +6,7 @@ trips does not grow with the number of operations.
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -100,7 +100,7 @@ class TaskBatch(TaskTrash):
         """
         outcomes: list[Outcome] = []
         async with transaction(self._executor) as within:
-            work = await self._begin(within, [operation.task_id for operation in operations])
+            work = await self._begin(within, task_ids(operation.task_id for operation in operations))
             for number, operation in enumerate(operations):
                 await asyncio.sleep(0)  # to find a rule's next date can take 20 ms: others go on meanwhile
                 try:
@@ -110,7 +110,7 @@ class TaskBatch(TaskTrash):
                         raise OperationFailed(number, work.as_stored(operation.task_id, error)) from error
                     outcomes.append(error)
             await self._write(within, work)
-            if dry_run or not work.changed:
+            if dry_run or not (work.changed or work.erased):
                 raise RollBack  # and the revision is not taken
         return outcomes
 
@@ -121,18 +121,18 @@ class TaskBatch(TaskTrash):
         except OperationFailed as failed:
             raise failed.error from None
 
-    async def _begin(self, within: Executor, ids: Iterable[UUID]) -> "_UnitOfWork":
+    async def _begin(self, within: Executor, ids: Sequence[UUID]) -> "_UnitOfWork":
         locked = await self._run(_lock, within=within, expired=self._expired_before())
         revision, count, expired = locked.one()
         if expired:  # before anything is read: what is erased makes room
-            count -= await self._erase_some_within(within)
-        rows = (await self._run(_read, within=within, task_ids=task_ids(ids))).all()
+            count -= await self._erase_some_within(within, but=ids)
+        rows = (await self._run(_read, within=within, task_ids=ids)).all()
         names = [column.name for column in _COLUMNS]
         return _UnitOfWork(
             rows={row.id: dict(zip(names, row, strict=True)) for row in rows},
             revision=revision,
             room=self._limits.max_tasks - count,
-            trash=self._limits.trash_days > 0,
+            trash=self._limits.trash_days != 0,
             public=lambda row: self._task([row[column.name] for column in PUBLIC]),
         )
 
@@ -144,14 +144,13 @@ class TaskBatch(TaskTrash):
             for task_id in work.changed
             if task_id not in work.created
         ]
+        if work.erased:  # before the new ones, of which one may have its id
+            await self._run(_erase, within=within, task_ids=task_ids(work.erased))
+            await self._run(forget, within=within, erased=work.revision)
         if changed:
             await within.exec(_update_rows, params=changed)
         if created:
             await within.exec(_insert_rows, params=created)
-        erased = [task_id for task_id in work.changed if work.rows[task_id]["deleted_at"] is not None]
-        if erased and not work.trash:
-            await self._run(_erase, within=within, task_ids=erased)
-            await self._run(forget, within=within, erased=work.revision)
 
 
 @dataclass(slots=True)
@@ -163,11 +162,13 @@ class _UnitOfWork:
     room: int
     """How many more tasks the user may have."""
     trash: bool
+    """Whether what is deleted is kept."""
     public: Callable[[Row], TaskPublic]
     stored: dict[UUID, Row] = field(init=False)
     """As they were read: a change replaces a row, and leaves this one as it was."""
     changed: dict[UUID, None] = field(default_factory=dict)
     created: dict[UUID, None] = field(default_factory=dict)
+    erased: dict[UUID, None] = field(default_factory=dict)
     moment: datetime = field(default_factory=now)
 
     def __post_init__(self) -> None:
@@ -175,7 +176,7 @@ class _UnitOfWork:
 
     def as_stored(self, task_id: UUID, error: TodoError) -> TodoError:
         """Return the error of a batch of which nothing is kept: a task is then as it was before the batch."""
-        if isinstance(error, PreconditionFailed) and error.current is not None:
+        if isinstance(error, PreconditionFailed):
             return PreconditionFailed(self.public(self.stored[task_id]) if task_id in self.stored else None)
         return error
 
@@ -218,7 +219,10 @@ class _UnitOfWork:
 
     def _delete(self, operation: Operation) -> Written:
         row = self._living(operation)
-        return Written(self.public(self._set(row | {"deleted_at": self.moment})))
+        if self.trash:
+            return Written(self.public(self._set(row | {"deleted_at": self.moment})))
+        self._erase(row["id"])
+        return Written(self.public(row))
 
     def _restore(self, operation: Operation) -> Written:
         row = self.rows.get(operation.task_id)
@@ -268,6 +272,13 @@ class _UnitOfWork:
         self.room -= 1
         self.created[task_id] = None
         return self._set(row)
+
+    def _erase(self, task_id: UUID) -> None:
+        for kept in (self.rows, self.changed, self.created):
+            kept.pop(task_id, None)
+        if task_id in self.stored:
+            self.erased[task_id] = None
+        self.room += 1
 
     def _set(self, row: Row) -> Row:
         row["revision"], row["updated_at"] = self.revision, self.moment

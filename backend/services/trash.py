@@ -46,7 +46,9 @@ _erase_completed = living(delete(tasks)).where(tasks.c.completed).returning(task
 _erase_all = owned(delete(tasks))
 _erase_owner = delete(owners).where(owners.c.user_id == bindparam("owner"))
 _expired_ids = trashed(select(tasks.c.id)).where(tasks.c.deleted_at < bindparam("expired")).limit(bindparam("limit"))
+_other_ids = _expired_ids.where(tasks.c.id.not_in(bindparam("but", expanding=True)))
 _erase_expired = trashed(delete(tasks)).where(tasks.c.id.in_(_expired_ids)).returning(tasks.c.revision)
+_erase_other_expired = trashed(delete(tasks)).where(tasks.c.id.in_(_other_ids)).returning(tasks.c.revision)
 
 
 @cache
@@ -112,10 +114,13 @@ class TaskTrash(OwnedTasks):
             with suppress(DatabaseError):
                 await self.erase_expired(limit=ERASED_AT_ONCE)
 
-    async def _erase_some_within(self, within: Executor) -> int:
-        """Erase a few expired tasks in a transaction that has the owner's row; return how many they were."""
-        parameters: dict[str, Any] = {"expired": self._expired_before(), "limit": ERASED_AT_ONCE}
-        revisions = (await self._run(_erase_expired, within=within, **parameters)).scalars().all()
+    async def _erase_some_within(self, within: Executor, *, but: Sequence[UUID]) -> int:
+        """Erase a few expired tasks, `but` some, in a transaction that has the owner's row; return how many they were.
+
+        As long as a task is there its user sees it in the trash, and may bring it back.
+        """
+        parameters: dict[str, Any] = {"expired": self._expired_before(), "limit": ERASED_AT_ONCE, "but": but}
+        revisions = (await self._run(_erase_other_expired, within=within, **parameters)).scalars().all()
         await self._run(forget, within=within, erased=max(revisions, default=0))
         return len(revisions)
 

@@ -1,19 +1,22 @@
 """Writing a task at its own address, and several in one transaction."""
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
 import pytest
+from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
 from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
 from backend.models.task import TaskPut, TaskUpdate
-from backend.services.batch import Operation, OperationFailed, Outcome
-from backend.services.rows import Limits
+from backend.services.batch import Operation, OperationFailed, Outcome, Written
+from backend.services.rows import Limits, tasks
 from backend.services.tasks import TaskService
 from tests.services.conftest import ServiceOf, all_of, batch_of, make, page_of
+from tests.services.following import Replica
 from tests.statements import recorded_statements
 
 
@@ -241,6 +244,92 @@ async def test_what_is_current_is_what_is_stored(alice: TaskService) -> None:
                 Operation("toggle", task["id"], match=frozenset({1})),
             ]
         )
+    assert isinstance(raised.value.error, PreconditionFailed)
+    assert raised.value.error.current == task
+
+
+Step = tuple[str, str]
+"""An operation, and the letter of its task."""
+
+SEQUENCES: list[list[Step]] = [
+    [("put", "i"), ("delete", "i"), ("put", "i"), ("delete", "i"), ("restore", "i")],
+    [("put", "i"), ("delete", "i"), ("patch", "i"), ("delete", "i"), ("toggle", "i"), ("put", "i")],
+    [("delete", "a"), ("put", "a"), ("put", "a"), ("delete", "a"), ("restore", "a"), ("put", "a")],
+    [("delete", "a"), ("put", "i"), ("put", "j")],
+    [("put", "i"), ("delete", "i"), ("put", "j"), ("restore", "i"), ("put", "k")],
+    [("restore", "old"), ("patch", "old")],
+    [("put", "old"), ("restore", "old"), ("put", "old")],
+    [("toggle", "old"), ("delete", "old"), ("restore", "old"), ("delete", "old"), ("restore", "old")],
+]
+"""Of a user who has the tasks `a` and `b`, and in the trash `old`."""
+
+
+async def alone(service: TaskService, operation: Operation) -> Outcome:
+    task_id, changes = operation.task_id, dict(operation.changes)
+    try:
+        match operation.op:
+            case "put":
+                return await service.put(task_id, body(**changes))
+            case "patch":
+                return await service.update(task_id, TaskUpdate.model_validate(changes))
+            case "toggle":
+                return await service.toggle(task_id)
+            case "restore":
+                return Written(await service.restore(task_id))
+            case "delete":
+                task = await service.get(task_id)
+                await service.delete(task_id)
+                return Written(task)
+    except TodoError as error:
+        return error
+
+
+async def after_each(service: TaskService, operations: list[Operation]) -> list[Outcome]:
+    return [await alone(service, operation) for operation in operations]
+
+
+async def after_all(service: TaskService, operations: list[Operation]) -> list[Outcome]:
+    return await service.batch(operations, atomic=False)
+
+
+@pytest.mark.parametrize("days_in_trash", [0, 40])
+@pytest.mark.parametrize("trash_days", [0, 30])
+@pytest.mark.parametrize("steps", SEQUENCES, ids=lambda steps: " ".join("-".join(step) for step in steps))
+async def test_a_batch_does_what_its_operations_do_alone(
+    service_of: ServiceOf, database: Database, steps: list[Step], trash_days: int, days_in_trash: int
+) -> None:
+    """Where the trash is kept and where it is not, what has expired in it included, and at the limit."""
+    ids = {name: uuid7() for name in ("a", "b", "old", "i", "j", "k")}
+    operations: list[Any] = [
+        Operation(op, ids[name], {"title": op} if op in {"put", "patch"} else {})  # type: ignore[arg-type] # an op
+        for op, name in steps
+    ]
+    found = []
+    for name, run in (("each", after_each), ("all", after_all)):
+        user = service_of(name)
+        for letter in ("a", "b", "old"):
+            await user.put(ids[letter], body(title=letter))
+        await user.delete(ids["old"])
+        since = datetime.now(UTC) - timedelta(days=days_in_trash)
+        trash = update(tasks).where(tasks.c.user_id == user._user_id, tasks.c.deleted_at.is_not(None))
+        await database.executor.exec(trash.values(deleted_at=since))
+        replica = Replica(user)
+        await replica.follow()
+        limited = TaskService(database.executor, user._user_id, Limits(max_tasks=3, trash_days=trash_days))
+        outcomes = await run(limited, operations)
+        created = [isinstance(outcome, Written) and outcome.created for outcome in outcomes]
+        titles = {each["id"]: each["title"] for each in await all_of(user)}
+        found.append((kinds(outcomes), created, titles))
+        await replica.assert_equal()
+    assert found[0] == found[1]
+
+
+async def test_what_is_current_is_stored_where_the_batch_has_erased_it(alice: TaskService, database: Database) -> None:
+    keeps_nothing = TaskService(database.executor, alice._user_id, Limits(trash_days=0))
+    task = await make(alice)
+    put = Operation("put", task["id"], {"title": "x"}, match=frozenset({1}))
+    with pytest.raises(OperationFailed) as raised:
+        await keeps_nothing.batch([Operation("delete", task["id"]), put])
     assert isinstance(raised.value.error, PreconditionFailed)
     assert raised.value.error.current == task
 
