@@ -16,7 +16,7 @@ from uuid_utils.compat import uuid7
 
 from backend.api.cursors import encode_cursor
 from backend.api.deps import CanonicalUUID
-from backend.api.problems import MAX_ERRORS, FieldError, Problem, field_errors, relocated
+from backend.api.problems import FieldError, Problem, field_errors, relocated
 from backend.api.queries import SEARCH_SCHEMA, ListQuery, search_text
 from backend.api.responses import tasks_content
 from backend.errors import TodoError
@@ -156,19 +156,24 @@ LIST_SCHEMA = {
     for name, schema in ListQuery.model_json_schema()["properties"].items()
     if name not in {"skip", "count", "deleted"}
 }
-_TYPES = {"boolean": bool, "integer": int, "string": str, "array": list}
+_TYPES = {
+    "boolean": (bool, "bool_type"),
+    "integer": (int, "int_type"),
+    "string": (str, "string_type"),
+    "array": (list, "list_type"),
+}
+"""JSON schema's types, and what pydantic calls a value that is not of one."""
 
 
 def _list_query(arguments: Arguments) -> ListQuery:
     """Return the list's query. In an address all is text; here a value has the type that the schema says."""
     wrong = []
     for name, value in arguments.items():
-        if name not in LIST_SCHEMA:
-            wrong.append(FieldError("body", "", "unknown_field", "is not a field of this request"))
-        elif type(value) is not _TYPES[kind := LIST_SCHEMA[name]["type"]]:
-            wrong.append(FieldError("body", f"/{name}", "invalid", f"must be of type {kind}"))
+        expected, error = _TYPES[LIST_SCHEMA[name]["type"]] if name in LIST_SCHEMA else (None, "extra_forbidden")
+        if type(value) is not expected:
+            wrong.append({"loc": [name], "type": error})
     if wrong:
-        raise Problem("validation_error", wrong[:MAX_ERRORS])
+        raise Problem("validation_error", field_errors(wrong, "body"))
     text = {name: str(value).lower() if isinstance(value, bool) else value for name, value in arguments.items()}
     return _parse(ListQuery, text)
 

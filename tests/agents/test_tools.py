@@ -150,37 +150,45 @@ async def test_a_part_of_a_title_names_a_task_where_it_is_in_no_other(agent: Age
         assert titles(await call(client, "complete_task", match=" l Bo ")) == ["call bob"]
 
 
-WRONG_ARGUMENTS: list[tuple[str, dict[str, Any], str]] = [
-    ("add_task", {"title": 7}, "/title"),
-    ("add_task", {"title": "a", "completed": "true"}, "/completed"),
-    ("add_task", {"title": "a", "owner": "bob"}, "/owner"),
-    ("add_task", {"title": "a", "tasks": [{"title": "b"}]}, "/title"),
-    ("add_task", {"tasks": []}, "/tasks"),
-    ("add_task", {}, "/title"),
-    ("list_tasks", {"completed": "true"}, "/completed"),
-    ("list_tasks", {"limit": "5"}, "/limit"),
-    ("list_tasks", {"limit": True}, "/limit"),
-    ("list_tasks", {"limit": 501}, "/limit"),
-    ("list_tasks", {"search": None}, "/search"),
-    ("list_tasks", {"skip": 1}, ""),
-    ("list_tasks", {"sort": "owner"}, "/sort"),
-    ("list_tasks", {"cursor": "bad"}, "/cursor"),
-    ("update_task", {"title": "a"}, ""),
-    ("update_task", {"id": MISSING, "match": "a", "title": "b"}, ""),
-    ("update_task", {"id": "not an id", "title": "b"}, "/id"),
-    ("complete_task", {"ids": []}, "/ids"),
-    ("complete_task", {"id": MISSING, "completed": False}, "/completed"),
-    ("delete_task", {"match": " "}, "/match"),
-    ("delete_task", {"match": "\0"}, "/match"),
-    ("delete_task", {"id": None}, "/id"),
+WRONG_ARGUMENTS: list[tuple[str, dict[str, Any], str, str]] = [
+    ("add_task", {"title": 7}, "/title", "not_a_string"),
+    ("add_task", {"title": "a", "completed": "true"}, "/completed", "not_a_boolean"),
+    ("add_task", {"title": "a", "owner": "bob"}, "/owner", "unknown_field"),
+    ("add_task", {"title": "a", "tasks": [{"title": "b"}]}, "/title", "unknown_field"),
+    ("add_task", {"tasks": []}, "/tasks", "too_short"),
+    ("add_task", {"tasks": ["a"]}, "/tasks/0", "not_an_object"),
+    ("add_task", {}, "/title", "required"),
+    ("list_tasks", {"completed": "true"}, "/completed", "not_a_boolean"),
+    ("list_tasks", {"limit": "5"}, "/limit", "not_an_integer"),
+    ("list_tasks", {"limit": True}, "/limit", "not_an_integer"),
+    ("list_tasks", {"limit": 501}, "/limit", "out_of_range"),
+    ("list_tasks", {"search": None}, "/search", "not_a_string"),
+    ("list_tasks", {"tag": "home"}, "/tag", "not_a_list"),
+    ("list_tasks", {"tag": [1]}, "/tag/0", "not_a_string"),
+    ("list_tasks", {"skip": 1}, "/skip", "unknown_field"),
+    ("list_tasks", {"x" * 65: 1}, "", "unknown_field"),
+    ("list_tasks", {"sort": "owner"}, "/sort", "unknown_order"),
+    ("list_tasks", {"cursor": "bad"}, "/cursor", "invalid_cursor"),
+    ("update_task", {"title": "a"}, "", "one_of"),
+    ("update_task", {"id": MISSING, "match": "a", "title": "b"}, "", "one_of"),
+    ("update_task", {"id": "not an id", "title": "b"}, "/id", "not_a_uuid"),
+    ("update_task", {"id": MISSING, "skip": 1}, "/skip", "unknown_field"),
+    ("complete_task", {"ids": []}, "/ids", "too_short"),
+    ("complete_task", {"ids": MISSING}, "/ids", "not_a_list"),
+    ("complete_task", {"id": MISSING, "completed": False}, "/completed", "unknown_field"),
+    ("delete_task", {"match": " "}, "/match", "blank"),
+    ("delete_task", {"match": "\0"}, "/match", "invalid_character"),
+    ("delete_task", {"match": 1}, "/match", "not_a_string"),
+    ("delete_task", {"id": None}, "/id", "not_a_uuid"),
 ]
 
 
 async def test_an_argument_is_taken_as_it_is_or_refused_by_its_place(agent: Agent, user_id: UserId) -> None:
     async with agent(user_id("alice")) as client:
-        for tool, arguments, pointer in WRONG_ARGUMENTS:
+        for tool, arguments, pointer, code in WRONG_ARGUMENTS:
             refused = await fail(client, tool, **arguments)
-            assert (refused["code"], refused["errors"][0]["pointer"]) == ("validation_error", pointer), arguments
+            error = refused["errors"][0]
+            assert (refused["code"], error["pointer"], error["code"]) == ("validation_error", pointer, code), arguments
         assert titles(await call(client, "list_tasks")) == []
 
 
