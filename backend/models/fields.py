@@ -188,9 +188,12 @@ TAGS_SCHEMA: dict[str, Any] = {
     "description": "Each is trimmed; equal ones are kept once. No comma.",
     "examples": [["home", "shopping"]],
 }
+_PART = "[A-Za-z]+=[A-Za-z0-9+,-]+"
 RECURRENCE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "maxLength": MAX_RECURRENCE,
+    # What else a rule must be no plain pattern can say.
+    "pattern": rf"^[\u0000-\u0020]*([Rr][Rr][Uu][Ll][Ee]:)?{_PART}(;{_PART})*[\u0000-\u0020]*$",
     "description": (
         "An RRULE (RFC 5545) with FREQ=DAILY, WEEKLY, MONTHLY or YEARLY, and INTERVAL, BYDAY, BYMONTHDAY, BYMONTH, "
         "COUNT or UNTIL (a date). Needs a due date. Completing the task makes the next one."

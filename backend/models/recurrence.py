@@ -42,9 +42,11 @@ _PARTS = {
 
 def normal_recurrence(text: str) -> str:
     """Return the rule in upper case without `RRULE:`. Raises `ValueError` with the reason for one that is not taken."""
-    rule = text.strip().upper().removeprefix("RRULE:")
-    if len(rule) > MAX_RECURRENCE:
+    if not text.isascii():  # in upper case some other letters are ASCII's
+        raise ValueError("must be ASCII")
+    if len(text) > MAX_RECURRENCE:
         raise ValueError(f"must have at most {MAX_RECURRENCE} characters")
+    rule = text.strip().upper().removeprefix("RRULE:")
     parts = _parts(rule)
     if "FREQ" not in parts:
         raise ValueError("must have a FREQ")

@@ -127,6 +127,7 @@ def test_no_input_has_an_owner() -> None:
 # Python's "\s" and "^…$" differ from ECMA 262's, so the pattern must use neither; re then reads it the same way.
 TITLE: dict[str, Any] = DOCUMENT["components"]["schemas"]["TaskCreate"]["properties"]["title"]
 DESCRIPTION: dict[str, Any] = DOCUMENT["components"]["schemas"]["TaskCreate"]["properties"]["description"]["anyOf"][0]
+RECURRENCE: dict[str, Any] = DOCUMENT["components"]["schemas"]["TaskCreate"]["properties"]["recurrence"]["anyOf"][0]
 
 
 def matches(schema: dict[str, Any], text: str) -> bool:
@@ -152,7 +153,7 @@ characters = st.sampled_from(SPACES + NEARLY_SPACES + "ab") | st.characters(
 
 
 def test_the_patterns_use_nothing_that_languages_read_in_different_ways() -> None:
-    for schema in (TITLE, DESCRIPTION):
+    for schema in (TITLE, DESCRIPTION, RECURRENCE):
         assert not re.search(r"\\[swdSWDbBZzAh]", schema["pattern"])
 
 
@@ -170,6 +171,25 @@ def test_a_long_title_is_accepted_where_its_schema_matches(length: int, characte
 @given(st.text(characters, max_size=8) | st.builds(str.__mul__, characters, st.integers(1995, 2005)))
 def test_a_description_is_accepted_where_its_schema_matches(description: str) -> None:
     assert accepted(description=description) is matches(DESCRIPTION, description)
+
+
+rules = st.sampled_from(["FREQ=DAILY", "FREQ=MONTHLY;BYDAY=-1FR,+2MO;COUNT=3", "INTERVAL=2;FREQ=YEARLY;UNTIL=20301231"])
+
+
+@given(
+    written=st.tuples(st.sampled_from(["", " ", "\x1c\t"]), st.sampled_from(["", "RRULE:"]), rules, st.just("\n")),
+    lower=st.booleans(),
+    place=st.integers(0, 60),
+    inserted=st.sampled_from(["", " ", "RRULE:", ";", ",", "1", "-", "\0", "\x85"]) | characters,
+)
+def test_a_rule_that_is_accepted_matches_the_schema(
+    written: tuple[str, ...], lower: bool, place: int, inserted: str
+) -> None:
+    rule = "".join(written)
+    assert matches(RECURRENCE, rule)
+    rule = rule[:place] + inserted + rule[place:]
+    rule = rule.lower() if lower else rule
+    assert matches(RECURRENCE, rule) or not accepted(recurrence=rule, due_date="2026-12-01")
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
