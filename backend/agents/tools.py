@@ -4,7 +4,7 @@ Nothing here knows the protocol. A tool takes the arguments as JSON holds them, 
 """
 
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, Any, Literal, TypeVar
@@ -21,7 +21,7 @@ from backend.api.queries import SEARCH_SCHEMA, ListQuery, search_text
 from backend.api.responses import tasks_content
 from backend.errors import TodoError
 from backend.models.queries import TaskFilter
-from backend.models.task import TaskCreate, TaskPublic, TaskUpdate
+from backend.models.task import READ_ONLY, TaskCreate, TaskPublic, TaskUpdate
 from backend.services.batch import MAX_OPERATIONS, Operation, OperationFailed
 from backend.services.tasks import TaskService
 
@@ -213,7 +213,7 @@ def _object(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict
     return schema | ({"required": list(required)} if required else {})
 
 
-def _properties(model: type[BaseModel], *, without: Sequence[str] = ()) -> dict[str, Any]:
+def _properties(model: type[BaseModel], *, without: Container[str] = ()) -> dict[str, Any]:
     properties: dict[str, Any] = model.model_json_schema()["properties"]
     return {
         name: {key: value for key, value in schema.items() if key != "default"}
@@ -222,7 +222,7 @@ def _properties(model: type[BaseModel], *, without: Sequence[str] = ()) -> dict[
     }
 
 
-_NEW_TASK = TaskCreate.model_json_schema()
+_NEW_TASK = _object(_properties(TaskCreate, without=READ_ONLY), ["title"])
 _NAMED = _properties(NamedTasks)
 _OUTPUT = {"tasks": {"type": "array", "items": TypeAdapter(TaskPublic).json_schema()}}
 _CURSOR = {"next_cursor": {"anyOf": [LIST_SCHEMA["cursor"], {"type": "null"}]}}
@@ -258,7 +258,7 @@ class Tool:
         return " ".join((self.run.__doc__ or "").split())
 
 
-_CHANGES = _NAMED | _properties(TaskUpdate, without=["id"])
+_CHANGES = _NAMED | _properties(TaskUpdate, without=READ_ONLY | {"id"})
 _LISTED = _object(_OUTPUT | _CURSOR, ["tasks", "next_cursor"])
 
 TOOLS = {

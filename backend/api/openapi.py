@@ -54,6 +54,14 @@ NEXT_PAGE = {
 
 _ETAG = {"ETag": {"description": "The entity tag (RFC 9110).", "schema": {"type": "string"}}}
 
+_RATE_LIMIT = {
+    "RateLimit": {
+        "description": "Requests that are left, and in how many seconds there will be one.",
+        "schema": {"type": "string"},
+        "example": '"user";r=0;t=1',
+    }
+}
+
 _SUCCESSOR = {
     "X-Successor": {
         "description": "Where this completed a recurring task: the id of the next one.",
@@ -167,7 +175,6 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
         if content is not None and own.get("example") is not None:
             content["example"] = own.get("example")
         headers = {**(own.get("headers") or {}), **(_ETAG if (under_api and reads) or "{id}" in path else {})}
-        headers |= _SUCCESSOR if completes else {}
         if headers and method != "delete":
             response["headers"] = headers
     if under_api and reads:
@@ -175,6 +182,8 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     if method == "put":
         headers = {**good["200"].get("headers", {}), **NEW_TASK}
         good["201"] = {**good["200"], "description": "Created", "headers": headers}
+    if completes:
+        good["200"]["headers"] |= _SUCCESSOR
     operation["responses"] = dict(sorted({**good, **_problems(codes)}.items()))
     operation["security"] = [{"Bearer": []}] if under_api else []
 
@@ -193,6 +202,8 @@ def _problems(codes: Iterable[str]) -> dict[str, Any]:
         response["content"][MEDIA_TYPE]["examples"][code] = {"summary": problem.detail, "value": _example(code)}
         if code == "method_not_allowed":
             response["headers"] = {"Allow": {"schema": {"type": "string"}, "example": "GET, HEAD, POST"}}
+        if code == "too_many_requests":
+            response["headers"] = dict(_RATE_LIMIT)
         for name, value in problem.headers:
             if name != "Connection":
                 response.setdefault("headers", {})[name] = {"schema": {"type": "string"}, "example": value}

@@ -22,6 +22,8 @@ from backend.api.problems import MAX_ERRORS, MAX_POINTED_NAME, FieldError, Probl
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
 _MAX_PARAMETERS = 100
+_REFUSED = re.compile(r"q=0(\.0{0,3})?")
+"""https://www.rfc-editor.org/rfc/rfc9110#name-quality-values"""
 _UTF_8 = frozenset({"utf-8", "utf8"})
 MAX_QUERY = 20 * 1024
 """Bytes that a query string may have. All filters at their longest, percent-encoded, and a cursor have 18 KiB."""
@@ -137,3 +139,13 @@ def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:
     coding = request.headers.get("content-encoding", "").lower()
     if media_type.strip() not in accepted or not charsets <= _UTF_8 or coding not in {"", "identity"}:
         raise Problem("unsupported_media_type", headers={"Accept-Encoding": "identity"} if coding else {})
+
+
+def accepted_types(request: Request) -> set[str]:
+    """Return the media types that `Accept` names, but for those that it refuses with `q=0`."""
+    accepted = set()
+    for each in ",".join(request.headers.getlist("accept")).lower().split(","):
+        media_type, *parameters = (part.strip() for part in each.split(";"))
+        if not any(_REFUSED.fullmatch(parameter) for parameter in parameters):
+            accepted.add(media_type)
+    return accepted

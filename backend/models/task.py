@@ -136,13 +136,26 @@ def drop_defaults(schema: dict[str, Any]) -> None:
         field.pop("default", None)
 
 
+_IGNORED = {"description": "Ignored, whatever it is: a task may be sent back as it was read."}
+_EXAMPLE = {"title": "Buy milk", "priority": "high", "due_date": "2026-12-01", "due_time": "09:30", "tags": ["home"]}
+
+
+def _describe_body(schema: dict[str, Any]) -> None:
+    drop_defaults(schema)
+    # Not `readOnly`: generators would make a second type of each body, without these fields.
+    schema["properties"] |= dict.fromkeys(sorted(READ_ONLY), _IGNORED)
+    schema["examples"] = [_EXAMPLE]
+
+
 class TaskInput(TaskBase):
     """What the bodies that write a task have in common. There is no owner: that is the token's user.
 
     The defaults only mean "absent", which `model_fields_set` tells apart.
     """
 
-    model_config: ClassVar[ConfigDict] = ConfigDict(extra="forbid", json_schema_extra=drop_defaults)  # type: ignore[assignment] # SQLModel's own type is narrower
+    model_config: ClassVar[ConfigDict] = ConfigDict(  # type: ignore[assignment] # SQLModel's own type is narrower
+        extra="forbid", json_schema_extra=_describe_body
+    )
 
     _no_date: ClassVar[frozenset[str | None]] = frozenset({None})
 

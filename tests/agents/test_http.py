@@ -38,6 +38,8 @@ async def test_a_call_without_a_handshake_or_session(raw: httpx.AsyncClient) -> 
         ("DELETE", {}, b"", 405, "method_not_allowed"),
         ("POST", {"Origin": "https://evil.example"}, b"{}", 403, "origin_not_allowed"),
         ("POST", {"Accept": "text/event-stream"}, b"{}", 406, "not_acceptable"),
+        ("POST", {"Accept": "application/json;q=0"}, b"{}", 406, "not_acceptable"),
+        ("POST", {"Accept": ""}, b"{}", 406, "not_acceptable"),
         ("POST", {"Content-Type": "text/plain"}, b"{}", 415, "unsupported_media_type"),
         ("POST", {}, b" " * (1024 * 1024 + 1), 413, "body_too_large"),
     ],

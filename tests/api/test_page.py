@@ -28,6 +28,23 @@ async def test_a_browser_gets_a_page_that_fetches_nothing_from_elsewhere(anonymo
 
 
 @pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        ("TEXT/HTML", "text/html; charset=utf-8"),
+        ("application/json;q=0.9, text/html ; q=0.01", "text/html; charset=utf-8"),
+        ("text/html;q=0, */*", "application/json"),
+        ("text/html; level=1; Q=0.000", "application/json"),
+        ("text/html5", "application/json"),
+        ("*/*", "application/json"),
+    ],
+)
+async def test_whoever_takes_html_gets_it(anonymous: httpx.AsyncClient, accept: str, media_type: str) -> None:
+    response = await anonymous.get("/", headers={"Accept": accept})
+    assert response.headers["Content-Type"] == media_type
+    assert response.headers["Vary"] == "Accept, Origin"
+
+
+@pytest.mark.parametrize(
     ("url", "allowed"),
     {
         "https://app.example.com": "https://app.example.com/api/auth/",

@@ -14,7 +14,7 @@ from backend.api.cursors import decode_cursor
 from backend.api.openapi import TASK_EXAMPLE
 from backend.api.problems import PROBLEM_TYPES
 from backend.models.fields import is_visible
-from backend.models.task import TaskCreate, TaskPublic
+from backend.models.task import DeletedTask, TaskCreate, TaskPublic
 from tests.contract.document import DOCUMENT, OPERATIONS
 
 COMMITTED = Path(__file__).parents[2] / "specs/openapi.json"
@@ -120,6 +120,23 @@ def test_no_input_has_an_owner() -> None:
         assert not {"user_id", "owner"} & set(schemas[name]["properties"])
         if name != "TaskPublic":
             assert schemas[name]["additionalProperties"] is False
+
+
+def test_a_body_may_be_a_task_as_it_was_read() -> None:
+    for name in ("TaskUpdate", "TaskPut", "TaskCreate"):
+        schema = DOCUMENT["components"]["schemas"][name]
+        assert schema["additionalProperties"] is False
+        refused = DeletedTask.__required_keys__ - set(schema["properties"])
+        assert refused == ({"id"} if name == "TaskCreate" else set())
+
+
+def test_a_response_has_the_headers_that_it_can_have() -> None:
+    put = OPERATIONS["PUT /api/tasks/{id}"]["responses"]
+    assert "X-Successor" in put["200"]["headers"]
+    assert "X-Successor" not in put["201"]["headers"]  # a new task has completed nothing
+    for operation in OPERATIONS.values():
+        for status, response in operation["responses"].items():
+            assert ("RateLimit" in response.get("headers", {})) == (status == "429")
 
 
 # Titles: JSON Schema and the service agree, character by character.

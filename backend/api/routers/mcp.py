@@ -16,7 +16,7 @@ from backend.api.body import received_again
 from backend.api.cors import CORS
 from backend.api.paths import MCP
 from backend.api.problems import Problem
-from backend.api.requests import JSON, StrictRequest, check_media_type
+from backend.api.requests import JSON, StrictRequest, accepted_types, check_media_type
 from backend.auth.tokens import authorization_server
 from backend.config import Settings
 
@@ -55,7 +55,7 @@ class _Endpoint:
         origin = request.headers.get("origin")
         if origin is not None and not self._cors.headers(origin.encode("latin-1")):
             raise Problem("origin_not_allowed")
-        if not _accepts_json(request.headers.get("accept", "")):
+        if accepted_types(request).isdisjoint({JSON, "application/*", "*/*"}):
             raise Problem("not_acceptable")
         check_media_type(request, (JSON,))
         try:
@@ -67,11 +67,6 @@ class _Endpoint:
             await _json_rpc_error(*_INVALID_REQUEST)(scope, receive, send)
             return
         await self._handle(scope, received_again(await request.body(), receive), send)
-
-
-def _accepts_json(accept: str) -> bool:
-    types = {each.partition(";")[0].strip().lower() for each in accept.split(",")}
-    return not types.isdisjoint({JSON, "application/*", "*/*"})
 
 
 def _is_message(message: Any) -> bool:

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.openapi import documented
-from backend.api.requests import Route
+from backend.api.requests import Route, accepted_types
 from backend.auth.tokens import authorization_server
 from backend.config import Settings
 
@@ -32,6 +32,10 @@ def _headers(better_auth: str = "") -> dict[str, str]:
         "Referrer-Policy": "no-referrer",
         "Cache-Control": "no-cache",
     }
+
+
+_HTML = {"schema": {"type": "string"}, "example": "<!doctype html>"}
+_BY_ACCEPT = {"Vary": "Accept"}
 
 
 class ServiceDescription(TypedDict):
@@ -56,22 +60,23 @@ def routes(settings: Settings) -> list[BaseRoute]:
     """Return the route of `/` and, in development, those of the page's files."""
     development, server = not settings.production, authorization_server(settings)
     description = {"name": "todo-backend", "version": version("todo-backend")}
-    page, headers = (STATIC / "index.html").read_text(), _headers()
+    page, headers = (STATIC / "index.html").read_text(), _headers() | _BY_ACCEPT
     if server is not None:
         server = quote(server, safe=":/[]%")  # so that it is one word of the policy, and of the page
-        page, headers = page.replace('hidden data-url=""', f'data-url="{server}"'), _headers(f" {server}/")
+        page, headers = page.replace('hidden data-url=""', f'data-url="{server}"'), _headers(f" {server}/") | _BY_ACCEPT
 
     async def read_root(request: Request) -> Response:
         """Say what this service is: in development a browser gets a page to try it on."""
-        if development and "text/html" in request.headers.get("accept", ""):
+        if development and "text/html" in accepted_types(request):
             return HTMLResponse(page, headers=headers)
         documentation = {"documentation": f"{request.scope.get('root_path', '')}/docs"} if development else {}
-        return JSONResponse(description | documentation, headers={"Vary": "Accept"})
+        return JSONResponse(description | documentation, headers=_BY_ACCEPT)
 
     root = Route(
         "/",
         read_root,
         response_model=ServiceDescription,
+        responses={200: {"content": {"text/html": _HTML}}} if development else {},
         tags=["service"],
         **documented(description),
     )
