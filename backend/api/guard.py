@@ -15,7 +15,7 @@ from backend.api.body import Disconnected, refuse_ambiguous_length
 from backend.api.cors import CORS
 from backend.api.exchange import Exchange, Observe
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
-from backend.api.problems import Problem
+from backend.api.problems import ENDING, Problem
 from backend.api.requests import check_query_size
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
@@ -58,7 +58,8 @@ class Guard:
             pass
         except asyncio.CancelledError:
             # The server is ending, and has waited as long as it may. A response is all that can still be sent.
-            await exchange.respond_to_error(Problem("database_unavailable" if exchange.reads else "outcome_unknown"))
+            cut_off = Problem("database_unavailable", detail=ENDING) if exchange.reads else Problem("outcome_unknown")
+            await exchange.respond_to_error(cut_off)
         except Exception as error:  # noqa: BLE001 # the last place where an error can become a response
             await exchange.respond_to_error(error)
         finally:

@@ -98,7 +98,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(409, "too_many_tasks", "You have as many tasks as one may have."),
         ProblemType(410, "task_deleted", "You have deleted this task; restore it first."),
         ProblemType(410, "checkpoint_expired", "What happened since cannot be told any more; start anew."),
-        ProblemType(412, "precondition_failed", "The task has changed meanwhile; see current."),
+        ProblemType(412, "precondition_failed", "The task is not as you expect it; see current."),
         ProblemType(408, "request_timeout", "The body did not arrive in time.", _CLOSE),
         ProblemType(
             413, "body_too_large", "The body is larger than 64 KiB, or than 1 MiB where that is the limit.", _CLOSE
@@ -113,9 +113,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(
             503, "database_unavailable", "The database cannot be reached now; nothing was written.", _retry_after(2)
         ),
-        ProblemType(
-            503, "outcome_unknown", "The connection was lost; the write may or may not have happened.", _retry_after(2)
-        ),
+        ProblemType(503, "outcome_unknown", "It is not known whether the write has happened.", _retry_after(2)),
         ProblemType(503, "database_not_migrated", "The database is not set up yet.", _retry_after(30)),
         ProblemType(503, "database_refused", "The database does not let the service do this; its operator has to."),
         ProblemType(503, "overloaded", "Too many requests at once; nothing was done.", _retry_after(1)),
@@ -141,6 +139,8 @@ _BY_ERROR: Mapping[type[errors.TodoError], str] = {
     errors.DatabaseRefused: "database_refused",
 }
 
+ENDING = "The service is about to end; nothing was written."
+
 _BY_STATUS: Mapping[int, str] = {404: "not_found", 405: "method_not_allowed"}
 
 
@@ -148,10 +148,15 @@ class Problem(Exception):
     """A refusal that only HTTP knows: of a body, a header, a moment. `code` is one of `PROBLEM_TYPES`."""
 
     def __init__(
-        self, code: str, errors: Sequence["FieldError"] = (), headers: Mapping[str, str] | None = None
+        self,
+        code: str,
+        errors: Sequence["FieldError"] = (),
+        headers: Mapping[str, str] | None = None,
+        detail: str | None = None,
     ) -> None:
-        super().__init__(code)
+        super().__init__(detail or code)
         self.type = PROBLEM_TYPES[code]
+        self.detail = detail or self.type.detail
         self.errors = errors
         self.headers = headers or {}
         self.current: Mapping[str, Any] | None = None
@@ -258,6 +263,8 @@ def problem_of(error: Exception) -> Problem:
             problem.errors = [FieldError("body", f"/{error.field}", error.code, error.detail)]
         if isinstance(error, errors.PreconditionFailed):
             problem.current = error.current
+            if error.current is None:
+                problem.detail = PROBLEM_TYPES["task_not_found"].detail
         return problem
     return Problem("internal_error")
 
@@ -265,7 +272,7 @@ def problem_of(error: Exception) -> Problem:
 def relocated(error: errors.TodoError, place: Callable[[str], str]) -> Problem:
     """Return the problem of one part of a request. `place` says where in the request a field of the part stands."""
     problem = problem_of(error)
-    inner = problem.errors or [FieldError("body", "", problem.type.code, problem.type.detail)]
+    inner = problem.errors or [FieldError("body", "", problem.type.code, problem.detail)]
     problem.errors = [replace(each, pointer=place(each.pointer)) for each in inner]
     return problem
 
@@ -283,7 +290,7 @@ def _instance(scope: Scope) -> str:
 
 def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[str, Any]:
     """Return a problem as the document of a response to the request."""
-    document = problem.type.document(_instance(scope), request_id)
+    document = problem.type.document(_instance(scope), request_id) | {"detail": problem.detail}
     if problem.errors:
         document["errors"] = [
             {"source": each.source, "pointer": each.pointer, "code": each.code, "detail": each.detail}

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from fastapi import FastAPI
 from pydantic import SecretStr
+from starlette.types import Receive, Scope, Send
 
 from backend.config import Settings
 from backend.db.session import create_db_and_tables
@@ -62,6 +63,20 @@ async def test_a_token_hides_the_probe_from_everybody_else(settings: Settings) -
         for sent, status in (("Bearer another", 404), ("bearer a-token-of-the-platform", 200)):
             response = await anonymous.get("/health/db", headers={"Authorization": sent})
             assert response.status_code == status
+            response = await anonymous.post("/health/db", headers={"Authorization": sent})
+            assert (response.status_code, "Allow" in response.headers) == (
+                (404, False) if status == 404 else (405, True)
+            )
+
+
+@pytest.mark.parametrize("path", ["/health/ready", "/health/db"])
+async def test_a_probe_says_that_the_service_is_about_to_end(app: FastAPI, path: str) -> None:
+    async def draining(scope: Scope, receive: Receive, send: Send) -> None:
+        await app({**scope, "state": {"draining": True}}, receive, send)
+
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(draining), base_url="http://test") as client:
+        document = assert_problem(await client.get(path), 503, "database_unavailable")
+    assert document["detail"] == "The service is about to end; nothing was written."
 
 
 async def test_ready_asks_until_the_database_has_answered_once(sqlite_url: str) -> None:

@@ -113,6 +113,7 @@ async def test_a_write_of_another_state_is_412_with_the_task_as_it_is(
         now = (await alice.get(path)).json()
     missing = await alice.request(method, f"/api/tasks/{uuid7()}{suffix}", json=body, headers={"If-Match": "*"})
     assert missing.status_code == (412 if method == "PUT" else 404)
+    assert (missing.json()["detail"], "current" in missing.json()) == ("You have no task with this id.", False)
 
 
 # PUT

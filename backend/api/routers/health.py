@@ -4,12 +4,12 @@ import hmac
 from typing import Literal
 
 from fastapi import APIRouter, Request
+from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.openapi import documented
-from backend.api.problems import Problem
+from backend.api.problems import ENDING, Problem
 from backend.api.requests import Route
-from backend.errors import DatabaseUnavailable
 
 
 class Alive(TypedDict):
@@ -29,6 +29,20 @@ class Healthy(TypedDict):
 
     status: Literal["healthy"]
     database: Literal["connected"]
+
+
+class _Hidden(Route):
+    """A route that is not there, by any method, without `HEALTH_DB_TOKEN`, where that is set."""
+
+    async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle the request. Raises `Problem`."""
+        request = Request(scope)
+        token = request.app.state.settings.health_db_token
+        if token is not None:
+            scheme, _, sent = request.headers.get("authorization", "").partition(" ")
+            if scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.get_secret_value().encode()):
+                raise Problem("not_found")
+        await super().handle(scope, receive, send)
 
 
 HEALTHY: Healthy = {"status": "healthy", "database": "connected"}
@@ -52,21 +66,18 @@ async def health_ready(request: Request) -> Ready:
     return {"status": "ready"}
 
 
-@router.get("/db", **documented(HEALTHY, "not_found", *DATABASE))
 async def health_db(request: Request) -> Healthy:
     """Tell that the database has the columns that the service needs. Probes at once share one query.
 
     The outcome is kept for `HEALTH_DB_TTL` seconds: it is the one address at which strangers reach the database. Where
     `HEALTH_DB_TOKEN` is set, it is required as a bearer token; without it there is nothing here.
     """
-    token = request.app.state.settings.health_db_token
-    if token is not None:
-        scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.get_secret_value().encode()):
-            raise Problem("not_found")
     _refuse_while_draining(request)
     await _ping(request)
     return HEALTHY
+
+
+router.add_api_route("/db", health_db, route_class_override=_Hidden, **documented(HEALTHY, "not_found", *DATABASE))
 
 
 async def _ping(request: Request) -> None:
@@ -76,4 +87,4 @@ async def _ping(request: Request) -> None:
 
 def _refuse_while_draining(request: Request) -> None:
     if getattr(request.state, "draining", False):
-        raise DatabaseUnavailable("the service is about to end")
+        raise Problem("database_unavailable", detail=ENDING)
