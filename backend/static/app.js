@@ -18,7 +18,7 @@ const [list, filters, deleted] = ["#tasks", "#filters", "#deleted"].map((selecto
 
 // The page lies at the API's root, wherever that is. The token lives as long as the tab.
 const client = new TasksClient(new URL(".", location.href).href, getToken);
-let [user, replica] = [null, null];
+let [user, replica, trouble] = [null, null, null]; // trouble: why the service was not reached
 
 // Signing in and out: with a token, or at Better Auth, whose session is its cookie, and gives a token whenever one is needed
 
@@ -39,62 +39,97 @@ async function betterAuth(path, body) {
   return { token };
 }
 
-function signIn(token) {
+async function signIn(token) {
   sessionStorage.setItem("token", token);
   client.forget();
-  start();
-}
-
-function signOut() {
-  sessionStorage.removeItem("token");
-  client.forget();
-  replica?.erase();
-  start();
-}
-
-async function start() {
-  replica = null;
-  list.replaceChildren();
-  deleted.replaceChildren();
-  showProblem(null);
-  const token = sessionStorage.getItem("token");
-  find("#sign-in").hidden = Boolean(token);
-  find("#board").hidden = find("#sign-out").hidden = !token;
-  find("#status").textContent = "";
-  if (!token) return;
+  const before = sessionStorage.getItem("user");
   try {
-    user = await client.user();
+    sessionStorage.setItem("user", await client.user());
   } catch (error) {
     return refuse(error);
   }
-  replica = new Replica(client, user);
-  render();
-  await sync();
+  if (before !== null && before !== sessionStorage.getItem("user")) new Replica(client, before).erase();
+  start();
+}
+
+/** In all tabs: they see that the copy has gone. */
+function signOut(reason) {
+  replica?.erase();
+  sessionStorage.removeItem("user");
+  leave(reason);
+}
+
+/** In this tab alone. */
+function leave(reason) {
+  const problem = reason + waiting(": sign in again.");
+  sessionStorage.removeItem("token");
+  client.forget();
+  start();
+  showProblem(problem);
 }
 
 function refuse(error) {
   if (error.name === "AbortError") return; // somebody else's turn by now
-  signOut();
-  showProblem(error);
+  const end = sessionStorage.getItem("token") === SESSION ? signOut : leave; // another tab may have a better token
+  end(error.message);
+}
+
+function start() {
+  user = sessionStorage.getItem("token") && sessionStorage.getItem("user");
+  replica = null;
+  trouble = "Loading…";
+  list.replaceChildren();
+  deleted.replaceChildren();
+  showProblem("");
+  find("#sign-in").hidden = Boolean(user);
+  find("#board").hidden = find("#sign-out").hidden = !user;
+  find("#status").textContent = "";
+  if (!user) return;
+  client.expect(user); // who may not be the one that Better Auth gives a token for by now
+  replica = new Replica(client, user);
+  render();
+  sync();
 }
 
 // Showing
 
 function render() {
+  if (replica === null) return;
+  showStatus();
+  if (find(".moving", list)) return; // until it is dropped
   const all = replica.tasks;
   showTags(all);
   const chosen = Object.fromEntries(new FormData(filters));
   const shown = all.filter((task) => matches(task, chosen)).sort(ORDERS[chosen.sort]);
+  const ids = new Set(shown.map(({ id }) => id));
+  for (const row of [...list.children]) if (!ids.has(row.dataset.id)) row.remove();
   const rows = new Map([...list.children].map((row) => [row.dataset.id, row]));
+  for (const task of shown) {
+    if (!rows.has(task.id)) rows.set(task.id, list.appendChild(find("#task").content.firstElementChild.cloneNode(true)));
+    fill(rows.get(task.id), task);
+  }
+  arrange(shown.map(({ id }) => rows.get(id)), document.activeElement.closest("#tasks > li"));
   list.classList.toggle("by-hand", chosen.sort === "position");
-  shown.forEach((task, index) => {
-    const row = rows.get(task.id) ?? find("#task").content.firstElementChild.cloneNode(true);
-    rows.delete(task.id);
-    fill(row, task);
-    if (list.children[index] !== row) list.insertBefore(row, list.children[index] ?? null);
-  });
-  for (const row of rows.values()) row.remove();
   find("#count").textContent = `${shown.length} of ${all.length} ${all.length === 1 ? "task" : "tasks"}`;
+}
+
+// Moving an element takes the focus and the pointer away from it: the other rows move around the one that stays.
+function arrange(rows, staying) {
+  let next = null;
+  for (const row of rows.toReversed()) {
+    if (row !== staying && row.nextElementSibling !== next) list.insertBefore(row, next);
+    next = row;
+  }
+}
+
+function showStatus() {
+  const state = replica.waiting > 0 ? "Saving…" : "Everything is saved.";
+  find("#status").textContent = `Signed in as ${user}. ${trouble === null ? state : trouble + waiting(".")}`;
+}
+
+function waiting(end) {
+  const count = replica?.waiting;
+  return count ? ` ${count} of your changes wait to be sent${end}` : "";
 }
 
 function fill(row, task) {
@@ -138,9 +173,9 @@ function compare(one, other) {
   return one < other ? -1 : one > other ? 1 : 0;
 }
 
-function showProblem(error) {
-  find("#problem").textContent = error?.detail ?? error?.message ?? "";
-  find("#problem").hidden = !error;
+function showProblem(text) {
+  find("#problem").textContent = text;
+  find("#problem").hidden = !text;
 }
 
 function say(text) {
@@ -150,8 +185,7 @@ function say(text) {
 // Changing: the copy first, then the service
 
 function change(action) {
-  showProblem(null);
-  find("#status").textContent = "Saving…";
+  showProblem("");
   action();
   render();
   sync();
@@ -160,17 +194,15 @@ function change(action) {
 async function sync() {
   const mine = replica;
   if (mine === null) return;
-  const who = `Signed in as ${user}.`;
   try {
     const problems = await mine.sync();
     if (mine !== replica) return;
-    if (problems.length > 0) showProblem(problems[0]);
-    find("#status").textContent = `${who} Everything is saved.`;
+    trouble = null;
+    if (problems.length > 0) showProblem(problems[0].detail);
   } catch (error) {
     if (mine !== replica) return;
     if (error instanceof TasksError && error.status === 401) return refuse(error);
-    const waiting = mine.waiting === 0 ? "" : ` ${mine.waiting} of your changes wait to be sent.`;
-    find("#status").textContent = `${who} ${error instanceof TypeError ? "Offline." : error.message}${waiting}`;
+    trouble = error instanceof TypeError ? "Offline." : error.message;
   }
   render();
 }
@@ -183,7 +215,7 @@ find("#account").addEventListener("submit", async (event) => {
     event.target.reset();
     signIn(SESSION);
   } catch (error) {
-    showProblem(error);
+    showProblem(error.message);
   }
 });
 find("#with-token").addEventListener("submit", (event) => {
@@ -193,8 +225,8 @@ find("#with-token").addEventListener("submit", (event) => {
   signIn(token);
 });
 find("#sign-out").addEventListener("click", () => {
-  if (sessionStorage.getItem("token") === SESSION) betterAuth("/sign-out", {}).catch(showProblem);
-  signOut();
+  if (sessionStorage.getItem("token") === SESSION) betterAuth("/sign-out", {}).catch(({ message }) => showProblem(message));
+  signOut("");
 });
 
 find("#add").addEventListener("submit", (event) => {
@@ -210,6 +242,8 @@ filters.addEventListener("input", () => render());
 list.addEventListener("change", ({ target }) => {
   const { name, value } = target;
   const { id } = target.closest("li").dataset;
+  const task = replica?.tasks.find((task) => task.id === id);
+  if (!task || !target.validity.valid) return; // a field that is removed with what was typed reports a change, too
   const read = {
     title: () => value.trim(),
     completed: () => target.checked,
@@ -217,8 +251,7 @@ list.addEventListener("change", ({ target }) => {
     priority: () => value || null,
     due_date: () => value || null,
   };
-  if (!target.validity.valid) return;
-  if (name === "title" && !value.trim()) target.value = replica.tasks.find((task) => task.id === id).title;
+  if (name === "title" && !value.trim()) target.value = task.title;
   else change(() => replica.change(id, { [name]: read[name]() }));
 });
 
@@ -261,13 +294,15 @@ list.addEventListener("pointerdown", (event) => {
     const over = document.elementFromPoint(clientX, clientY)?.closest("#tasks > li");
     if (!over || over === row) return;
     const { top, height } = over.getBoundingClientRect();
-    over[clientY < top + height / 2 ? "before" : "after"](row);
+    const rows = [...list.children].filter((other) => other !== row);
+    rows.splice(rows.indexOf(over) + (clientY < top + height / 2 ? 0 : 1), 0, row);
+    arrange(rows, row);
   };
   handle.onpointerup = handle.onpointercancel = ({ type }) => {
     handle.onpointermove = handle.onpointerup = handle.onpointercancel = null;
     row.classList.remove("moving");
-    if (type === "pointercancel") list.insertBefore(row, before);
-    else if (row.nextElementSibling !== before) moved(row);
+    if (type === "pointerup" && row.nextElementSibling !== before) moved(row);
+    else render();
   };
 });
 
@@ -277,8 +312,7 @@ list.addEventListener("keydown", (event) => {
   const row = event.target.closest("li");
   const other = event.key === "ArrowUp" ? row.previousElementSibling : row.nextElementSibling;
   if (!other) return;
-  other[event.key === "ArrowUp" ? "before" : "after"](row);
-  event.target.focus(); // which moving the row has taken away
+  row[event.key === "ArrowUp" ? "after" : "before"](other);
   moved(row);
 });
 
@@ -294,9 +328,10 @@ addEventListener("online", sync);
 addEventListener("offline", sync);
 addEventListener("storage", ({ key, newValue }) => { // of another tab
   if (replica === null) return;
-  if (key !== replica.key) render();
-  else if (newValue === null) signOut(); // as the user did there
-  else sync();
+  if (key !== replica.key) return render();
+  if (newValue === null) return signOut("You have signed out in another tab.");
+  replica.load(); // at once: the changes that it holds leave the queue next
+  sync();
 });
 document.addEventListener("visibilitychange", () => document.hidden || sync());
 setInterval(() => document.hidden || sync(), EVERY);

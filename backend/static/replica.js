@@ -24,8 +24,14 @@ export class Replica {
     this.#client = client;
     this.#waiting = { signal: client.ended }; // what is sent later would be sent as the next user's
     this.#prefix = `tasks/${encodeURIComponent(user)}/`;
-    const { tasks = [], checkpoint = null } = JSON.parse(localStorage.getItem(this.key) ?? "{}");
-    for (const task of tasks) this.#known.set(task.id, task);
+    this.load();
+  }
+
+  /** Take over the copy as another tab has left it. */
+  load() {
+    const { tasks, checkpoint } = read(this.key) ?? {};
+    if (!checkpoint) return; // there is none, or it cannot be read: everything is fetched
+    this.#known = new Map(tasks.map((task) => [task.id, task]));
     this.#checkpoint = checkpoint;
   }
 
@@ -92,6 +98,7 @@ export class Replica {
   }
 
   async #sync() {
+    this.load();
     const problems = [];
     do await this.#exchange(problems);
     while (this.waiting > 0); // what was changed meanwhile
@@ -104,13 +111,13 @@ export class Replica {
       const sent = end === 0 ? queue.slice(0, 1) : queue.slice(0, Math.min(end < 0 ? Infinity : end, MAX_BATCH));
       const operations = sent.map(([, { op, id, task }]) => ({ op, id, task }));
       const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#client.push(operations, this.#waiting);
-      results.forEach(({ id, task, problem }, index) => {
+      results.forEach(({ id, task, problem }) => {
         if (task) this.#known.set(id, task);
         else if (!problem || GONE.has(problem.code)) this.#known.delete(id);
         if (problem) problems.push(problem);
-        localStorage.removeItem(sent[index][0]);
       });
       this.#save();
+      for (const [key] of sent) localStorage.removeItem(key);
     }
     const { changes, checkpoint, anew } = await this.#client.changes(this.#checkpoint, 500, this.#waiting);
     if (checkpoint === this.#checkpoint) return;
@@ -135,7 +142,8 @@ export class Replica {
     return Object.keys(localStorage)
       .filter((key) => key.startsWith(`${this.#prefix}change/`))
       .sort()
-      .map((key) => [key, JSON.parse(localStorage.getItem(key))]);
+      .map((key) => [key, read(key)])
+      .filter(([, operation]) => operation);
   }
 
   #enqueue(operation) {
@@ -156,6 +164,15 @@ export class Replica {
       localStorage.setItem(this.key, "{}");
       if (key !== this.key) localStorage.setItem(key, JSON.stringify(value));
     }
+  }
+}
+
+/** What is stored under a key; null where that is nothing, or damaged. */
+function read(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key));
+  } catch {
+    return null;
   }
 }
 

@@ -16,6 +16,8 @@ from tests.e2e.conftest import HERE, BetterAuth, serving_app, token_of, url_of
 from tests.processes import Server
 from tests.settings import make_settings
 
+BATCH = "**/api/tasks/batch"
+
 
 @pytest.fixture
 def rows(page: Page) -> Locator:
@@ -28,6 +30,14 @@ async def page(context: BrowserContext, server: Server) -> Page:
     page = await open_page(context, server.url)
     await sign_in(page, uuid.uuid4().hex)
     return page
+
+
+@pytest.fixture
+async def other(page: Page, context: BrowserContext, server: Server) -> Page:
+    """Another tab of the same user."""
+    other = await open_page(context, server.url)
+    await sign_in(other, await page.evaluate("sessionStorage.user"))
+    return other
 
 
 async def open_page(context: BrowserContext, url: str, better_auth: str = "data:") -> Page:
@@ -59,6 +69,39 @@ async def sign_in(page: Page, user_id: str) -> None:
 
 async def saved(page: Page) -> None:
     await expect(page.locator("#status")).to_contain_text("Everything is saved.")
+
+
+async def synchronize(page: Page) -> None:
+    await page.evaluate("dispatchEvent(new Event('online'))")
+
+
+async def fetch_anew(page: Page) -> None:
+    """Have the page show what the service has."""
+    await page.evaluate("localStorage.clear()")
+    await page.reload()
+    await saved(page)
+
+
+async def refuse(route: Route) -> None:
+    await route.continue_(headers={**route.request.headers, "authorization": "Bearer x.y.z"})  # as one that expired
+
+
+class Held:
+    """The next batch of a page, until it is released."""
+
+    def __init__(self) -> None:
+        self.arrived, self.released = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, route: Route) -> None:
+        self.arrived.set()
+        await self.released.wait()
+        await route.continue_()
+
+    @classmethod
+    async def of(cls, page: Page) -> "Held":
+        held = cls()
+        await page.route(BATCH, held, times=1)
+        return held
 
 
 async def add(page: Page, *titles: str) -> None:
@@ -188,9 +231,7 @@ async def test_what_is_done_offline_is_there_and_is_sent_later(page: Page, rows:
     assert await titles(page) == ["Pay the rent", "Written offline"]
     await context.set_offline(False)
     await saved(page)
-    await page.evaluate("localStorage.clear()")  # what is there now is what the service has
-    await page.reload()
-    await saved(page)
+    await fetch_anew(page)
     assert await titles(page) == ["Pay the rent", "Written offline"]
     await expect(rows.nth(0).get_by_role("checkbox")).to_be_checked()
 
@@ -204,31 +245,11 @@ async def test_what_is_refused_is_said_and_shown_as_it_is(page: Page, rows: Loca
     await expect(rows.get_by_label("Tags,")).to_have_value("")
 
 
-@pytest.fixture
-async def other(page: Page, context: BrowserContext, server: Server) -> Page:
-    """Another window of the same user."""
-    other = await open_page(context, server.url)
-    await other.evaluate("token => sessionStorage.setItem('token', token)", await page.evaluate("sessionStorage.token"))
-    await other.reload()
-    await saved(other)
-    return other
-
-
-async def test_two_windows_of_one_user_agree(page: Page, other: Page):
+async def test_two_tabs_of_one_user_agree(page: Page, other: Page):
     await add(page, "Buy milk")
     await expect(other.locator("#tasks li")).to_have_count(1)
     await add(other, "Buy bread")
     await expect(page.locator("#tasks li")).to_have_count(2)
-
-
-async def test_who_signs_out_in_one_window_has_left_the_other(page: Page, other: Page):
-    await add(page, "Ada's")
-    await expect(other.locator("#tasks li")).to_have_count(1)
-    await saved(other)
-    await page.get_by_role("button", name="Sign out").click()
-    await expect(other.get_by_label("Token")).to_be_visible()
-    assert "Ada's" not in await other.content()
-    assert await other.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
 
 
 ALMOST_FULL = """() => {
@@ -261,37 +282,30 @@ WAITING = """async (number) => {
 }"""
 
 
-async def waiting_windows(page: Page, number: int) -> None:
-    """Wait until so many windows wait for another one to send what there is."""
+async def waiting_tabs(page: Page, number: int) -> None:
+    """Wait until so many tabs wait for another one to send what there is."""
     async with asyncio.timeout(20):
         await page.evaluate(WAITING, number)
 
 
 @pytest.mark.parametrize("leaving", [False, True], ids=["", "of which one has another user by then"])
-async def test_a_change_is_sent_by_one_of_two_windows(page: Page, other: Page, leaving: bool, context: BrowserContext):
+async def test_a_change_is_sent_by_one_of_two_tabs(page: Page, other: Page, leaving: bool, context: BrowserContext):
     sent: list[Request] = []
-    held: asyncio.Future[Route] = asyncio.get_running_loop().create_future()
-
-    async def hold(route: Route) -> None:
-        held.set_result(route)
-
     context.on("request", lambda request: sent.append(request) if request.url.endswith("/batch") else None)
-    await page.route("**/api/tasks/batch", hold, times=1)
+    held = await Held.of(page)
     await add(page, "Ada's")
-    route = await held
-    await other.evaluate("dispatchEvent(new Event('online'))")
-    await waiting_windows(other, 1)
-    if leaving:
+    await held.arrived.wait()
+    await synchronize(other)
+    await waiting_tabs(other, 1)
+    if leaving:  # which ends the other one, too
         await other.get_by_role("button", name="Sign out").click()
-        await waiting_windows(other, 0)
+        await expect(page.get_by_role("alert")).to_contain_text("1 of your changes wait to be sent: sign in again.")
+        await waiting_tabs(other, 0)
         await sign_in(other, uuid.uuid4().hex)
         assert await titles(other) == []
-        await expect(page.get_by_label("Token")).to_be_visible()
-    else:
-        await route.continue_()
-        await saved(page)
-    await waiting_windows(other, 0)
-    await saved(other)
+    held.released.set()
+    await saved(other if leaving else page)
+    await waiting_tabs(other, 0)
     assert await titles(other) == ([] if leaving else ["Ada's"])
     assert len(sent) == 1
 
@@ -307,9 +321,127 @@ async def test_changes_keep_their_order_when_the_clock_is_set_back(page: Page, c
     await later.keyboard.press("Enter")
     await expect(later.locator("#status")).to_contain_text("2 of your changes wait")
     await context.unroute_all()
-    await later.evaluate("dispatchEvent(new Event('online'))")
+    await synchronize(later)
     await saved(later)
     assert await titles(later) == ["Buy bread"]
+
+
+async def test_what_one_tab_sends_late_undoes_nothing_of_another(page: Page, other: Page, rows: Locator):
+    title = rows.get_by_label("Title:")
+    await add(page, "One")
+    await saved(page)
+    held = await Held.of(other)
+    await page.route(BATCH, lambda route: route.abort())
+    await title.fill("Two")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#status")).to_contain_text("Offline. 1 of your changes wait to be sent.")
+    await synchronize(other)
+    await held.arrived.wait()
+    await page.unroute(BATCH)
+    await title.fill("Three")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#status")).to_contain_text("2 of your changes wait")
+    held.released.set()
+    for tab in (page, other):
+        await saved(tab)
+        assert await titles(tab) == ["Three"]
+    await fetch_anew(page)
+    assert await titles(page) == ["Three"]
+
+
+async def test_nothing_is_called_saved_before_another_tab_has_sent_it(page: Page, other: Page):
+    held = await Held.of(page)
+    await add(page, "Buy milk")
+    await expect(other.locator("#tasks li")).to_have_count(1)
+    await expect(other.locator("#status")).to_contain_text("Saving…")
+    held.released.set()
+    await saved(other)
+
+
+async def test_typing_goes_on_while_other_rows_are_deleted_and_moved_elsewhere(page: Page, other: Page, rows: Locator):
+    await add(page, "One", "Two", "Three")
+    await saved(page)
+    title = rows.nth(1).get_by_label("Title:")
+    await title.focus()
+    await page.keyboard.press("End")
+    await page.keyboard.type(" and")
+    await other.get_by_role("button", name="Delete: Three").click()
+    await expect(rows).to_have_count(2)
+    await page.keyboard.type(" a")
+    await other.get_by_role("button", name="Move: One").focus()
+    await other.keyboard.press("ArrowUp")
+    await expect(rows.nth(0).get_by_label("Title:")).to_have_value("One")
+    await page.keyboard.type(" half")
+    assert await titles(page) == ["One", "Two and a half"]
+    assert await titles(other) == ["One", "Two"]  # until the typing ends
+    await page.keyboard.press("Enter")
+    await expect(other.locator("#tasks li").nth(1).get_by_label("Title:")).to_have_value("Two and a half")
+    assert failures_of(page) == []
+
+
+async def test_what_is_typed_into_a_task_that_is_deleted_elsewhere_is_no_change(page: Page, other: Page, rows: Locator):
+    await add(page, "Buy milk")
+    await rows.get_by_label("Title:").fill("Buy bread")
+    await other.get_by_role("button", name="Delete").click()
+    await expect(rows).to_have_count(0)
+    await saved(page)
+    await expect(page.get_by_role("alert")).to_be_hidden()
+    assert failures_of(page) == []
+
+
+async def test_a_row_is_dragged_on_while_changes_arrive(page: Page, rows: Locator):
+    await add(page, "Three", "Two")
+    await saved(page)
+    held = await Held.of(page)
+    await add(page, "One")
+    last = await rows.nth(2).bounding_box()
+    assert last is not None
+    await rows.nth(0).locator(".handle").hover()
+    await page.mouse.down()
+    await page.mouse.move(last["x"] + 100, last["y"] + last["height"] - 3)
+    held.released.set()
+    await saved(page)
+    await page.mouse.up()
+    assert await titles(page) == ["Two", "Three", "One"]
+    await saved(page)
+    await fetch_anew(page)
+    assert await titles(page) == ["Two", "Three", "One"]
+
+
+async def test_signing_out_signs_out_all_tabs_and_leaves_nothing(page: Page, other: Page, rows: Locator):
+    await add(page, "Buy milk")
+    await saved(page)
+    await other.locator("#tasks li").get_by_label("Title:").fill("Half")
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(other.get_by_role("alert")).to_have_text("You have signed out in another tab.")
+    await expect(rows).to_have_count(0)
+    await expect(other.locator("#tasks li")).to_have_count(0)
+    for tab in (page, other):
+        assert await tab.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
+        assert failures_of(tab) == []
+
+
+async def test_a_copy_that_is_damaged_is_fetched_anew(page: Page, rows: Locator):
+    await add(page, "Buy milk")
+    await saved(page)
+    await page.evaluate("Object.keys(localStorage).forEach((key) => localStorage.setItem(key, '{damaged'))")
+    await page.reload()
+    await saved(page)
+    assert await titles(page) == ["Buy milk"]
+    assert failures_of(page) == []
+
+
+async def test_changes_wait_for_a_new_token_where_the_old_one_has_expired(page: Page, context: BrowserContext):
+    user = await page.evaluate("sessionStorage.user")
+    await context.set_offline(True)
+    await add(page, "Written offline")
+    await page.route("**/api/**", refuse)
+    await context.set_offline(False)
+    await expect(page.get_by_role("alert")).to_contain_text("1 of your changes wait to be sent: sign in again.")
+    await page.unroute("**/api/**")
+    await sign_in(page, user)
+    await fetch_anew(page)
+    assert await titles(page) == ["Written offline"]
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["", "with a response under way"])
@@ -319,7 +451,7 @@ async def test_the_next_user_sees_nothing_of_the_one_before(page: Page, rows: Lo
     if late:
         held = asyncio.Event()
         await page.route("**/api/tasks/changes*", lambda _route: held.set())
-        await page.evaluate("dispatchEvent(new Event('online'))")
+        await synchronize(page)
         await held.wait()
     await page.get_by_role("button", name="Sign out").click()
     assert "Ada's" not in await page.content()
@@ -329,6 +461,15 @@ async def test_the_next_user_sees_nothing_of_the_one_before(page: Page, rows: Lo
     await add(page, "Bob's")
     await saved(page)
     assert await titles(page) == ["Bob's"]
+
+
+async def test_an_address_that_signs_in_another_user_erases_the_copy_of_the_one_before(page: Page, server: Server):
+    await add(page, "Ada's")
+    await saved(page)
+    await page.goto("about:blank")
+    await page.goto(f"{server.url}/#token={token_of('bob')}")
+    await saved(page)
+    assert await page.evaluate("Object.keys(localStorage)") == ["tasks/bob/copy"]
 
 
 async def test_a_token_that_is_no_good_is_refused_in_words(context: BrowserContext, server: Server):
@@ -441,9 +582,6 @@ async def test_a_user_of_better_auth_signs_up_and_out_and_in(
 async def test_a_new_token_is_fetched_where_one_is_needed_and_another_users_is_not_taken(
     context: BrowserContext, service: str, frontend: BetterAuth
 ):
-    async def refuse(route: Route) -> None:
-        await route.continue_(headers={**route.request.headers, "authorization": "Bearer x.y.z"})  # as one that expired
-
     ada, bob = await open_page(context, service, frontend.origin), await open_page(context, service, frontend.origin)
     await enter(ada, f"{uuid.uuid4().hex}@example.com", button="Sign up")
     await saved(ada)
@@ -457,10 +595,31 @@ async def test_a_new_token_is_fetched_where_one_is_needed_and_another_users_is_n
     await ada.route(f"{service}/api/tasks/batch", refuse, times=1)
     await ada.get_by_label("New task").fill("Ada's other")
     await ada.keyboard.press("Enter")
-    await expect(ada.get_by_role("alert")).to_have_text("Another user has signed in.")
+    await expect(ada.get_by_role("alert")).to_contain_text("Another user has signed in.")
     await bob.reload()
     await saved(bob)
     assert [await titles(ada), await titles(bob)] == [[], []]
+
+
+async def test_a_better_auth_that_cannot_be_reached_signs_nobody_out(
+    context: BrowserContext, service: str, frontend: BetterAuth
+):
+    page = await open_page(context, service, frontend.origin)
+    await enter(page, f"{uuid.uuid4().hex}@example.com", button="Sign up")
+    await saved(page)
+    await add(page, "Buy milk")
+    await saved(page)
+    await page.route(f"{frontend.origin}/**", lambda route: route.abort())
+    await page.reload()
+    await add(page, "Buy bread")
+    await expect(page.locator("#status")).to_contain_text(
+        "Better Auth does not respond to this page. 1 of your changes wait to be sent."
+    )
+    await page.unroute(f"{frontend.origin}/**")
+    await synchronize(page)
+    await saved(page)
+    await fetch_anew(page)
+    assert await titles(page) == ["Buy bread", "Buy milk"]
 
 
 async def test_a_better_auth_that_does_not_let_the_page_in_is_said(
