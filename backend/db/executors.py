@@ -9,19 +9,17 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, Protocol, TypeVar
 
 import asyncpg
-from sqlalchemy import Executable, Result, util
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.util.concurrency import greenlet_spawn
+from sqlalchemy import Executable, Result
+from sqlalchemy.exc import IntegrityError
 
 from backend.db.connection import DriverConnection, StatementTypes
 from backend.db.failures import DATABASE_FAILURES, is_repeatable, is_unreadable, may_mean_other_types, translated
-from backend.db.pool import OverflowSemaphore, Pool, can_be_kept
-from backend.db.statements import CompiledStatement, compile_statement, is_read
+from backend.db.pool import Pool, can_be_kept
+from backend.db.statements import CompiledStatement, compile_statement
 from backend.errors import DatabaseError
 from backend.observation import observation
 
@@ -31,8 +29,6 @@ REPEAT_AFTER = 0.1
 Params = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Rows = Result[*tuple[Any, ...]]
 T = TypeVar("T")
-
-_BUFFERED = util.immutabledict({"prebuffer_rows": True})
 
 
 class DatabaseExecutor(Protocol):
@@ -57,7 +53,7 @@ class DatabaseExecutor(Protocol):
         """
 
 
-class _Sent:
+class Sent:
     """How far a statement got: a connection was acquired; a write was sent."""
 
     connected = False
@@ -68,7 +64,7 @@ class Transaction:
     """Runs the statements of one transaction. Where one has failed, none is run any more, and none is kept."""
 
     def __init__(self) -> None:
-        self.sent = _Sent()
+        self.sent = Sent()
         self.commits_a_write = False
         self._failed = False
 
@@ -105,7 +101,7 @@ class Transaction:
 
 
 @asynccontextmanager
-async def _deadline(seconds: float, *, may_have_run: Callable[[], bool]) -> AsyncIterator[None]:
+async def within_deadline(seconds: float, *, may_have_run: Callable[[], bool]) -> AsyncIterator[None]:
     """Limit a block's time. An error of the block's own goes through as it is."""
     try:
         async with asyncio.timeout(seconds) as limit:
@@ -117,9 +113,9 @@ async def _deadline(seconds: float, *, may_have_run: Callable[[], bool]) -> Asyn
             raise error from None
 
 
-async def _repeated(run: Callable[[_Sent], Awaitable[T]], *, deadline: float, retry: bool = True) -> T:
+async def repeated(run: Callable[[Sent], Awaitable[T]], *, deadline: float, retry: bool = True) -> T:
     """Run a statement, and once more where that is safe and may help."""
-    sent = _Sent()
+    sent = Sent()
     with translated(may_have_run=lambda: sent.write):
         async with asyncio.timeout(deadline):
             try:
@@ -145,8 +141,8 @@ class PostgresExecutor:
         """Run one statement: see `DatabaseExecutor`."""
         compiled = _compiled(statement, params)
 
-        async def run(sent: _Sent) -> Rows:
-            connection = await _timed(self._pool.acquire(retry=retry), "waited")
+        async def run(sent: Sent) -> Rows:
+            connection = await timed(self._pool.acquire(retry=retry), "waited")
             sent.connected = True
             try:
                 result = await _run(self._pool.types, connection, compiled, params, sent)
@@ -156,14 +152,14 @@ class PostgresExecutor:
             self._pool.release(connection)
             return result
 
-        return await _repeated(run, deadline=self._deadline, retry=retry)
+        return await repeated(run, deadline=self._deadline, retry=retry)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several statements: see `DatabaseExecutor`. BEGIN and COMMIT cost a round trip each."""
         within = _PostgresTransaction(self._pool.types)
-        async with _deadline(self._deadline, may_have_run=within.may_have_run):
-            connection = within.connection = await _repeated(self._begin, deadline=self._deadline)
+        async with within_deadline(self._deadline, may_have_run=within.may_have_run):
+            connection = within.connection = await repeated(self._begin, deadline=self._deadline)
             try:
                 yield within
                 await within.commit()
@@ -172,8 +168,8 @@ class PostgresExecutor:
                 raise
             self._pool.release(connection)
 
-    async def _begin(self, sent: _Sent) -> DriverConnection:
-        connection = await _timed(self._pool.acquire(), "waited")
+    async def _begin(self, sent: Sent) -> DriverConnection:
+        connection = await timed(self._pool.acquire(), "waited")
         sent.connected = True
         try:
             await connection.execute("BEGIN")
@@ -209,7 +205,7 @@ class _PostgresTransaction(Transaction):
         await self.connection.execute("COMMIT")
 
 
-async def _timed(awaitable: Awaitable[T], name: Literal["database", "waited"]) -> T:
+async def timed(awaitable: Awaitable[T], name: Literal["database", "waited"]) -> T:
     """Wait, and add the time to this field of the request's observation."""
     started = time.perf_counter()
     try:
@@ -224,11 +220,11 @@ async def _run(
     connection: DriverConnection,
     compiled: CompiledStatement,
     params: Params | None,
-    sent: _Sent,
+    sent: Sent,
 ) -> Rows:
     """Run a statement, and have the request know how long it took, and which process of the server failed to."""
     try:
-        return await _timed(_prepare_and_fetch(types, connection, compiled, params, sent), "database")
+        return await timed(_prepare_and_fetch(types, connection, compiled, params, sent), "database")
     except BaseException:
         observation.get().pid = connection.get_server_pid()
         raise
@@ -239,7 +235,7 @@ async def _prepare_and_fetch(
     connection: DriverConnection,
     compiled: CompiledStatement,
     params: Params | None,
-    sent: _Sent,
+    sent: Sent,
 ) -> Rows:
     rows = params if isinstance(params, Sequence) else (params or {},)
     if len(rows) > 1 and compiled.metadata is not None:
@@ -266,68 +262,3 @@ async def _prepare_and_fetch(
 def _compiled(statement: Executable, params: Params | None) -> CompiledStatement:
     first = params[0] if isinstance(params, Sequence) else params
     return compile_statement(statement, tuple(first or ()))
-
-
-class SQLiteExecutor:
-    """A `DatabaseExecutor`: statements by SQLAlchemy, on an engine in autocommit.
-
-    SQLite lets one connection write at a time, and a statement that waits for it cannot be given up: so there are few
-    connections, and whoever finds them all in use waits in order.
-    """
-
-    def __init__(self, engine: AsyncEngine, semaphore: OverflowSemaphore, deadline: float) -> None:
-        self._engine = engine
-        self._semaphore = semaphore
-        self._deadline = deadline
-
-    async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
-        """Run one statement: see `DatabaseExecutor`."""
-        if isinstance(params, Sequence) and len(params) > 1:  # all rows or none; in autocommit each would be committed
-            async with self.transaction() as within:
-                return await within.exec(statement, params=params)
-        writes = not is_read(statement)
-
-        def run_by_sqlalchemy(sent: _Sent) -> Rows:
-            with self._engine.sync_engine.connect() as connection:
-                sent.connected, sent.write = True, writes
-                return connection.execute(statement, params, execution_options=_BUFFERED)
-
-        async def run(sent: _Sent) -> Rows:
-            await _timed(self._semaphore.acquire(), "waited")
-            try:
-                return await _timed(greenlet_spawn(run_by_sqlalchemy, sent), "database")
-            finally:
-                self._semaphore.release()
-
-        return await _repeated(run, deadline=self._deadline, retry=retry)
-
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        """Run several statements: see `DatabaseExecutor`. The file is locked for writing from the beginning."""
-        await _timed(self._semaphore.acquire(), "waited")
-        within = _SQLiteTransaction()
-        try:
-            async with _deadline(self._deadline, may_have_run=within.may_have_run), AsyncExitStack() as stack:
-                with translated():
-                    connection = within.connection = await stack.enter_async_context(self._engine.connect())
-                    await connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two that read first could both fail
-                try:
-                    yield within
-                    await within.commit()
-                except BaseException:
-                    with suppress(SQLAlchemyError):  # it may be rolled back, or closed, by now
-                        await connection.exec_driver_sql("ROLLBACK")
-                    raise
-        finally:
-            self._semaphore.release()
-
-
-class _SQLiteTransaction(Transaction):
-    connection: AsyncConnection
-
-    async def _run(self, statement: Executable, params: Params | None) -> Rows:
-        self.sent.write = self.sent.write or not is_read(statement)
-        return await _timed(self.connection.execute(statement, params, execution_options=_BUFFERED), "database")
-
-    async def _commit(self) -> None:
-        await self.connection.exec_driver_sql("COMMIT")

@@ -27,9 +27,10 @@ from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
 from backend.config import Settings, load_settings
+from backend.db import sqlite
 from backend.db.connection import closed_connections, connect_timeout
-from backend.db.engine import SQLITE_CONNECTIONS, in_autocommit, make_engine, make_sqlite_autocommit_engine
-from backend.db.executors import DatabaseExecutor, PostgresExecutor, SQLiteExecutor
+from backend.db.engine import make_engine
+from backend.db.executors import DatabaseExecutor, PostgresExecutor
 from backend.db.pool import OverflowSemaphore, Pool
 from backend.db.url import PostgresURL, SQLiteURL, database_url
 
@@ -55,13 +56,13 @@ class Database:
         if isinstance(self.url, SQLiteURL):
             if self.url.path is None:
                 self._engine = make_engine(self.url, settings)
-                self._autocommit_engine = in_autocommit(self._engine)
+                self._autocommit_engine = sqlite.in_autocommit(self._engine)
             else:
-                self._autocommit_engine = make_sqlite_autocommit_engine(self.url, settings)
+                self._autocommit_engine = sqlite.make_autocommit_engine(self.url, settings)
             # A statement that waits for a lock cannot be given up, so both waits together must fit into the deadline.
             patience = min(settings.database_pool_timeout, settings.database_connect_timeout)
-            semaphore = OverflowSemaphore(SQLITE_CONNECTIONS if self.url.path else 1, 0, patience)
-            self.executor = SQLiteExecutor(self._autocommit_engine, semaphore, deadline)
+            semaphore = OverflowSemaphore(sqlite.CONNECTIONS if self.url.path else 1, 0, patience)
+            self.executor = sqlite.SQLiteExecutor(self._autocommit_engine, semaphore, deadline)
         else:
             self._pool = Pool(self.url, settings)
             self.executor = PostgresExecutor(self._pool, deadline)

@@ -1,7 +1,7 @@
 """What runs the services' statements: anything with SQLModel's `AsyncSession.exec`.
 
-`db/executors.py` has the two that requests use. A plain `AsyncSession` is one, too, so a script can use a service in a
-transaction of its own.
+`db/executors.py` and `db/sqlite.py` have the two that requests use. A plain `AsyncSession` is one, too, so a script can
+use a service in a transaction of its own.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence

@@ -1,0 +1,197 @@
+"""What only SQLite needs: its engines, and its executor."""
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Executable, event, util
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.util.concurrency import greenlet_spawn
+
+from backend.config import Settings
+from backend.db.executors import Params, Rows, Sent, Transaction, repeated, timed, within_deadline
+from backend.db.failures import translated
+from backend.db.pool import OverflowSemaphore
+from backend.db.statements import is_read
+from backend.db.url import SQLiteURL
+
+CONNECTIONS = 10
+"""Connections to an SQLite file, each with a thread of its own. Only one of them can write at a time."""
+
+_AUTOCOMMIT = "todo_autocommit"
+_BUFFERED = util.immutabledict({"prebuffer_rows": True})
+
+NEXT_REVISION = """
+INSERT INTO owners (user_id, revision, forgotten)
+SELECT ?, now, now - 1
+FROM (SELECT CAST((julianday('now') - 2440587.5) * 86400000 AS INTEGER) * 1000 AS now) WHERE true
+ON CONFLICT (user_id) DO UPDATE SET revision = max(owners.revision + 1, excluded.revision)
+RETURNING revision
+"""
+"""`next_revision(owner)`; PostgreSQL's is made by the migration."""
+
+
+def make_session_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
+    """Make an engine for sessions: transactions begin when SQLAlchemy says so."""
+    engine = _make_engine(url, settings)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def make_migration_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
+    """Make an engine for schema changes. Its transactions keep two migrations apart."""
+    engine = _make_engine(url, settings)
+    event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
+    return engine
+
+
+def make_autocommit_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
+    """Make an engine on which each statement commits by itself, unless BEGIN was said."""
+    return _make_engine(url, settings, skip_autocommit_rollback=True)
+
+
+def in_autocommit(engine: AsyncEngine) -> AsyncEngine:
+    """Return the same on an engine for sessions: a database in memory has one connection, and so one engine."""
+    return engine.execution_options(**{_AUTOCOMMIT: True})
+
+
+def _make_engine(url: SQLiteURL, settings: Settings, **options: Any) -> AsyncEngine:
+    pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": settings.database_pool_timeout}
+    engine = create_async_engine(
+        url.sqlalchemy_url,
+        connect_args={"timeout": settings.database_command_timeout},
+        **(pool if url.path else {}),
+        # Python's sqlite3 begins transactions when it thinks fit, never for DDL. In autocommit we say when.
+        isolation_level="AUTOCOMMIT",
+        hide_parameters=True,
+        **options,
+    )
+    if url.path is not None:
+        path = url.path
+
+        def find_file(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
+            with suppress(OSError):  # to connect will say it better
+                path.touch(mode=0o600, exist_ok=False)  # what users write is for nobody else on the machine
+            if _is_frozen(path):
+                arguments[0], options["uri"] = f"{path.absolute().as_uri()}?immutable=1", True
+
+        event.listen(engine.sync_engine, "do_connect", find_file)
+    event.listen(engine.sync_engine, "connect", _set_up)
+    return engine
+
+
+def _is_frozen(path: Path) -> bool:
+    """Tell whether a file can be read only as one that nobody changes.
+
+    It is in WAL mode, of which SQLite keeps an index in a file beside it, and none is there nor can be made.
+    """
+    if os.access(path.parent, os.W_OK) or path.with_name(f"{path.name}-wal").exists():
+        return False
+    # Not before: when a process closes a file it loses all its locks on it, SQLite's too, and another process takes
+    # itself for the only one, and removes the log that this one writes (https://www.sqlite.org/howtocorrupt.html, 2.2).
+    try:
+        with path.open("rb") as file:
+            header = file.read(20)
+    except OSError:
+        return False
+    return header[18:] == b"\2\2"  # https://www.sqlite.org/fileformat.html#the_database_header
+
+
+def _begin(connection: Connection) -> None:
+    if _AUTOCOMMIT not in connection.get_execution_options():
+        connection.exec_driver_sql("BEGIN")
+
+
+def _set_up(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    """Readers beside a writer (WAL), commits that outlive a power failure, foreign keys that hold.
+
+    `timeout` above is SQLite's busy timeout.
+    """
+    cursor = dbapi_connection.cursor()
+    try:
+        for pragma in ("synchronous = FULL", "foreign_keys = ON"):
+            cursor.execute(f"PRAGMA {pragma}")
+        with suppress(sqlite3.OperationalError):  # a file that is read-only can be read all the same
+            cursor.execute("PRAGMA journal_mode = WAL")
+    except sqlite3.Error:
+        dbapi_connection.close()  # the pool would not: its thread would outlive the event loop, with a traceback
+        raise
+    cursor.close()
+    connection = dbapi_connection.driver_connection._conn  # noqa: SLF001 # the sqlite3 connection behind aiosqlite's
+
+    def next_revision(owner: str) -> int:
+        revision: int = connection.execute(NEXT_REVISION, (owner,)).fetchone()[0]
+        return revision
+
+    dbapi_connection.create_function("next_revision", 1, next_revision)
+
+
+class SQLiteExecutor:
+    """A `DatabaseExecutor`: statements by SQLAlchemy, on an engine in autocommit.
+
+    SQLite lets one connection write at a time, and a statement that waits for it cannot be given up: so there are few
+    connections, and whoever finds them all in use waits in order.
+    """
+
+    def __init__(self, engine: AsyncEngine, semaphore: OverflowSemaphore, deadline: float) -> None:
+        self._engine = engine
+        self._semaphore = semaphore
+        self._deadline = deadline
+
+    async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
+        """Run one statement: see `DatabaseExecutor`."""
+        if isinstance(params, Sequence) and len(params) > 1:  # all rows or none; in autocommit each would be committed
+            async with self.transaction() as within:
+                return await within.exec(statement, params=params)
+        writes = not is_read(statement)
+
+        def run_by_sqlalchemy(sent: Sent) -> Rows:
+            with self._engine.sync_engine.connect() as connection:
+                sent.connected, sent.write = True, writes
+                return connection.execute(statement, params, execution_options=_BUFFERED)
+
+        async def run(sent: Sent) -> Rows:
+            await timed(self._semaphore.acquire(), "waited")
+            try:
+                return await timed(greenlet_spawn(run_by_sqlalchemy, sent), "database")
+            finally:
+                self._semaphore.release()
+
+        return await repeated(run, deadline=self._deadline, retry=retry)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Run several statements: see `DatabaseExecutor`. The file is locked for writing from the beginning."""
+        await timed(self._semaphore.acquire(), "waited")
+        within = _SQLiteTransaction()
+        try:
+            async with within_deadline(self._deadline, may_have_run=within.may_have_run), AsyncExitStack() as stack:
+                with translated():
+                    connection = within.connection = await stack.enter_async_context(self._engine.connect())
+                    await connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two that read first could both fail
+                try:
+                    yield within
+                    await within.commit()
+                except BaseException:
+                    with suppress(SQLAlchemyError):  # it may be rolled back, or closed, by now
+                        await connection.exec_driver_sql("ROLLBACK")
+                    raise
+        finally:
+            self._semaphore.release()
+
+
+class _SQLiteTransaction(Transaction):
+    connection: AsyncConnection
+
+    async def _run(self, statement: Executable, params: Params | None) -> Rows:
+        self.sent.write = self.sent.write or not is_read(statement)
+        return await timed(self.connection.execute(statement, params, execution_options=_BUFFERED), "database")
+
+    async def _commit(self) -> None:
+        await self.connection.exec_driver_sql("COMMIT")
