@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -58,12 +59,13 @@ async def database(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def migrate(
-    url: str, *arguments: str, cwd: Path = ROOT, command: str = "migrate", **variables: str
+    url: str, *arguments: str, cwd: Path | None = None, command: str = "migrate", **variables: str
 ) -> "CompletedProcess[str]":
-    """Run a command; the code is what `cwd` has of it."""
+    """Run a command; the code is what `cwd` has of it, if it is given."""
     variables = {"DATABASE_URL": url, "BETTER_AUTH_SECRET": SECRET} | variables
-    if cwd == ROOT:
-        return await asyncio.to_thread(backend, command, *arguments, cwd=cwd, **variables)
+    if cwd is None:
+        elsewhere = Path(tempfile.gettempdir())
+        return await asyncio.to_thread(backend, command, *arguments, cwd=elsewhere, **variables)
     another = [sys.executable, "-m", "backend", command, *arguments]
     return await asyncio.to_thread(run, another, cwd, PYTHONPATH=str(cwd), **variables)
 
