@@ -16,7 +16,8 @@ from uuid_utils.compat import uuid7
 
 from backend.api.cursors import encode_cursor
 from backend.api.deps import CanonicalUUID
-from backend.api.problems import FieldError, Problem, field_errors, relocated
+from backend.api.field_errors import FieldError, field_errors
+from backend.api.problems import Problem, relocated
 from backend.api.queries import SEARCH_SCHEMA, ListQuery, search_text
 from backend.api.responses import tasks_content
 from backend.errors import TodoError

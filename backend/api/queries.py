@@ -14,8 +14,9 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 
 from backend.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
+from backend.api.field_errors import FieldError
 from backend.api.paths import TASKS
-from backend.api.problems import FieldError, Problem
+from backend.api.problems import Problem
 from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, storable, tag
 from backend.models.queries import (
     LATEST_DELETION_FIRST,

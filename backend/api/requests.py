@@ -17,7 +17,8 @@ from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from backend import strict_json
-from backend.api.problems import MAX_ERRORS, MAX_POINTED_NAME, FieldError, Problem
+from backend.api.field_errors import MAX_ERRORS, MAX_POINTED_NAME, FieldError
+from backend.api.problems import Problem
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"

@@ -35,7 +35,8 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {"api", "config"},
     "api": {"services", "auth", "db", "models", "errors", "config", "strict_json", "observation"},
     "agents": {
-        *("api.body", "api.cursors", "api.deps", "api.incidents", "api.problems", "api.queries", "api.responses"),
+        *("api.body", "api.cursors", "api.deps", "api.field_errors"),
+        *("api.incidents", "api.problems", "api.queries", "api.responses"),
         *("services", "auth", "db", "models", "errors", "config", "observation"),
     },
     "services": {"models", "errors"},

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from backend.api import cors, problems
+from backend.api import cors, field_errors, problems
 from backend.api.routers.batch import Batch, BatchResults
 from backend.api.schemas import Move
 from backend.models.task import TaskBase, TaskCreate
@@ -48,8 +48,8 @@ def field_codes() -> set[str]:
         {"loc": ("body",), "type": "literal_error", "ctx": {"expected": "'true' or 'false'"}},
         {"loc": ("body",), "type": "literal_error", "ctx": {"expected": "'first' or 'last'"}},
     ]
-    found = {each.code for each in problems.field_errors(errors)} | problems._OWN_RULES
-    found |= {code for code, _ in (*problems._RULES.values(), *problems._BOUNDS.values())}
+    found = {each.code for each in field_errors.field_errors(errors)} | field_errors._OWN_RULES
+    found |= {code for code, _ in (*field_errors._RULES.values(), *field_errors._BOUNDS.values())}
     for folder in ("api", "services"):
         for path in (ROOT / "backend" / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):

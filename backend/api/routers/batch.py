@@ -28,9 +28,10 @@ from starlette.responses import Response
 from typing_extensions import TypedDict
 
 from backend.api.deps import CanonicalUUID, CanonicalUUID7, is_uuid, tasks_of
+from backend.api.field_errors import field_errors
 from backend.api.openapi import TASK_EXAMPLE, documented
 from backend.api.paths import TASKS
-from backend.api.problems import Problem, field_errors, problem_document, relocated
+from backend.api.problems import Problem, problem_document, relocated
 from backend.api.requests import StrictRoute
 from backend.api.responses import json_response
 from backend.errors import TodoError

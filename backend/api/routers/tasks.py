@@ -10,10 +10,11 @@ from starlette.responses import Response
 
 from backend.api.cursors import decode_checkpoint, encode_checkpoint
 from backend.api.deps import NewTaskId, TaskId, tasks_of, user_of
+from backend.api.field_errors import FieldError
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.paths import TASKS
 from backend.api.preconditions import if_match, is_known, known, must_exist, must_not_exist
-from backend.api.problems import FieldError, Problem
+from backend.api.problems import Problem
 from backend.api.queries import BooleanText, CompletedQuery, FilterQuery, Limit, ListQuery, address
 from backend.api.requests import StrictRoute
 from backend.api.responses import (
