@@ -317,13 +317,16 @@ list.addEventListener("keydown", (event) => {
 });
 
 // `#token=…` in the address signs in, and leaves the address at once: a fragment is never sent to any server.
-const given = new URLSearchParams(location.hash.slice(1)).get("token");
-if (given) {
+function signInByAddress() {
+  const token = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!token) return false;
   history.replaceState(null, "", location.pathname);
-  signIn(given);
-} else {
-  start();
+  signIn(token);
+  return true;
 }
+
+if (!signInByAddress()) start();
+addEventListener("hashchange", signInByAddress);
 addEventListener("online", sync);
 addEventListener("offline", sync);
 addEventListener("storage", ({ key, newValue }) => { // of another tab

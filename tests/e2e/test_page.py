@@ -358,6 +358,22 @@ async def test_nothing_is_called_saved_before_another_tab_has_sent_it(page: Page
     await saved(other)
 
 
+async def test_what_a_tab_has_sent_stays_on_the_screen_of_another(page: Page, other: Page):
+    held = Held()
+
+    async def hold_what_follows(route: Route) -> None:
+        await page.route("**/api/tasks/changes*", held, times=1)
+        await route.continue_()
+
+    await page.route(BATCH, hold_what_follows, times=1)
+    await add(page, "Buy milk")
+    await held.arrived.wait()
+    await other.wait_for_function("Object.keys(localStorage).every((key) => key.endsWith('/copy'))")
+    assert await titles(other) == ["Buy milk"]
+    held.released.set()
+    await saved(page)
+
+
 async def test_typing_goes_on_while_other_rows_are_deleted_and_moved_elsewhere(page: Page, other: Page, rows: Locator):
     await add(page, "One", "Two", "Three")
     await saved(page)
@@ -466,10 +482,10 @@ async def test_the_next_user_sees_nothing_of_the_one_before(page: Page, rows: Lo
 async def test_an_address_that_signs_in_another_user_erases_the_copy_of_the_one_before(page: Page, server: Server):
     await add(page, "Ada's")
     await saved(page)
-    await page.goto("about:blank")
-    await page.goto(f"{server.url}/#token={token_of('bob')}")
-    await saved(page)
+    await page.goto(f"{server.url}/#token={token_of('bob')}")  # which loads nothing
+    await expect(page.locator("#status")).to_contain_text("Signed in as bob. Everything is saved.")
     assert await page.evaluate("Object.keys(localStorage)") == ["tasks/bob/copy"]
+    assert page.url == f"{server.url}/"
 
 
 async def test_a_token_that_is_no_good_is_refused_in_words(context: BrowserContext, server: Server):
