@@ -133,7 +133,9 @@ class ProblemDocument(BaseModel):
     )
     code: str = Field(description="Stable and machine-readable.", examples=["task_not_found"])
     request_id: str = Field(description="The response's X-Request-ID, to find the request in the logs.")
-    errors: list[FieldProblem] | None = Field(default=None, description="With status 422 only.")
+    errors: list[FieldProblem] | None = Field(
+        default=None, description="With status 422, and where an operation of a batch failed."
+    )
 
 
 def documented(example: Any, *codes: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -92,7 +92,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(404, "task_not_found", "You have no task with this id."),
         ProblemType(405, "method_not_allowed", "This address does not support the method; see the Allow header."),
         ProblemType(406, "not_acceptable", "The response is application/json; accept it."),
-        ProblemType(409, "too_many_tasks", "You have as many tasks as one may have."),
+        ProblemType(409, "too_many_tasks", "That would be more tasks than one may have."),
         ProblemType(410, "task_deleted", "You have deleted this task; restore it first."),
         ProblemType(410, "checkpoint_expired", "What happened since cannot be told any more; start anew."),
         ProblemType(412, "precondition_failed", "The task is not as you expect it; see current."),
@@ -108,7 +108,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(431, "head_too_large", "The head is larger than 32 KiB, or has more than 100 headers.", _CLOSE),
         ProblemType(500, "internal_error", "The service failed. The request_id helps its operators to find out why."),
         ProblemType(
-            503, "database_unavailable", "The database cannot be reached now; nothing was written.", _retry_after(2)
+            503, "database_unavailable", "The database cannot be used now; nothing was written.", _retry_after(2)
         ),
         ProblemType(503, "outcome_unknown", "It is not known whether the write has happened.", _retry_after(2)),
         ProblemType(503, "database_not_migrated", "The database is not set up yet.", _retry_after(30)),

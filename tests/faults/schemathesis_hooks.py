@@ -1,8 +1,8 @@
 """What Schemathesis is told of the rules that no schema can state. It is loaded into a process of its own.
 
-A cursor is made by the service, for one query; a checkpoint, too; `from_token` is somebody else's; a title is
-measured trimmed; dates are real ones, and a time needs one; a rule is one of RFC 5545. Good requests get real
-values of all these, and what is too long stays too long.
+A cursor is made by the service, for one query; a checkpoint, too; `from_token` is somebody else's; a title and tags are
+measured trimmed, and equal tags count once; dates are real ones, and a time needs one; a rule is one of RFC 5545. Good
+requests get real values of all these, and what is too long stays too long.
 """
 
 import uuid
@@ -13,7 +13,7 @@ from schemathesis import GenerationMode
 
 from backend.auth.tokens import mint
 from backend.config import Settings
-from backend.models.fields import TITLE_MAX, is_visible
+from backend.models.fields import TAG_MAX, TAGS_MAX, TITLE_MAX, is_visible
 
 SETTINGS = Settings()
 TASK_ID = "0192f0c1-2345-7abc-8def-0123456789ab"
@@ -25,6 +25,9 @@ def before_call(_context: schemathesis.HookContext, case: schemathesis.Case[Any]
     body = case.body if isinstance(case.body, dict) else {}
     if isinstance(title := body.get("title"), str) and len(title) > TITLE_MAX:
         body["title"] = f"x{title}x"
+    if isinstance(tags := body.get("tags"), list):
+        longer = [f"x{tag}x" if isinstance(tag, str) and len(tag) > TAG_MAX else tag for tag in tags]
+        body["tags"] = longer + [str(number) for number in range(TAGS_MAX + 1) if len(tags) > TAGS_MAX]
     if body.get("atomic") is False:
         body["atomic"] = True  # otherwise a broken operation has its status in a good response
     if case.meta is None or case.meta.generation.mode is not GenerationMode.POSITIVE:
