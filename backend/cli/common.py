@@ -14,7 +14,6 @@ from backend.log import configure_logging
 
 if TYPE_CHECKING:
     from backend.db.session import Database
-    from backend.services.rows import Limits
     from backend.services.tasks import TaskService
 
 T = TypeVar("T")
@@ -66,15 +65,10 @@ def on_database(settings: Settings, work: Callable[["Database"], Awaitable[T]], 
     return run(work_and_close(), nothing_done)
 
 
-def limits_of(settings: Settings) -> "Limits":
-    """Return what bounds a user's tasks."""
-    from backend.services.rows import Limits
-
-    return Limits(settings.max_tasks_per_user, settings.trash_days)
-
-
 def tasks_of(database: "Database", user_id: str) -> "TaskService":
     """Return a user's tasks."""
+    from backend.services.rows import Limits
     from backend.services.tasks import TaskService
 
-    return TaskService(database.executor, user_id, limits_of(database.settings))
+    limits = Limits(database.settings.max_tasks_per_user, database.settings.trash_days)
+    return TaskService(database.executor, user_id, limits)

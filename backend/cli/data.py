@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.common import check_user, fail, limits_of, on_database, read_settings, run, tasks_of
+from backend.cli.common import check_user, fail, on_database, read_settings, run, tasks_of
 from backend.config import Settings
 from backend.errors import TooManyTasks
 
@@ -69,9 +69,8 @@ def purge() -> None:
     settings = read_settings()
     from backend.services import maintenance
 
-    limits = limits_of(settings)
     erased = on_database(
-        settings, lambda database: maintenance.purge(database.executor, limits), "nothing more was erased"
+        settings, lambda database: maintenance.purge(database.executor, settings.trash_days), "nothing more was erased"
     )
     print(f"erased {erased} tasks")
 

@@ -23,12 +23,12 @@ _unknown_owners = insert(owners).from_select(
 )
 
 
-async def purge(executor: Executor, limits: Limits) -> int:
+async def purge(executor: Executor, trash_days: int) -> int:
     """Erase every task whose time in the trash is over; return how many they were."""
     erased = 0
-    expired = now() - timedelta(days=limits.trash_days)
+    expired = now() - timedelta(days=trash_days)
     for user_id in (await executor.exec(_users_with_expired, params={"expired": expired})).scalars().all():
-        service = TaskService(executor, user_id, limits)
+        service = TaskService(executor, user_id, Limits(trash_days=trash_days))
         while count := await service.erase_expired():
             erased += count
     return erased
