@@ -54,13 +54,20 @@ NEXT_PAGE = {
 
 _ETAG = {"ETag": {"description": "The entity tag (RFC 9110).", "schema": {"type": "string"}}}
 
-_RATE_LIMIT = {
-    "RateLimit": {
-        "description": "Requests that are left, and in how many seconds there will be one.",
-        "schema": {"type": "string"},
-        "example": '"user";r=0;t=1',
-    }
+
+def _text(example: str, description: str) -> dict[str, Any]:
+    return {"description": description, "schema": {"type": "string"}, "example": example}
+
+
+_MADE_FOR_EACH = {
+    "method_not_allowed": {"Allow": _text("GET, HEAD, POST", "The methods of the address.")},
+    "unsupported_media_type": {"Accept-Encoding": _text("identity", "Where the body is compressed.")},
+    "too_many_requests": {
+        "RateLimit": _text('"user";r=0;t=1', "Requests that are left, and in how many seconds there will be one."),
+        "RateLimit-Policy": _text('"user";q=300;w=60', "With `RATE_LIMIT`: requests, and the seconds they are for."),
+    },
 }
+"""Headers of problems that are not always the same, by code."""
 
 _SUCCESSOR = {
     "X-Successor": {
@@ -202,13 +209,13 @@ def _problems(codes: Iterable[str]) -> dict[str, Any]:
             },
         )
         response["content"][MEDIA_TYPE]["examples"][code] = {"summary": problem.detail, "value": _example(code)}
-        if code == "method_not_allowed":
-            response["headers"] = {"Allow": {"schema": {"type": "string"}, "example": "GET, HEAD, POST"}}
-        if code == "too_many_requests":
-            response["headers"] = dict(_RATE_LIMIT)
-        for name, value in problem.headers:
-            if name != "Connection":
-                response.setdefault("headers", {})[name] = {"schema": {"type": "string"}, "example": value}
+        constant = {
+            name: {"schema": {"type": "string"}, "example": value}
+            for name, value in problem.headers
+            if name != "Connection"
+        }
+        if headers := _MADE_FOR_EACH.get(code, {}) | constant:
+            response["headers"] = response.get("headers", {}) | headers
     return responses
 
 

@@ -11,6 +11,7 @@ from mcp import Client, MCPError
 from mcp_types import CallToolResult, TextContent
 
 from backend.config import Settings
+from backend.models.task import READ_ONLY
 from backend.services.tasks import TaskService
 from tests.agents.conftest import Agent
 from tests.applications import client_of
@@ -64,6 +65,7 @@ async def test_the_five_tools_and_what_they_say_of_themselves(agent: Agent, user
     }
     for tool in tools.values():
         assert tool.description
+        assert READ_ONLY.isdisjoint(tool.input_schema["properties"])  # they would only be noise to an agent
         for schema in (tool.input_schema, tool.output_schema):
             assert schema is not None
             assert schema["type"] == "object"

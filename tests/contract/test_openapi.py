@@ -128,15 +128,19 @@ def test_a_body_may_be_a_task_as_it_was_read() -> None:
         assert schema["additionalProperties"] is False
         refused = DeletedTask.__required_keys__ - set(schema["properties"])
         assert refused == ({"id"} if name == "TaskCreate" else set())
+        for example in schema["examples"]:
+            TaskCreate.model_validate(example)
 
 
-def test_a_response_has_the_headers_that_it_can_have() -> None:
+def test_a_response_has_the_headers_and_types_that_it_can_have() -> None:
     put = OPERATIONS["PUT /api/tasks/{id}"]["responses"]
     assert "X-Successor" in put["200"]["headers"]
     assert "X-Successor" not in put["201"]["headers"]  # a new task has completed nothing
     for operation in OPERATIONS.values():
         for status, response in operation["responses"].items():
-            assert ("RateLimit" in response.get("headers", {})) == (status == "429")
+            for name, only in (("RateLimit", "429"), ("Accept-Encoding", "415"), ("Allow", "405")):
+                assert (name in response.get("headers", {})) == (status == only)
+    assert set(OPERATIONS["GET /"]["responses"]["200"]["content"]) == {"application/json", "text/html"}
 
 
 # Titles: JSON Schema and the service agree, character by character.
