@@ -37,6 +37,7 @@ Settings.model_config["env_file"] = None
 _DATABASE_URL_TEST = os.environ.get("DATABASE_URL_TEST")
 for name in Settings.model_fields:
     os.environ.pop(name.upper(), None)
+    os.environ.pop(f"{name.upper()}_FILE", None)
 os.environ["BETTER_AUTH_SECRET"] = canaries.SECRET  # for importing backend.main, which makes an application
 
 from fastapi import FastAPI  # noqa: E402

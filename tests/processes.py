@@ -16,6 +16,7 @@ from backend.config import Settings
 from tests import canaries, commands
 from tests.network import free_port
 
+ROOT = Path(__file__).parents[1]
 SCRIPT = str(Path(sys.executable).parent / "todo-backend")
 SERVE: dict[str, list[str]] = {
     "uvicorn": [sys.executable, "-m", "uvicorn", "backend.main:app"],
@@ -31,12 +32,13 @@ DEADLINE = 60.0
 def environment(**variables: str) -> dict[str, str]:
     """The environment of this process without a setting of the service but those given."""
     settings = {name.upper() for name in Settings.model_fields} | {"PORT", "WEB_CONCURRENCY"}
-    kept = {name: value for name, value in os.environ.items() if name not in settings}
+    kept = {name: value for name, value in os.environ.items() if name.removesuffix("_FILE") not in settings}
     return kept | {"PYTHONUNBUFFERED": "1"} | variables
 
 
 def run(command: list[str], cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
+    assert cwd != ROOT, "the developer's .env is there"
     result = subprocess.run(
         command, cwd=cwd, env=environment(**variables), capture_output=True, text=True, timeout=DEADLINE, check=False
     )
@@ -47,6 +49,7 @@ def run(command: list[str], cwd: Path, **variables: str) -> subprocess.Completed
 
 def backend(*arguments: str, cwd: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run a command of the service to its end."""
+    assert cwd != ROOT, "the developer's .env is there"
     result = commands.run(list(arguments), cwd, environment(**variables), DEADLINE)
     canaries.look_at_output(result.stdout)
     canaries.look_at_log(result.stderr)
