@@ -3,18 +3,9 @@
  * since 2024 and Node.js since 20. tasks.js is this file compiled, for who has no compiler.
  *
  * One `TasksClient` belongs to one session. The token, the ETags and the requests under way live in it and nowhere
- * else, so that after `forget()` the next user of the page sees nothing of the one before. With Better Auth's client:
- *
- *     const authClient = createAuthClient({
- *       plugins: [jwtClient()],
- *       fetchOptions: { onResponse: ({ request }) => void (/token|get-session/.test(`${request.url}`) || tasks.forget()) },
- *     });
- *     const getToken = async () => (await authClient.token()).data?.token ?? null;
- *     export const tasks = new TasksClient("http://127.0.0.1:8000", getToken);
- *     authClient.$store.atoms.session?.listen(({ data, isPending }) => isPending || tasks.expect(data?.user.id ?? null));
- *
- * The hook forgets with each sign-in and sign-out of this page, the listener with those of other tabs. On a server,
- * make one `TasksClient` for each request: a shared one would show one user's tasks to another.
+ * else, so that after `forget()` the next user of the page sees nothing of the one before. The README shows how Better
+ * Auth's client tells it of sign-ins and sign-outs. On a server, make one `TasksClient` for each request: a shared one
+ * would show one user's tasks to another.
  */
 /** The API refused, or could not. `detail` is a sentence to show, `code` is stable, to decide by. */
 export class TasksError extends Error {
