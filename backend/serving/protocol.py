@@ -104,8 +104,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._waits_until = self.loop.time() + HEAD_TIMEOUT
         self._unparsed.add(data)
         self._parse()
-        if self._receives and not self._idle:
-            self.flow.pause_reading()  # until the request asks for more of its body
+        if self._receives and not self._idle and not self._ignores_input and self.cycle.body:
+            self.flow.pause_reading()  # until the request takes this piece of its body; of framing alone it never hears
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what is returned; uvicorn returns nothing
         """Keep the way back open for a client that has sent its request and closed its own side."""

@@ -321,6 +321,16 @@ def test_a_request_behind_a_body_in_chunks_is_not_served_and_its_client_knows(se
     assert user.tasks() == 1
 
 
+@pytest.mark.parametrize("end", range(1, len(CHUNKS) + 1))
+def test_a_body_in_chunks_may_be_cut_anywhere(server: Server, user: User, end: int) -> None:
+    with server.connect() as connection:
+        connection.sendall(user.request("POST", "/api/tasks", *CHUNKED))
+        for piece in (CHUNKS[:end], CHUNKS[end:] + "\r\n"):
+            user.tasks()  # the server has read what came before: it has served another connection meanwhile
+            connection.sendall(piece.encode())
+        assert statuses(read_to_end(connection)) == [201]
+
+
 def test_a_body_may_come_in_small_chunks_but_not_in_very_many(server: Server, user: User) -> None:
     small = "".join(f"1\r\n{character}\r\n" for character in TITLE + " " * 5_000)
     assert statuses(server.exchange(user.request("POST", "/api/tasks", *CHUNKED, body=small + "0\r\n\r\n"))) == [201]
@@ -361,6 +371,22 @@ def test_a_client_that_goes_away_in_its_body_is_let_go_although_it_has_not_read(
         connection.shutdown(socket.SHUT_WR)
         line = eventually(lambda: re.search(r".* request_id=gone .*", server.stderr), "its request has ended")
     assert "status" not in line[0]  # a request that waits for the rest of its body ends with 408, and keeps the process
+
+
+def test_a_refused_client_that_goes_in_the_middle_of_its_chunks_is_let_go_at_once(server: Server, user: User) -> None:
+    process = psutil.Process(server.process.pid)
+    with server.connect() as kept, server.connect() as gone:  # the server is willing to drop the rest of either's body
+        kept.sendall(user.request("POST", "/api/tasks", "Content-Length: 9", "Connection: close", authorized=False))
+        assert statuses(kept.recv(65_536)) == [401]
+        gone.sendall(user.request("GET", "/health"))
+        assert statuses(gone.recv(65_536)) == [200]
+        both = process.num_fds()
+        gone.sendall(user.request("POST", "/api/tasks", *CHUNKED, body="zz\r\n"))
+        assert statuses(read_to_end(gone)) == [400]
+        gone.shutdown(socket.SHUT_WR)
+        eventually(lambda: process.num_fds() < both, "the server has closed it")
+        still_open = {each.raddr.port for each in process.net_connections("tcp") if each.raddr}
+        assert kept.getsockname()[1] in still_open  # whose time, which began earlier, is not over
 
 
 def test_past_the_most_connections_those_that_wait_the_longest_are_closed(tmp_path: Path) -> None:
