@@ -110,7 +110,10 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     @contextmanager
     def in_background(self) -> Iterator[None]:
-        """Have a thread write; at the end all is written that is read in time."""
+        """Have a thread write, if none does yet; at the end all is written that is read in time."""
+        if self._waiting is not None:
+            yield
+            return
         # Not by the stream, whose lock a thread that nobody reads would hold beyond the process's end.
         descriptor = self.stream.fileno()
         waiting: SimpleQueue[str | None] = SimpleQueue()

@@ -6,7 +6,6 @@ import secrets
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import nullcontext
 from http import HTTPStatus
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -168,9 +167,13 @@ def serve(
     options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}
     if keep_alive is not None:
         options["timeout_keep_alive"] = keep_alive
-    _announce(settings, workers)
-    with nullcontext() if workers == 1 else logging_in_background():  # a process that serves sees to it itself
-        run(Config(**options, workers=workers, drain=drain), sockets)
+    config = Config(**options, workers=workers, drain=drain)
+    with logging_in_background():
+        _announce(settings, workers)
+        if workers > 1:
+            run(config, sockets)
+            return
+    run(config, sockets)  # a process that serves sees to its log itself
 
 
 def _announce(settings: Settings, workers: int) -> None:

@@ -24,6 +24,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 from uvicorn.supervisors.statreload import StatReload
 
+from backend.log import logging_in_background
 from backend.serving.listeners import hear, keep_out
 
 LAST_CALLS = 1
@@ -86,6 +87,13 @@ class Server(uvicorn.Server):
             if is_worker:
                 return  # the supervisor repeats a signal that was sent to the whole group, as systemd does
         super().handle_exit(sig, frame)
+
+    async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
+        """Serve. From the first line on the log is written by a thread: a worker may start when nobody reads it."""
+        if not self.config.loaded:
+            self.config.load()
+        with logging_in_background():
+            await super()._serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start. What is in memory by then stays, so it is not searched for garbage, some 50 ms in a request's time."""

@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "check": EVERYTHING,
     "__main__": {"cli"},
     "__init__": set(),
-    "serving": {"api", "config"},
+    "serving": {"api", "config", "log"},
     "api": {"services", "auth", "db", "models", "errors", "config", "strict_json", "observation"},
     "agents": {
         *("api.body", "api.cursors", "api.deps", "api.field_errors"),
