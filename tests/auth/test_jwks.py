@@ -109,11 +109,12 @@ async def test_metrics_show_fetches_their_failures_the_keys_age_and_what_was_not
     issuer: Issuer, verifier: TokenVerifier, clock: Clock
 ):
     assert verifier.state() == {"token_cache_hits_total": 0, "key_fetches_total": 0, "key_fetch_failures_total": 0}
+    kept = token(issuer, OLD)  # one: another, made a second later, would not be the same
     for _ in range(3):
-        assert await accepts(verifier, token(issuer, OLD))
+        assert await accepts(verifier, kept)
     issuer.response = UNUSABLE["500"]
     clock.advance(REFRESH_AFTER)
-    assert await accepts(verifier, token(issuer, OLD))
+    assert await accepts(verifier, kept)
     await settled(verifier)
     assert verifier.state() == {
         "token_cache_hits_total": 3,
