@@ -129,7 +129,7 @@ function showStatus() {
 
 function waiting(end) {
   const count = replica?.waiting;
-  return count ? ` ${count} of your changes wait to be sent${end}` : "";
+  return count ? ` ${count} of your changes ${count === 1 ? "waits" : "wait"} to be sent${end}` : "";
 }
 
 function fill(row, task) {

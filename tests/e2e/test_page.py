@@ -299,7 +299,7 @@ async def test_a_change_is_sent_by_one_of_two_tabs(page: Page, other: Page, leav
     await waiting_tabs(other, 1)
     if leaving:  # which ends the other one, too
         await other.get_by_role("button", name="Sign out").click()
-        await expect(page.get_by_role("alert")).to_contain_text("1 of your changes wait to be sent: sign in again.")
+        await expect(page.get_by_role("alert")).to_contain_text("1 of your changes waits to be sent: sign in again.")
         await waiting_tabs(other, 0)
         await sign_in(other, uuid.uuid4().hex)
         assert await titles(other) == []
@@ -334,7 +334,7 @@ async def test_what_one_tab_sends_late_undoes_nothing_of_another(page: Page, oth
     await page.route(BATCH, lambda route: route.abort())
     await title.fill("Two")
     await page.keyboard.press("Enter")
-    await expect(page.locator("#status")).to_contain_text("Offline. 1 of your changes wait to be sent.")
+    await expect(page.locator("#status")).to_contain_text("Offline. 1 of your changes waits to be sent.")
     await synchronize(other)
     await held.arrived.wait()
     await page.unroute(BATCH)
@@ -453,7 +453,7 @@ async def test_changes_wait_for_a_new_token_where_the_old_one_has_expired(page: 
     await add(page, "Written offline")
     await page.route("**/api/**", refuse)
     await context.set_offline(False)
-    await expect(page.get_by_role("alert")).to_contain_text("1 of your changes wait to be sent: sign in again.")
+    await expect(page.get_by_role("alert")).to_contain_text("1 of your changes waits to be sent: sign in again.")
     await page.unroute("**/api/**")
     await sign_in(page, user)
     await fetch_anew(page)
@@ -629,7 +629,7 @@ async def test_a_better_auth_that_cannot_be_reached_signs_nobody_out(
     await page.reload()
     await add(page, "Buy bread")
     await expect(page.locator("#status")).to_contain_text(
-        "Better Auth does not respond to this page. 1 of your changes wait to be sent."
+        "Better Auth does not respond to this page. 1 of your changes waits to be sent."
     )
     await page.unroute(f"{frontend.origin}/**")
     await synchronize(page)
