@@ -1,4 +1,4 @@
-"""What a request met on its way: for its log line, and for metrics. Every layer may add to it."""
+"""What a request met on its way: for its log line, and for metrics. `api`, `agents` and `db` add to it."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass

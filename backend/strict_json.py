@@ -1,4 +1,4 @@
-"""JSON as RFC 8259 has it, of which Python's own reader takes more: names that come twice, NaN and Infinity."""
+"""Strict JSON (RFC 8259): refuses names that come twice, NaN and Infinity, which Python's own reader takes."""
 
 import json
 from typing import Any, NoReturn

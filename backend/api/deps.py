@@ -1,4 +1,4 @@
-"""What routes ask for, by name."""
+"""What routes take: ids, the user, and the user's tasks."""
 
 import re
 from typing import Annotated, Any

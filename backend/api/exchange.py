@@ -74,7 +74,7 @@ class Exchange:
         path = get_route_path(scope)  # without the prefix that a proxy has or has not taken off: as the router sees it
         self.is_mcp = settings.mcp and path in {MCP, f"{MCP}/"}
         self.needs_token = path == API or path.startswith(f"{API}/") or self.is_mcp
-        # An address that is written in another way is no probe: whoever protects it in front may not see it.
+        # A path in percent-encoding is not treated as a probe: a proxy with rules for probes would not know it as one.
         self.is_probe = path in PROBES and b"%" not in scope.get("raw_path", b"")
         self.is_preflight = is_preflight(self._method, headers)
         self._original_scope = scope

@@ -74,6 +74,7 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
         detail = detail.format(**error["ctx"])
     elif rule in _OWN_RULES:
         code, detail = rule, error["msg"]
+        # Raised of a whole operation of a batch, whose `task` has another id than the operation itself.
         path += ["task", "id"] if rule == "id_mismatch" else []
     elif rule == "literal_error":
         code, detail = _literal_error(error["ctx"]["expected"])

@@ -19,7 +19,7 @@ MAX_WAIT = 1.0
 WAITING_PER_REQUEST = 10
 """How many requests may wait for each one that may be under way: a page that fires 25 at once is no attack."""
 OVERLOADED_FOR = 0.1
-"""Seconds after a request found no place in which no more may begin than there are free places."""
+"""For so many seconds after a request found no place, no more may begin than there are free places."""
 MAX_USERS = 100_000
 """Users of whom the rate is kept; the one that has asked for nothing the longest is forgotten first."""
 

@@ -122,7 +122,7 @@ _WITH_BODY = ("malformed_json", "unsupported_media_type")
 class FieldProblem(BaseModel):
     """One place of the request that breaks a rule."""
 
-    source: str = Field(description="Where to look: `body`, `query`, `path` or `header`.", examples=["body"])
+    source: str = Field(description="Where to look: `body`, `query` or `path`.", examples=["body"])
     pointer: str = Field(description="A JSON pointer (RFC 6901) into the source.", examples=["/title"])
     code: str = Field(description="The rule, machine-readable.", examples=["blank"])
     detail: str = Field(description="The rule, for people.", examples=["must not be blank"])

@@ -29,7 +29,7 @@ class Finding:
 
 
 Look = Callable[[Settings], AsyncIterator[Finding]]
-"""Yields what it finds. A `TodoError` that it raises is a failure of the look that its name is."""
+"""A function that yields what it finds. A `TodoError` that it raises becomes one more, a failure."""
 
 
 class Report:

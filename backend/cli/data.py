@@ -1,4 +1,4 @@
-"""The commands that an operator changes the database with: its schema, and users' tasks."""
+"""An operator's commands on the database: to change its schema, and to move, export or erase users' tasks."""
 
 import sys
 from typing import TYPE_CHECKING, Annotated

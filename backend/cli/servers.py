@@ -83,7 +83,7 @@ Workers = Annotated[
 
 
 def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
-    """Serve for development: makes .env and the SQLite file where there are none, and reloads when either changes."""
+    """Serve for development: makes .env and the SQLite file if missing, reloads when the code or .env changes."""
     env_file = Path(".env")
     if not env_file.exists():
         try:
@@ -142,7 +142,10 @@ def serve(
     workers: Workers = 1,
     proxy_headers: Annotated[bool, typer.Option(help="Trust X-Forwarded-* of FORWARDED_ALLOW_IPS.")] = False,
     drain: Annotated[
-        float, typer.Option(help="Seconds between SIGTERM and the end, with /health/db at 503.", min=0, max=300)
+        float,
+        typer.Option(
+            help="Seconds between SIGTERM and the end, with /health/ready and /health/db at 503.", min=0, max=300
+        ),
     ] = 0,
     keep_alive: Annotated[
         float | None, typer.Option(help="Seconds for which an idle connection stays open.", min=1, max=3600)

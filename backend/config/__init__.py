@@ -50,7 +50,8 @@ _PUBLISHED = re.compile(
 
 def needs_extra(name: str) -> str:
     """Say what is missing, and how it comes. Without -e a copy would replace the clone, and edits have no effect."""
-    return f"needs the extra `{name}`: in the clone, pip install -e '.[{name}]'; for a deployment without -e"
+    command = f"pip install -c requirements.lock -e '.[{name}]'"
+    return f"needs the extra `{name}`: in the clone, {command}; a deployment leaves out the -e"
 
 
 def _is_installed(module: str) -> bool:
@@ -135,7 +136,7 @@ class Settings(BaseSettings):
     @field_validator("*", mode="before")
     @classmethod
     def _without_blanks(cls, value: Any, info: Any) -> Any:
-        """Drop blanks around a value; those around a secret may be a part of it, and are for `_plain` to refuse."""
+        """Drop blanks around a value. `values.py` refuses them around a secret, `db/url.py` drops a database URL's."""
         if not isinstance(value, str):
             return value
         if re.search(r"[\ud800-\udfff]", value):

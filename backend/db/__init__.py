@@ -1,1 +1,1 @@
-"""The connection: from any database URL to sessions whose failures have names."""
+"""The connection: from any database URL to executors whose failures have names."""

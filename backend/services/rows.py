@@ -1,8 +1,9 @@
 """Tasks as they are stored: whose they are, how a write is stamped, and what a row is to its owner.
 
-Every select, update and delete on tasks starts with `owned`, so nothing can see or change what is somebody else's.
-Every write takes the owner's next revision, with which the task's entity tag and the followers' order are made
-(specs/decisions/0016-revisions.md).
+Every select, update and delete on tasks starts with `owned`, so nothing can see or change what is somebody else's; an
+alias of the table names the owner itself, and only `maintenance.py` is about all users. Every write takes the owner's
+next revision, in its own statement or at the beginning of its transaction: the task's entity tag and the followers'
+order are made with it (specs/decisions/0016-revisions.md).
 """
 
 import json

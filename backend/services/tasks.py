@@ -1,4 +1,4 @@
-"""One task: create, read, change, complete, delete, bring back. What concerns many has modules of its own beside this.
+"""One task: create, read, change, complete, bring back. `trash.py` deletes; what concerns many has modules of its own.
 
 Each method is one SQL statement, in autocommit, as long as no rule needs more: to say why a statement found no row, and
 to complete a recurring task, there is a second step.
@@ -88,6 +88,8 @@ def _update_one(names: frozenset[str], *, dated: bool, completed_by: str | None,
     if dated:
         statement = statement.where(tasks.c.due_date.is_not(None))
     if completed_by is not None:
+        # To complete an active task that has a rule makes a successor, in a transaction: it is left alone here. With a
+        # rule in the patch every task has one, so only one that is completed already is changed.
         statement = statement.where(tasks.c.completed if completed_by == "new rule" else _makes_no_successor)
     return if_matched(statement, matched=matched).returning(*PUBLIC, has_expired)
 
@@ -231,7 +233,10 @@ def _needs_date(changes: dict[str, Any]) -> bool:
 
 
 def _completed_by(changes: dict[str, Any]) -> str | None:
-    """Return whose rule counts where a patch completes a task: the stored one or the patch's; None for neither."""
+    """Return which rule decides on a successor of a task that a patch completes: the stored one, or the patch's.
+
+    None where the task is not completed, or has no rule then.
+    """
     if changes.get("completed") is not True or changes.get("recurrence", ...) is None:
         return None
     return "new rule" if "recurrence" in changes else "stored rule"

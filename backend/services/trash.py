@@ -130,8 +130,8 @@ class TaskTrash(OwnedTasks):
             revisions = (await self._run(statement, within=within, **parameters)).scalars().all()
             if not revisions:
                 raise RollBack  # and no revision is taken
-            # Followers know of a task in the trash, so only those that are older than that must start anew. One that is
-            # erased directly was in no change: every follower must.
+            # A follower that saw the task go to the trash need not hear that it was erased: only older ones must start
+            # anew. Of a task that never was in the trash no change tells that it is gone: all followers must.
             erased = max(revisions) if from_trash else revision
             await self._run(forget, within=within, erased=erased)
         return len(revisions)

@@ -64,8 +64,9 @@ class LimitedProtocol(HttpToolsProtocol):
     _overhead = 0  # of a body, how many bytes more may be no content, as the sizes of chunks are
     _discarded = 0  # bytes that were dropped
     # The response
-    _held: bytes | None = None  # its head, until its body comes; empty from then on
-    _written = _due = 0  # bytes that were written, and of these, how many the client must have taken by the deadline
+    _held: bytes | None = None  # None until its head comes; the head until its body comes; then empty
+    _written = 0  # bytes of all responses so far
+    _due = 0  # how many of them the client must have taken by `_due_until`
     _due_until = math.inf
     # The connection
     waiting_since: float | None = None
@@ -355,7 +356,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.close()
 
     def _unsent(self) -> int:
-        """Return how many bytes the client has not taken from us, or from the kernel, which takes megabytes of us."""
+        """Return how many bytes the client has not taken yet: what we hold, and what the kernel holds."""
         return self.transport.get_write_buffer_size() + held_by_kernel(self.transport)
 
     def _abort(self) -> None:
@@ -364,7 +365,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.abort()
 
     def _make_room(self) -> None:
-        """Close the tenth of the connections that has waited for a request the longest; the new one if none waits."""
+        """Close the tenth of the connections that has waited the longest for its client; the new one if none has."""
         waiting = [each for each in self.connections if isinstance(each, LimitedProtocol) and each.waiting_since]
         waiting.sort(key=lambda each: each.waiting_since or 0)
         for connection in waiting[:-1][: len(self.connections) // 10 + 1] or waiting:

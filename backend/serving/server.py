@@ -1,7 +1,7 @@
 """uvicorn's server and its supervisor, with an end that loses no request (specs/decisions/0015-the-end.md).
 
 A load balancer needs a while to see that a process is about to end. For that there is the drain, from SIGTERM to the
-end: `/health/db` is 503, every request is served, and every response closes its connection.
+end: `/health/ready` and `/health/db` are 503, every request is served, and every response closes its connection.
 """
 
 import asyncio

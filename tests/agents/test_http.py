@@ -147,7 +147,8 @@ def test_without_the_extra_the_setting_stops_the_start(tmp_path: Path) -> None:
     assert result.returncode == 1
     (line,) = result.stderr.splitlines()
     assert line.startswith(
-        "todo-backend: wrong setting: MCP: needs the extra `mcp`: in the clone, pip install -e '.[mcp]'"
+        "todo-backend: wrong setting: MCP: needs the extra `mcp`: in the clone, "
+        "pip install -c requirements.lock -e '.[mcp]'"
     )
 
 
