@@ -204,12 +204,18 @@ export class TasksClient {
         const stopping = new AbortController();
         const signal = AbortSignal.any([this.ended, stopping.signal]); // what is sent later would be sent as the next user's
         let [checkpoint, turn] = [null, Promise.resolve()];
+        const end = (error) => signal.aborted || (stopping.abort(error), onError(error));
+        const read = async () => {
+            const found = await this.changes(checkpoint, 500, { signal, patient: true });
+            await apply(found);
+            ({ checkpoint } = found);
+        };
         const exchange = (operations) => {
             const exchanged = turn.then(async () => {
-                const results = operations.length === 0 ? [] : await this.push(operations, { signal, patient: true });
-                const found = await this.changes(checkpoint, 500, { signal, patient: true });
-                await apply(found);
-                ({ checkpoint } = found);
+                if (operations.length === 0)
+                    return read().then(() => []);
+                const results = await this.push(operations, { signal, patient: true });
+                await read().catch(end); // what was pushed is done, whatever becomes of this
                 return results;
             });
             turn = exchanged.catch(() => undefined);
@@ -217,7 +223,7 @@ export class TasksClient {
         };
         const goOn = async () => { for (;; await pause(every / 1000, signal))
             await exchange([]); };
-        goOn().catch((error) => signal.aborted || (stopping.abort(error), onError(error)));
+        goOn().catch(end);
         return { exchange, stop: () => stopping.abort() };
     }
     async #read(path, options = {}) {
@@ -261,10 +267,11 @@ export class TasksClient {
             }
             catch (error) {
                 const problem = error instanceof TasksError ? error : null; // without one: offline, or cut off on the way
-                const isDone = attempt > 1 && method === "DELETE" && problem?.status === 404; // by the attempt before
+                const isDone = attempt > 1 && method === "DELETE" && problem?.code === "task_not_found"; // by the attempt before
                 if (isDone)
                     return received(new Response(null, { status: 204 }));
-                const harmless = problem === null ? repeatable : NOT_DONE.has(problem.code) || (repeatable && passes(problem));
+                const isAway = options.patient && problem?.code === "not_the_api"; // a captive portal, or a proxy, responds for it
+                const harmless = NOT_DONE.has(problem?.code ?? "") || (repeatable && (problem === null || isAway || passes(problem)));
                 const wait = Math.max(Math.min(attempt, MAX_PAUSE), problem?.retryAfter ?? 0);
                 if (signal.aborted || !harmless || (!options.patient && (attempt === ATTEMPTS || wait > MAX_PAUSE)))
                     throw error;

@@ -421,6 +421,37 @@ test("a follower stops at once, whatever it waits for", async (t) => {
   await closed;
 });
 
+test("who is patient waits while something else responds for the service", async (t) => {
+  hurried(t);
+  const page = () => new Response("<html>", { status: 404 }); // of a captive portal, or of a proxy in a redeployment
+  const away = [page, page];
+  const { client, requests } = watched(as(ALICE), () => away.shift()?.());
+  const waiting = { signal: client.ended, patient: true };
+  await client.changes(null, 500, waiting);
+  away.push(page, page);
+  const [{ status }] = await client.push([{ op: "put", id: uuid7(), task: { title: "Waited" } }], waiting);
+  assert.equal(status, 201);
+  away.push(page);
+  await assert.rejects(client.push([{ op: "toggle", id: uuid7() }], waiting), { code: "not_the_api" }); // was it passed on?
+  assert.equal(requests.length, 3 + 3 + 1);
+});
+
+test("what was pushed is known, although what has changed cannot be read or applied", async () => {
+  globalThis.fetch = network;
+  const client = new TasksClient(API_URL, as(ALICE));
+  const { id } = await client.create({ title: "Toggled once" });
+  const bug = new Error("a bug in apply");
+  const errors = [];
+  let applies = true;
+  const follower = client.follow(() => { if (!applies) throw bug; }, (error) => errors.push(error));
+  await follower.exchange([]);
+  applies = false;
+  const [{ task }] = await follower.exchange([{ op: "toggle", id }]);
+  assert.equal(task.completed, true);
+  assert.deepEqual(errors, [bug]);
+  await assert.rejects(follower.exchange([]), bug);
+});
+
 test("what does not pass ends a follower, and its caller is told", async () => {
   globalThis.fetch = network;
   const bug = new TypeError("a bug in apply");

@@ -28,7 +28,7 @@ def test_the_client_keeps_what_it_promises(node: str, server: Server):
     tokens = {name: token_of(name) for name in ("ALICE", "BOB")}
     environment = {**os.environ, **tokens, "API_URL": server.url}
     result = subprocess.run(
-        [node, "--test", "client.test.mjs"], cwd=HERE, env=environment, capture_output=True, text=True
+        [node, "--test", "client.test.mjs"], cwd=HERE, env=environment, capture_output=True, text=True, timeout=60
     )
     assert result.returncode == 0, result.stdout
 
