@@ -193,14 +193,14 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
         try:
             recurring = (await self._run(_select_recurring, task_ids=wanted)).scalars().all()
             operations = [Operation("patch", task_id, {"completed": True}) for task_id in recurring]
-            outcomes = []
             for start in range(0, len(operations), RECURRING_AT_ONCE):
-                outcomes += await self.batch(operations[start : start + RECURRING_AT_ONCE], atomic=False)
+                outcomes = await self.batch(operations[start : start + RECURRING_AT_ONCE], atomic=False)
+                changed += sum(isinstance(outcome, Written) for outcome in outcomes)
         except DatabaseError as error:
             if not changed:
                 raise
-            raise OutcomeUnknown("those that recur were not completed, the others were") from error
-        return changed + sum(isinstance(outcome, Written) for outcome in outcomes)
+            raise OutcomeUnknown("some were completed, others of those that recur were not") from error
+        return changed
 
     async def _insert(self, task_id: UUID, fields: dict[str, Any], *, if_absent: bool) -> TaskPublic | None:
         moment = now()

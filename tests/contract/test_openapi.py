@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import hypothesis
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from backend.api.cursors import decode_cursor
 from backend.api.openapi import TASK_EXAMPLE
 from backend.api.problems import PROBLEM_TYPES
+from backend.api.queries import search_text
 from backend.models.fields import is_visible
 from backend.models.task import DeletedTask, TaskCreate, TaskPublic
 from tests.contract.document import DOCUMENT, OPERATIONS
@@ -151,6 +153,11 @@ DESCRIPTION: dict[str, Any] = DOCUMENT["components"]["schemas"]["TaskCreate"]["p
 RECURRENCE: dict[str, Any] = DOCUMENT["components"]["schemas"]["TaskCreate"]["properties"]["recurrence"]["anyOf"][0]
 
 
+SEARCH: dict[str, Any] = next(
+    each["schema"] for each in DOCUMENT["paths"]["/api/tasks"]["get"]["parameters"] if each["name"] == "search"
+)
+
+
 def matches(schema: dict[str, Any], text: str) -> bool:
     # ECMA's `$` is the very end, which is Python's `\Z`.
     pattern = schema["pattern"].removesuffix("$") + r"\Z"
@@ -174,8 +181,15 @@ characters = st.sampled_from(SPACES + NEARLY_SPACES + "ab") | st.characters(
 
 
 def test_the_patterns_use_nothing_that_languages_read_in_different_ways() -> None:
-    for schema in (TITLE, DESCRIPTION, RECURRENCE):
+    for schema in (TITLE, DESCRIPTION, RECURRENCE, SEARCH):
         assert not re.search(r"\\[swdSWDbBZzAh]", schema["pattern"])
+
+
+@hypothesis.example("a\0")
+@given(st.text(characters, max_size=8))
+def test_a_search_that_its_schema_takes_is_taken(text: str) -> None:
+    if matches(SEARCH, text):
+        assert search_text(text) == text
 
 
 @given(st.text(characters, max_size=8))

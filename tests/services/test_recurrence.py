@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from backend.api.openapi import TASK_EXAMPLE
 from backend.db.session import Database
-from backend.errors import DatabaseNotMigrated, OutcomeUnknown, RuleBroken
+from backend.errors import DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown, RuleBroken
 from backend.models.task import TaskBase, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation
 from backend.services.rows import Limits, owners
@@ -265,3 +265,21 @@ async def test_a_bulk_of_which_a_part_was_done_says_so(alice: TaskService, monke
     with pytest.raises(DatabaseNotMigrated):
         await alice.complete([daily["id"]])
     assert (await alice.get(plain["id"]))["completed"]
+
+
+async def test_a_bulk_that_is_cut_between_its_steps_says_so(
+    alice: TaskService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = [await make(alice, **DAILY) for _ in range(2)]
+    monkeypatch.setattr("backend.services.tasks.RECURRING_AT_ONCE", 1)
+    step, steps = alice.batch, iter([True, False])
+
+    async def cut(operations: list[Operation], *, atomic: bool) -> Any:
+        if next(steps):
+            return await step(operations, atomic=atomic)
+        raise DatabaseUnavailable("no connection")
+
+    monkeypatch.setattr(alice, "batch", cut)
+    with pytest.raises(OutcomeUnknown):
+        await alice.complete([first["id"], second["id"]])
+    assert sorted([(await alice.get(task["id"]))["completed"] for task in (first, second)]) == [False, True]
