@@ -46,11 +46,14 @@ def _whole_number(value: Any) -> int:
     return int(value)
 
 
+_VISIBLE = re.compile(f"[^{WHITE}]")  # as the document says, character by character
+
+
 def search_text(text: str) -> str:
     """Return a text to search for, that is not only white space. Raises `PydanticCustomError`."""
     if len(storable(text)) > SEARCH_MAX:
         raise PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": SEARCH_MAX})
-    if not text.split():
+    if not _VISIBLE.search(text):
         raise PydanticCustomError("blank", "must not be blank")
     return text
 

@@ -10,6 +10,7 @@ import hypothesis
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
 from backend.api.cursors import decode_cursor
 from backend.api.openapi import TASK_EXAMPLE
@@ -186,10 +187,15 @@ def test_the_patterns_use_nothing_that_languages_read_in_different_ways() -> Non
 
 
 @hypothesis.example("a\0")
-@given(st.text(characters, max_size=8))
-def test_a_search_that_its_schema_takes_is_taken(text: str) -> None:
-    if matches(SEARCH, text):
-        assert search_text(text) == text
+@hypothesis.example("\x19")
+@hypothesis.example("\u202a")
+@given(st.text(st.characters(exclude_categories=["Cs"]) | characters, max_size=8))
+def test_a_search_is_accepted_where_its_schema_matches(text: str) -> None:
+    try:
+        taken = search_text(text) == text
+    except (ValueError, PydanticCustomError):
+        taken = False
+    assert taken is matches(SEARCH, text)
 
 
 @given(st.text(characters, max_size=8))
