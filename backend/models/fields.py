@@ -37,7 +37,7 @@ generators of clients write the ends of a range raw into JavaScript, where a lin
 # Not in the schema: without a flag JavaScript takes what is past U+FFFF for two characters.
 _MORE_BLANK = "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
 _VISIBLE = re.compile(f"[^{_BLANK.replace('2027', '2028')}{_MORE_BLANK}]")
-WHITE = r"\u0000-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2027-\u202f\u205f\u3000"
+_WHITE = r"\u0000-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2027-\u202f\u205f\u3000"
 """What is trimmed, and what nobody writes between: controls, and U+2027 as above."""
 
 
@@ -179,7 +179,7 @@ TAG_SCHEMA: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
     "maxLength": TAG_MAX,
-    "pattern": rf"^[^\u0000,]*[^\u0000{WHITE},][^\u0000,]*$",
+    "pattern": rf"^[^\u0000,]*[^\u0000{_WHITE},][^\u0000,]*$",
 }
 TAGS_SCHEMA: dict[str, Any] = {
     "type": "array",
