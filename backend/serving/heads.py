@@ -14,8 +14,11 @@ MAX_HEADERS = 100
 MAX_PATH = 1024
 """Bytes of a bad request's path that its response repeats."""
 
-_BEGINNING = re.compile(rb"[A-Z]|\r?\Z")
-_REQUEST_LINE = re.compile(rb"[A-Z-]+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")  # RFC 9112, section 3: no fragment, no version 2
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # a character of it: RFC 9110, section 5.6.2
+_BEGINNING = re.compile(_TOKEN + rb"|\r?\Z")
+# RFC 9112, section 3: no fragment, no version 2
+_REQUEST_LINE = re.compile(_TOKEN + rb"+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")
+_METHOD = re.compile(rb"(?:DELETE|GET|HEAD|OPTIONS|PATCH|POST|PUT) ")
 _REQUEST_ID = re.compile(rb"\nX-Request-ID:[ \t]*([^\r\n]*)", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -51,7 +54,10 @@ class Unparsed:
         return taken
 
     def take_head(self) -> bytes | None:
-        """Take a head, with the blank line behind it; None while it is not whole. Raises `BadHead`."""
+        """Take a head, with the blank line behind it; None while it is not whole. Raises `BadHead`.
+
+        A method that no address has becomes one that the parser takes.
+        """
         start = 2 if self._bytes.startswith(b"\r\n") else 0  # one is ignored (RFC 9112, section 2.2)
         found = self._bytes.find(b"\r\n\r\n", max(start, self._searched))
         size = len(self._bytes) if found < 0 else found + 4
@@ -65,7 +71,9 @@ class Unparsed:
             return None
         self._searched = 0
         del self._bytes[:size]
-        return head
+        # The parser knows methods of other protocols and refuses them, and does not know every one of HTTP's. TRACE it
+        # knows, and no address has it.
+        return head if _METHOD.match(head) else b"TRACE" + head[head.index(b" ") :]
 
 
 def refusal(code: str, head: bytes) -> bytes:

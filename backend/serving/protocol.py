@@ -294,15 +294,7 @@ class LimitedProtocol(HttpToolsProtocol):
             # Nothing else is spoken here, and who asks goes on with HTTP/1.1 (RFC 9110, section 7.8). The parser would
             # take the body for the other protocol.
             self.parser = httptools.HttpRequestParser(self)
-            rest = _UPGRADE.sub(b"", head)
-            if rest == head:  # CONNECT
-                self._refuse("malformed_request", head)
-            else:
-                self._feed_head(rest)
-        except httptools.HttpParserInvalidMethodError:
-            # The parser has a list of methods; no address has one that is not on it, nor this one, which is.
-            self.parser = httptools.HttpRequestParser(self)
-            self._feed_head(b"TRACE" + head[head.index(b" ") :])
+            self._feed_head(_UPGRADE.sub(b"", head))
         except httptools.HttpParserError:
             self._refuse("malformed_request", head)
 

@@ -187,7 +187,10 @@ def test_what_is_no_request_of_http_1_is_a_problem(server: Server, head: bytes) 
     assert json.loads(received.rpartition(b"\r\n\r\n")[2])["code"] == "malformed_request"
 
 
-@pytest.mark.parametrize("method", ["BREW", "PROPFIND", "G", "GETX", "X" * 300])
+METHODS = ("BREW", "PROPFIND", "CONNECT", "PRI", "DESCRIBE", "GET_PARAMETER", "SOURCE", "get", "GETX", "X" * 300)
+
+
+@pytest.mark.parametrize("method", [*METHODS, "!#$%&'*+-.^_`|~09Az"])
 def test_a_method_that_no_address_has_is_refused_as_such(server: Server, user: User, method: str) -> None:
     requests = (
         user.request(method, "/api/tasks", "Content-Length: 2", authorized=False, body="{}"),
