@@ -22,6 +22,7 @@ from tests.statements import recorded_statements
 MANY = 200_000
 FEW = 10
 OTHERS = 50
+ALONE = 10_000
 A_FEW_BUFFERS = 100
 """Pages of 8 KiB: the index's depth, a page of it, and the rows of one response."""
 
@@ -31,6 +32,9 @@ SELECT $1, (lpad(to_hex(n), 8, '0') || '-0000-7000-8000-' || lpad(to_hex($3::int
        'Task ' || n, n % 2 = 0, now(), now()
 FROM generate_series(1, $2) AS n
 """
+
+PLAN = """UPDATE tasks SET tags = '["home"]', tags_folded = 'home', priority = 'high' WHERE title LIKE '%5'"""
+"""Every tenth task gets what a filter can ask for."""
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,22 @@ async def crowded(postgres_server_url: str) -> AsyncIterator[tuple[Database, asy
         for number in range(OTHERS):
             await connection.execute(SEED, f"other {number}", 200, 3 + number)
         await connection.execute("VACUUM ANALYZE tasks")
+        yield database, connection
+        await connection.close()
+        await database.close()
+
+
+@pytest.fixture(scope="module")
+async def alone(postgres_server_url: str) -> AsyncIterator[tuple[Database, asyncpg.Connection]]:
+    """A database with one user, of whose tasks some have tags and a priority: to read all of the table is cheap."""
+    async with new_postgres_database(postgres_server_url) as address:
+        database = Database(make_settings(address))
+        await create_db_and_tables(database)
+        connection = await connect(address)
+        await connection.execute(SEED, "alone", ALONE, 1)
+        await connection.execute(PLAN)
+        for statement in ("CLUSTER tasks USING tasks_pkey", "VACUUM ANALYZE tasks"):  # as if they had been made so
+            await connection.execute(statement)
         yield database, connection
         await connection.close()
         await database.close()
@@ -131,6 +151,30 @@ async def test_the_last_page_costs_what_the_first_costs(recorder: Recorder, comp
         assert "tasks" not in scanned(plan)
         costs.append(buffers(plan))
     assert max(costs) < A_FEW_BUFFERS
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        TaskFilter(tags=("home",)),
+        TaskFilter(any_tags=("home", "work")),
+        TaskFilter(priorities=("high",)),
+        TaskFilter(priorities=("high", "urgent"), tags=("home",), completed=False),
+        TaskFilter(words=("5",)),
+    ],
+    ids=["tag", "tags", "priority", "all", "search"],
+)
+async def test_a_page_under_a_filter_is_read_in_order_until_it_is_full(
+    alone: tuple[Database, asyncpg.Connection], wanted: TaskFilter
+) -> None:
+    with recorded_statements(alone[0]) as statements:
+        recorder = Recorder(*alone, statements)
+        page = await recorder.service("alone").list(wanted, limit=100)
+        assert page is not None
+        assert page.more
+        plan = await recorder.plan()
+    assert "tasks" not in scanned(plan)
+    assert buffers(plan) < A_FEW_BUFFERS
 
 
 async def test_counting_reads_one_users_part_of_the_index(recorder: Recorder) -> None:

@@ -233,7 +233,8 @@ def database_cpu(port: int) -> float:
         for process in psutil.process_iter(["name", "cmdline"])
         if process.info["name"] == "postgres" and ["-p", str(port)] == (process.info["cmdline"] or [])[3:5]
     )
-    return sum(sum(process.cpu_times()[:2]) for process in server.children())
+    ended = sum(server.cpu_times()[2:4])  # or a process that ends meanwhile would take its time away
+    return float(ended + sum(sum(process.cpu_times()[:2]) for process in server.children()))
 
 
 @contextmanager
