@@ -4,6 +4,7 @@ To import this module reads the settings and makes `app` of them. A wrong one en
 line that names it: also for who embeds the service, and wants nothing but `create_app`.
 """
 
+from backend import __version__
 from backend.auth.tokens import TokenVerifier
 from backend.config import Settings, load_settings
 from backend.db.url import database_url, direct_database_url
@@ -17,7 +18,6 @@ import logging
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from importlib.metadata import version
 from typing import Any, NoReturn
 
 from fastapi import FastAPI
@@ -91,10 +91,10 @@ def create_app(settings: Settings) -> FastAPI:
         *page.routes(settings),
         *docs.routes(development=not settings.production),
     ]
-    traces = telemetry(settings, routes, version("todo-backend"))
+    traces = telemetry(settings, routes)
     app = FastAPI(
         title=docs.TITLE,
-        version=version("todo-backend"),
+        version=__version__,
         description=DESCRIPTION,
         lifespan=lifespan,
         routes=routes,
@@ -129,7 +129,7 @@ def _make_metrics() -> Any:
         return None
     from backend.metrics import Metrics
 
-    return Metrics(version("todo-backend"))
+    return Metrics()
 
 
 async def _raise(_request: Request, error: Exception) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from backend import __version__
 from backend.observation import Observation
 
 MIN_WAIT = 0.001
@@ -30,7 +31,7 @@ ends in `_age_seconds`, the oldest of all processes is shown, and of others the 
 class Metrics:
     """What is measured. One for each process."""
 
-    def __init__(self, version: str) -> None:
+    def __init__(self) -> None:
         self._durations = Histogram(
             "todo_request_duration_seconds",
             "From a request's head to its response.",
@@ -45,7 +46,7 @@ class Metrics:
         self._retries = Counter("todo_retries", "New attempts to connect, or to run a statement.")
         self._children: dict[tuple[str, str | None, int | None], Any] = {}
         Gauge("todo_build_info", "The version that runs.", ["version"], multiprocess_mode="livemax").labels(
-            version
+            __version__
         ).set(1)
 
     def observe(

@@ -7,7 +7,6 @@ not served (specs/decisions/0018-agents.md).
 import json
 import logging
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import Any
 
 import mcp_types as protocol
@@ -16,6 +15,7 @@ from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
 
+from backend import __version__
 from backend.agents.tools import TOOLS, ToolFailed
 from backend.api.body import MAX_BATCH
 from backend.api.deps import tasks_of
@@ -75,7 +75,7 @@ def make_server(tasks_of_call: TasksOf) -> Server[Any]:
 
     server = Server(
         "todo-backend",
-        version=version("todo-backend"),
+        version=__version__,
         instructions=INSTRUCTIONS,
         get_tool_input_schema=lambda name: TOOLS[name].input_schema if name in TOOLS else None,
         on_list_tools=list_tools,

@@ -13,6 +13,7 @@ from urllib.parse import parse_qsl
 from fastapi.telemetry import TelemetryConfig
 from starlette.routing import BaseRoute
 
+from backend import __version__
 from backend.config import Settings
 
 EXPORT_TIMEOUT = 3.0
@@ -25,7 +26,7 @@ OFF: TelemetryConfig = {"tracing": False, "metrics": False, "logs": False, "oper
 """FastAPI's own logs would record validation errors, which hold what users wrote; metrics are Prometheus's."""
 
 
-def telemetry(settings: Settings, routes: Sequence[BaseRoute], version: str) -> TelemetryConfig:
+def telemetry(settings: Settings, routes: Sequence[BaseRoute]) -> TelemetryConfig:
     """Return what FastAPI records of requests: nothing, or spans. Where it is nothing, nothing is imported."""
     endpoint = settings.otel_exporter_otlp_endpoint
     if endpoint is None:
@@ -53,7 +54,7 @@ def telemetry(settings: Settings, routes: Sequence[BaseRoute], version: str) -> 
                 span.set_attribute("http.request.method_original", LEFT_OUT)
             super().on_start(span, parent_context)
 
-    resource = Resource({"service.name": "todo-backend", "service.version": version})
+    resource = Resource({"service.name": "todo-backend", "service.version": __version__})
     provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(WithoutValues(OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT)))
     return {**OFF, "tracing": True, "tracer_provider": provider}

@@ -11,12 +11,12 @@ import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from jose.backends.base import Key
 
+from backend import __version__
 from backend.auth.keys import public_keys
 from backend.errors import IssuerUnavailable, TokenInvalid
 
@@ -37,7 +37,7 @@ _HEADERS = {
     # Uncompressed, so that the limit limits what is read into memory.
     "Accept-Encoding": "identity",
     # Some firewalls refuse the one of Python's libraries.
-    "User-Agent": f"todo-backend/{version('todo-backend')}",
+    "User-Agent": f"todo-backend/{__version__}",
 }
 
 logger = logging.getLogger(__name__)

@@ -3,11 +3,11 @@
 import os
 import sys
 import traceback
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from backend import __version__
 from backend.cli import data, reports, servers
 from backend.cli.common import fail
 
@@ -35,7 +35,7 @@ def main() -> None:
 
 def _show_version(value: bool) -> None:
     if value:
-        print(f"todo-backend {version('todo-backend')}")
+        print(f"todo-backend {__version__}")
         raise typer.Exit
 
 

@@ -7,7 +7,6 @@ import socket
 import sys
 from collections.abc import Callable
 from http import HTTPStatus
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 import backend
+from backend import __version__
 from backend.auth.tokens import TokenVerifier, mint
 from backend.cli.common import fail, on_database, read_settings, tasks_of
 from backend.cli.data import migrate_to
@@ -187,7 +187,7 @@ def _announce(settings: Settings, workers: int) -> None:
     schema = max(path.name.partition("_")[0] for path in migrations)  # Alembic would take long to import
     if settings.production and settings.better_auth_secret is not None:
         logger.warning("BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody")
-    logger.info("todo-backend %s, schema %s, workers: %d, %s", version("todo-backend"), schema, workers, place)
+    logger.info("todo-backend %s, schema %s, workers: %d, %s", __version__, schema, workers, place)
 
 
 def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:

@@ -12,12 +12,12 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from importlib.metadata import version
 from typing import Any
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 
+from backend import __version__
 from backend.config import Settings
 from backend.db.failures import is_transient, may_be_refused_tls
 from backend.db.url import DatabaseURL, PostgresURL
@@ -25,7 +25,7 @@ from backend.observation import observation
 
 logger = logging.getLogger(__name__)
 
-APPLICATION_NAME = f"todo-backend/{version('todo-backend')}"
+APPLICATION_NAME = f"todo-backend/{__version__}"
 """Whose sessions these are, in pg_stat_activity and the server's log, where the URL names nobody."""
 
 CLOSE_TIMEOUT = 1.0

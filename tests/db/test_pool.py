@@ -8,7 +8,6 @@ import weakref
 from collections.abc import AsyncIterator, Callable
 from datetime import date, time
 from decimal import Decimal
-from importlib.metadata import version
 from typing import Any
 
 import asyncpg
@@ -35,6 +34,7 @@ from sqlalchemy import select as core_select
 from sqlalchemy.exc import IntegrityError, StatementError
 from sqlmodel import select
 
+from backend import __version__
 from backend.db.connection import DriverConnection, closed_connections, connect
 from backend.db.pool import Pool
 from backend.db.session import check_db_health
@@ -106,7 +106,7 @@ async def test_a_session_says_whose_it_is_and_what_connecting_took_is_counted(
 ) -> None:
     pool = make_pool(1)
     connection = await pool.acquire()
-    assert await connection.fetchval("SHOW application_name") == f"todo-backend/{version('todo-backend')}"
+    assert await connection.fetchval("SHOW application_name") == f"todo-backend/{__version__}"
     pool.release(connection)
     assert await pool.acquire() is connection
     state = pool.state()

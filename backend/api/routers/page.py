@@ -1,6 +1,5 @@
 """`GET /`: what this service is; to a browser in development, the development page of `backend/static`."""
 
-from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, NotRequired
@@ -13,6 +12,7 @@ from starlette.routing import BaseRoute, Mount
 from starlette.staticfiles import StaticFiles
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
+from backend import __version__
 from backend.api.openapi import documented
 from backend.api.requests import Route, accepted_types
 from backend.auth.tokens import authorization_server
@@ -59,7 +59,7 @@ class _Files(StaticFiles):
 def routes(settings: Settings) -> list[BaseRoute]:
     """Return the route of `/` and, in development, those of the page's files."""
     development, server = not settings.production, authorization_server(settings)
-    description = {"name": "todo-backend", "version": version("todo-backend")}
+    description = {"name": "todo-backend", "version": __version__}
     page, headers = (STATIC / "index.html").read_text(), _headers() | _BY_ACCEPT
     if server is not None:
         server = quote(server, safe=":/[]%")  # so that it is one word of the policy, and of the page
