@@ -218,9 +218,9 @@ class Issuer:
 
 @asynccontextmanager
 async def running_issuer(*jwks: Any, host: str = "127.0.0.1") -> AsyncIterator[Issuer]:
-    """An issuer that publishes these keys, for as long as the block lasts."""
+    """An issuer that publishes these keys, or one of each algorithm, for as long as the block lasts."""
     issuer = Issuer(host)
-    issuer.publish(*jwks)
+    issuer.publish(*(jwks or (signer(algorithm).jwk() for algorithm in PUBLIC_KEY_ALGORITHMS)))
     await issuer.up()
     try:
         yield issuer

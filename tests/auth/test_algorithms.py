@@ -3,7 +3,6 @@
 import itertools
 import json
 import time
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -25,7 +24,6 @@ from tests.auth.issuer import (
     claims,
     encode,
     encode_json,
-    running_issuer,
     secret_signer,
     signer,
 )
@@ -41,12 +39,6 @@ def signer_of(algorithm: str) -> Signer:
 
 def other_signer_of(algorithm: str) -> Signer:
     return secret_signer(SECRET[::-1]) if algorithm == "HS256" else signer(algorithm, "other")
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    async with running_issuer(*(signer(algorithm).jwk() for algorithm in PUBLIC_KEY_ALGORITHMS)) as issuer:
-        yield issuer
 
 
 @pytest.fixture

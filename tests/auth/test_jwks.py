@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
@@ -30,7 +29,7 @@ from tests.neon import certificate_of_localhost
 from tests.network import free_port
 from tests.settings import SECRET, make_settings
 
-OLD, NEW, STRANGER = signer("EdDSA", "old"), signer("EdDSA", "new"), signer("EdDSA", "stranger")
+OLD, NEW, STRANGER = signer("EdDSA"), signer("EdDSA", "new"), signer("EdDSA", "stranger")
 
 UNUSABLE: dict[str, bytes] = {
     "500": response(b"", "500 Internal Server Error"),
@@ -57,12 +56,6 @@ UNUSABLE: dict[str, bytes] = {
     "endless": response(b"x" * 50_000_000, with_length=False),
     "compressed": response(b"\x1f\x8b\x08\x00", "200 OK", "Content-Encoding: gzip"),
 }
-
-
-@pytest.fixture
-async def issuer() -> AsyncIterator[Issuer]:
-    async with running_issuer(OLD.jwk()) as issuer:
-        yield issuer
 
 
 @pytest.fixture
@@ -554,7 +547,7 @@ async def test_an_unknown_key_id_is_the_issuers_fault_while_it_is_down(
 
 @pytest.mark.parametrize(
     "entries",
-    [[], [None], [1, "x", [], {}], [{"kty": "oct", "kid": "old", "k": "c2VjcmV0"}], [OLD.jwk(kid=...)]],
+    [[], [None], [1, "x", [], {}], [{"kty": "oct", "kid": OLD.key_id, "k": "c2VjcmV0"}], [OLD.jwk(kid=...)]],
     ids=["none", "null", "nonsense", "a secret", "no kid"],
 )
 async def test_a_document_without_a_usable_key_is_the_issuers_fault(
@@ -625,7 +618,7 @@ BAD_ENTRIES: dict[str, Any] = {
     "an exponent of 1": signer("RS256").jwk(e="AQ", kid="bad"),
     "kid null": OLD.jwk(kid=None),
     "kid a number": OLD.jwk(kid=1),
-    "kid a list": OLD.jwk(kid=["old"]),
+    "kid a list": OLD.jwk(kid=[OLD.key_id]),
     "key_ops a number": OLD.jwk(kid="bad", key_ops=1),
     "nonsense in key_ops": OLD.jwk(kid="bad", key_ops=[None, {}]),
 }
@@ -637,7 +630,7 @@ async def test_a_bad_key_does_not_keep_a_good_one_from_serving(issuer: Issuer, v
         issuer.publish(*entries)
         assert verifier.jwks is not None
         await verifier.jwks.fetch()
-        assert list(verifier.jwks.keys) == [("old", "EdDSA")]
+        assert list(verifier.jwks.keys) == [(OLD.key_id, "EdDSA")]
         assert await accepts(verifier, token(issuer, OLD))
 
 
