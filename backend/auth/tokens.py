@@ -27,13 +27,13 @@ from backend.auth.jwks import JWKS
 from backend.auth.keys import PUBLIC_KEY_ALGORITHMS, secret_key
 from backend.config import ConfigurationError, Settings, origin_of
 from backend.errors import IssuerUnavailable, TokenExpired, TokenInvalid
+from backend.models.fields import OWNER_MAX, is_storable
 
 MAX_TOKEN_LENGTH = 8192
 MAX_HEADER_LENGTH = 1024
 """Characters of a token's header, which is read before anything is verified. Better Auth's have under a hundred."""
 LEEWAY = 30
 """Seconds that the issuer's clock may differ from ours."""
-MAX_SUBJECT_LENGTH = 255
 MAX_KEPT = 4096
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
@@ -46,7 +46,6 @@ _TYPES = frozenset({"jwt", "at+jwt"})
 _SYNONYMS = {"Ed25519": "EdDSA"}
 """RFC 9864 gives the algorithm the name of its curve."""
 _YEAR_2200 = 7_258_118_400
-_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 logger = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ class TokenVerifier:
 
 def usable_subject(subject: Any) -> TypeGuard[str]:
     """Tell whether a `sub` can own tasks: 1 to 255 characters, each of which every database can store."""
-    return isinstance(subject, str) and 0 < len(subject) <= MAX_SUBJECT_LENGTH and not _UNSTORABLE.search(subject)
+    return isinstance(subject, str) and 0 < len(subject) <= OWNER_MAX and is_storable(subject)
 
 
 def _secret_key(secret: SecretStr, variable: str) -> Key:

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from backend.auth.tokens import MAX_SUBJECT_LENGTH, TokenVerifier, usable_subject
+from backend.auth.tokens import TokenVerifier, usable_subject
 from backend.config import Settings, load_settings
 from backend.db.url import database_url, direct_database_url
 from backend.errors import DatabaseError, OutcomeUnknown
 from backend.log import configure_logging
+from backend.models.fields import OWNER_MAX
 
 if TYPE_CHECKING:
     from backend.db.session import Database
@@ -38,7 +39,7 @@ def fail(reason: str, cause: Exception | None = None) -> NoReturn:
 def check_user(user_id: str) -> None:
     """Exit with one line where nobody can have this id."""
     if not usable_subject(user_id):
-        fail(f"a user's id has 1 to {MAX_SUBJECT_LENGTH} characters, in UTF-8")
+        fail(f"a user's id has 1 to {OWNER_MAX} characters, in UTF-8")
 
 
 def run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:
