@@ -37,7 +37,6 @@ from backend.db.session import Database, create_db_and_tables
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
 from backend.log import configure_logging, dropped_lines, logging_in_background
-from backend.services.rows import Limits
 
 LAST_RESPONSES = 1.0
 """Seconds at the end in which requests that are cut off still get a response."""
@@ -108,7 +107,6 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.settings, app.state.verifier = settings, verifier
     # For servers that run no lifespan (serverless adapters, a TestClient without `with`); the lifespan replaces it.
     app.state.database = Database(settings)
-    app.state.limits = Limits(settings.max_tasks_per_user, settings.trash_days)
     app.openapi = lambda: make_openapi(app)  # type: ignore[method-assign] # FastAPI's documented way
     app.add_middleware(Guard, settings=settings, verifier=verifier, places=places, observe=observe)
     return app

@@ -9,6 +9,8 @@ from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 from backend.auth.identity import Identity
+from backend.db.session import Database
+from backend.services.rows import Limits
 from backend.services.tasks import TaskService
 
 _UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
@@ -60,5 +62,10 @@ def user_of(request: Request) -> Identity:
 
 def tasks_of(request: Request, user: Identity | None = None) -> TaskService:
     """Return the tasks of the request's user, or of another who was verified, and nobody else's."""
-    state = request.app.state
-    return TaskService(state.database.executor, (user or user_of(request)).user_id, state.limits)
+    return tasks_of_user(request.app.state.database, (user or user_of(request)).user_id)
+
+
+def tasks_of_user(database: Database, user_id: str) -> TaskService:
+    """Return a user's tasks, within the limits of the settings."""
+    settings = database.settings
+    return TaskService(database.executor, user_id, Limits(settings.max_tasks_per_user, settings.trash_days))

@@ -1,4 +1,4 @@
-"""What the commands have in common: the settings, one line for a failure, the database, a user's tasks."""
+"""What the commands have in common: the settings, one line for a failure, the database."""
 
 import asyncio
 import logging
@@ -15,7 +15,6 @@ from backend.models.fields import OWNER_MAX
 
 if TYPE_CHECKING:
     from backend.db.session import Database
-    from backend.services.tasks import TaskService
 
 T = TypeVar("T")
 
@@ -64,12 +63,3 @@ def on_database(settings: Settings, work: Callable[["Database"], Awaitable[T]], 
             await database.close()
 
     return run(work_and_close(), nothing_done)
-
-
-def tasks_of(database: "Database", user_id: str) -> "TaskService":
-    """Return a user's tasks."""
-    from backend.services.rows import Limits
-    from backend.services.tasks import TaskService
-
-    limits = Limits(database.settings.max_tasks_per_user, database.settings.trash_days)
-    return TaskService(database.executor, user_id, limits)

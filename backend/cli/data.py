@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.common import check_user, fail, on_database, read_settings, run, tasks_of
+from backend.cli.common import check_user, fail, on_database, read_settings, run
 from backend.config import Settings
 from backend.errors import TooManyTasks
 
@@ -56,9 +56,11 @@ def transfer(
     check_user(taker)
     if giver == taker:
         fail("FROM and TO are the same user")
+    from backend.api.deps import tasks_of_user
+
     nothing_done = "no task was transferred"
     try:
-        moved = on_database(settings, lambda database: tasks_of(database, giver).transfer_to(taker), nothing_done)
+        moved = on_database(settings, lambda database: tasks_of_user(database, giver).transfer_to(taker), nothing_done)
     except TooManyTasks:
         fail(f"{nothing_done}: TO would have more than MAX_TASKS_PER_USER allows")
     print(f"transferred {moved} tasks")
@@ -103,5 +105,7 @@ def erase(user: User) -> None:
     """Erase all that there is of a user, for good."""
     settings = read_settings()
     check_user(user)
-    erased = on_database(settings, lambda database: tasks_of(database, user).delete_all(), "nothing was erased")
+    from backend.api.deps import tasks_of_user
+
+    erased = on_database(settings, lambda database: tasks_of_user(database, user).delete_all(), "nothing was erased")
     print(f"erased {erased} tasks")

@@ -16,7 +16,7 @@ import typer
 import backend
 from backend import __version__
 from backend.auth.tokens import TokenVerifier, mint
-from backend.cli.common import fail, on_database, read_settings, tasks_of
+from backend.cli.common import fail, on_database, read_settings
 from backend.cli.data import migrate_to
 from backend.config import Settings, is_loopback, needs_extra
 from backend.db.url import SQLiteURL, database_url
@@ -236,6 +236,7 @@ def mcp() -> None:
 
 async def _serve_agent(database: "Database", verifier: TokenVerifier, token: str) -> None:
     from backend.agents.server import serve_stdio
+    from backend.api.deps import tasks_of_user
     from backend.db.session import create_db_and_tables
 
     try:
@@ -252,7 +253,7 @@ async def _serve_agent(database: "Database", verifier: TokenVerifier, token: str
             # Another thread waits for input, and would keep the process until there is some.
             print(f"todo-backend: {_why_refused(error)}", file=sys.stderr, flush=True)
             os._exit(1)
-        return tasks_of(database, identity.user_id)
+        return tasks_of_user(database, identity.user_id)
 
     await serve_stdio(tasks_of_call)
 
