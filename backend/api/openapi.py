@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from http import HTTPStatus
 from typing import Any
 from uuid import UUID
@@ -96,6 +96,7 @@ BEARER = {
     "bearerFormat": "JWT",
     "description": "A JWT of Better Auth, or of `todo-backend token`.",
 }
+PROBE_BEARER = {"type": "http", "scheme": "bearer", "description": "`HEALTH_DB_TOKEN`, where that is set."}
 
 _ANY_REQUEST = (
     "malformed_request",
@@ -145,12 +146,14 @@ class ProblemDocument(BaseModel):
     )
 
 
-def documented(example: Any, *codes: str, headers: dict[str, Any] | None = None) -> dict[str, Any]:
-    """Return what cannot be derived of a route: an example, headers, and the problems that only this route has.
+def documented(
+    example: Any, *codes: str, headers: dict[str, Any] | None = None, security: Sequence[dict[str, Any]] = ()
+) -> dict[str, Any]:
+    """Return what cannot be derived of a route: an example, headers, a token of its own, and problems of its own.
 
     What every route of its kind can respond with `_document` derives from its address, its method and its body.
     """
-    return {"openapi_extra": {_OWN: {"example": example, "codes": codes, "headers": headers}}}
+    return {"openapi_extra": {_OWN: {"example": example, "codes": codes, "headers": headers, "security": [*security]}}}
 
 
 _OWN = "x-own"
@@ -194,7 +197,7 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     if completes:
         good["200"]["headers"] |= _SUCCESSOR
     operation["responses"] = dict(sorted({**good, **_problems(codes)}.items()))
-    operation["security"] = [{"Bearer": []}] if under_api else []
+    operation["security"] = [{"Bearer": []}] if under_api else own.get("security", [])
 
 
 def _problems(codes: Iterable[str]) -> dict[str, Any]:
@@ -282,6 +285,6 @@ def make_openapi(app: FastAPI) -> dict[str, Any]:
         document["paths"] = dict(sorted(document["paths"].items()))
         document["components"]["responses"] = _share_problems(document)
         document["components"]["schemas"] = dict(sorted(schemas.items()))
-        document["components"]["securitySchemes"] = {"Bearer": BEARER}
+        document["components"]["securitySchemes"] = {"Bearer": BEARER, "Probe": PROBE_BEARER}
         app.openapi_schema = document
     return app.openapi_schema

@@ -17,7 +17,7 @@ from backend.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from backend.api.field_errors import FieldError
 from backend.api.paths import TASKS
 from backend.api.problems import Problem
-from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, storable, tag
+from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, not_blank, storable, tag
 from backend.models.queries import (
     LATEST_DELETION_FIRST,
     MAX_FILTER_TAGS,
@@ -81,7 +81,7 @@ SEARCH_SCHEMA: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
     "maxLength": SEARCH_MAX,
-    "pattern": r"^[^\u0000]*[^\u0000\s][^\u0000]*$",  # languages differ in a few characters that nobody searches for
+    "pattern": not_blank(),
 }
 
 BooleanText = Annotated[Literal["true", "false"] | None, WithJsonSchema({"type": "boolean"})]

@@ -29,16 +29,14 @@ _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 _BLANK = (
     r"\u0000-\u0020\u007f-\u00a0\u00ad\u034f\u061c\u115f\u1160\u1680\u17b4\u17b5\u180b-\u180f"
-    r"\u2000-\u200f\u2027-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
+    r"\u2000-\u200f\s\u202a-\u202f\u205f-\u206f\u2800\u3000\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff9-\ufffb"
 )
-"""Characters that show nothing: controls, spaces, zero widths, fillers. Written out, so that the JSON schema means the
-same in every language. U+2027, a dot that nobody writes, stands for the beginning of the range of line separators:
-generators of clients write the ends of a range raw into JavaScript, where a line separator ends the line."""
+r"""Characters that show nothing: controls, spaces, zero widths, fillers. Written out, so that the JSON schema means the
+same in every language; what languages take for `\s` in different ways is among them. It stands for the line separators:
+generators of clients write an escaped one raw into JavaScript, where it ends the line."""
 # Not in the schema: without a flag JavaScript takes what is past U+FFFF for two characters.
 _MORE_BLANK = "\U00013430-\U0001343f\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U000e0fff"
-_VISIBLE = re.compile(f"[^{_BLANK.replace('2027', '2028')}{_MORE_BLANK}]")
-_WHITE = r"\u0000-\u0020\u0085\u00a0\u1680\u2000-\u200a\u2027-\u202f\u205f\u3000"
-"""What is trimmed, and what nobody writes between: controls, and U+2027 as above."""
+_VISIBLE = re.compile(f"[^{_BLANK}{_MORE_BLANK}]")
 
 
 def is_storable(text: str) -> bool:
@@ -135,6 +133,14 @@ def _recurrence(text: str) -> str:
         raise PydanticCustomError("unsupported_recurrence", "{reason}", {"reason": str(error)}) from None
 
 
+def not_blank(but: str = "") -> str:
+    """Return the pattern of a text that is not all white space, and has no NUL and none of the characters `but`.
+
+    To JavaScript U+FEFF is white space, and U+001C to U+001F and U+0085 are none: here it is as Python has it.
+    """
+    return rf"^[^\u0000{but}]*([^\u0000{but}\s\u001c-\u001f\u0085]|\ufeff)[^\u0000{but}]*$"
+
+
 def nullable(schema: dict[str, Any]) -> WithJsonSchema:
     """Return the schema of a field that may be null."""
     return WithJsonSchema({"anyOf": [schema, {"type": "null"}]})
@@ -179,7 +185,7 @@ TAG_SCHEMA: dict[str, Any] = {
     "type": "string",
     "minLength": 1,
     "maxLength": TAG_MAX,
-    "pattern": rf"^[^\u0000,]*[^\u0000{_WHITE},][^\u0000,]*$",
+    "pattern": not_blank(but=","),
 }
 TAGS_SCHEMA: dict[str, Any] = {
     "type": "array",
