@@ -119,7 +119,9 @@ class Database:
 def _question(*, on_postgres: bool) -> Select[*tuple[Any, ...]]:
     """Make a statement that names every column of ours, reads no row of any, and tells whether row security is active.
 
-    A role of which row security hides tasks is no error to PostgreSQL: the tables look empty.
+    It is asked again and again, so it is one statement, and fails where a column is missing. Which one,
+    `migrations.missing` says, which takes several. A role of which row security hides tasks is no error to PostgreSQL:
+    the tables look empty.
     """
     tables = SQLModel.metadata.sorted_tables  # of the models that are in use
     parts = [select(*table.columns).where(false()).subquery() for table in tables]
