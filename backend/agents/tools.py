@@ -145,7 +145,6 @@ async def list_tasks(tasks: TaskService, arguments: Arguments) -> Result:
     query = _list_query(arguments)
     order = query.keys()
     page = await tasks.list(query.wanted(), order=order, limit=query.limit, after=query.after(order))
-    assert page is not None  # noqa: S101 # no revision is known
     content, count = tasks_content(page.tasks, deleted=False)
     more = page.more or count < len(page.tasks)
     cursor = encode_cursor(page.cursor(count - 1), query.canonical()) if more else None

@@ -19,6 +19,8 @@ from starlette.types import Receive, Scope, Send
 from backend import strict_json
 from backend.api.field_errors import MAX_ERRORS, MAX_POINTED_NAME, FieldError
 from backend.api.problems import Problem
+from backend.api.responses import not_modified
+from backend.services.rows import NotModified
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -80,7 +82,10 @@ class StrictRoute(Route):
             if request.scope["query_string"]:
                 check_query_size(request.scope)
                 _check_parameters(request.scope["query_string"], parameters)
-            return await handle(request)
+            try:
+                return await handle(request)
+            except NotModified as known:
+                return not_modified(known.etag)
 
         return handle_strictly
 

@@ -13,7 +13,7 @@ from sqlalchemy import Select, bindparam, select, true, tuple_
 
 from backend.errors import CheckpointExpired
 from backend.models.task import DeletedChange, TaskPublic
-from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owned, owner_now, tasks
+from backend.services.rows import PUBLIC, NotModified, OwnedTasks, is_new, living, owned, owner_now, tasks
 
 LAST_ID = UUID(int=2**128 - 1)
 """Greater than every task's id: a checkpoint that has seen all of its revision."""
@@ -68,10 +68,10 @@ def _select_changes(*, everything: bool) -> Select[*tuple[Any, ...]]:
 class TaskChanges(OwnedTasks):
     """What has changed since."""
 
-    async def changes(self, since: Checkpoint | None, *, limit: int, known: int = -1) -> Changes | None:
+    async def changes(self, since: Checkpoint | None, *, limit: int, known: int = -1) -> Changes:
         """Return up to `limit` changes after a checkpoint; without one, everything that lives.
 
-        None where the owner's revision is the `known` one. Raises `CheckpointExpired`.
+        Raises `CheckpointExpired`, and `NotModified` where the owner's revision is the `known` one.
         """
         parameters: dict[str, Any] = {"limit": limit + 1, "known": known}
         if since is not None:
@@ -81,7 +81,7 @@ class TaskChanges(OwnedTasks):
         if since is not None and not _is_good(since, head, forgotten):
             raise CheckpointExpired("something was erased since, or the database was restored")
         if head == known:
-            return None
+            raise NotModified(self.etag(known))
         base = head if since is None else since.base
         found = [row for row in rows if row[3] is not None]
         shown = found[:limit]

@@ -33,7 +33,7 @@ from backend.models.fields import POSITION_MAX, PRIORITIES, is_storable
 from backend.models.queries import ALL, NEWEST_FIRST, Cursor, Order, TaskFilter
 from backend.models.task import TaskPublic, TaskStats
 from backend.services.functions import bytewise, has_all, has_any, texts
-from backend.services.rows import PUBLIC, OwnedTasks, is_new, living, owner_now, tasks, trashed
+from backend.services.rows import PUBLIC, NotModified, OwnedTasks, is_new, living, owner_now, tasks, trashed
 
 PAGE = 500
 """Tasks that are read at once where all are."""
@@ -238,7 +238,7 @@ class TaskLists(OwnedTasks):
     """Reading many tasks.
 
     `known` is a revision of the owner: where it is the present one, the client has this state already, and each method
-    returns None without reading a task.
+    raises `NotModified` without reading a task.
     """
 
     async def list(
@@ -252,7 +252,7 @@ class TaskLists(OwnedTasks):
         deleted: bool = False,
         counted: bool = False,
         known: int = -1,
-    ) -> Page | None:
+    ) -> Page:
         """Return up to `limit` tasks of those wanted, in order: what comes after a cursor, past the first `skip`.
 
         `deleted` lists the trash instead.
@@ -265,7 +265,7 @@ class TaskLists(OwnedTasks):
         rows = (await self._run(statement, **parameters, limit=limit + 1, skip=skip, known=known)).all()
         head = rows[0][0]
         if head == known:
-            return None
+            raise NotModified(self.etag(known))
         first = 2 if counted else 1
         found = [row[first:] for row in rows if row[first] is not None]
         tasks_found = [self._task(row) for row in found[:limit]]
@@ -281,27 +281,24 @@ class TaskLists(OwnedTasks):
         after, more = None, True
         while more:
             page = await self.list(wanted, order=order, limit=PAGE, after=after, deleted=deleted)
-            assert page is not None  # noqa: S101 # no revision is known
             for task in page.tasks:
                 yield task
             more = page.more
             after = page.cursor(-1) if more else None
 
-    async def stats(self, wanted: TaskFilter = ALL, *, known: int = -1) -> tuple[TaskStats, int] | None:
+    async def stats(self, wanted: TaskFilter = ALL, *, known: int = -1) -> tuple[TaskStats, int]:
         """Count the tasks that are wanted; return the numbers, and the owner's revision."""
         shape, parameters = _shape(wanted)
         row = (await self._run(_count(shape), **parameters, known=known)).one()
         if row.head == known:
-            return None
+            raise NotModified(self.etag(known))
         return TaskStats(total=row.total, completed=row.completed, active=row.active), row.head
 
-    async def tags(
-        self, *, completed: bool | None = None, known: int = -1
-    ) -> tuple[Sequence[tuple[str, int]], int] | None:
+    async def tags(self, *, completed: bool | None = None, known: int = -1) -> tuple[Sequence[tuple[str, int]], int]:
         """Return the tags that are used most, with the number of their tasks; and the owner's revision."""
         shape, parameters = _shape(TaskFilter(completed=completed))
         rows = (await self._run(_select_tags(shape), **parameters, known=known)).all()
         head = rows[0][0]
         if head == known:
-            return None
+            raise NotModified(self.etag(known))
         return [(tag, count) for _, tag, count in rows if tag is not None], head

@@ -170,6 +170,14 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
+class NotModified(Exception):
+    """The client has what it asks for: the owner's revision is the one it knows. `etag` is that of the response."""
+
+    def __init__(self, etag: str) -> None:
+        super().__init__()
+        self.etag = etag
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What bounds one user's tasks: how many there may be, the trash included, and how long the trash is kept."""

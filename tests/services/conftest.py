@@ -43,9 +43,7 @@ def bob(service_of: ServiceOf) -> TaskService:
 
 async def page_of(service: TaskService, *arguments: Any, **options: Any) -> Page:
     """Return a page of a user's list; of 500 tasks unless told."""
-    page = await service.list(*arguments, **{"limit": 500, **options})
-    assert page is not None
-    return page
+    return await service.list(*arguments, **{"limit": 500, **options})
 
 
 async def all_of(service: TaskService, *arguments: Any, **options: Any) -> list[TaskPublic]:

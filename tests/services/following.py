@@ -36,7 +36,6 @@ class Replica:
                 self.since, self.tasks = None, {}
                 self.restarts += 1
                 continue
-            assert page is not None
             assert len(page.changes) == len(page.checkpoints) <= limit
             for change in page.changes:
                 if "deleted" in change:

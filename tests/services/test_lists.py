@@ -14,6 +14,7 @@ from backend.db.session import Database
 from backend.models.fields import PRIORITIES
 from backend.models.queries import LATEST_DELETION_FIRST, Order, TaskFilter
 from backend.models.task import TaskPublic
+from backend.services.rows import NotModified
 from backend.services.tasks import TaskService
 from tests.services.conftest import ServiceOf, all_of, batch_of, make, new, page_of
 from tests.statements import recorded_statements
@@ -174,7 +175,6 @@ async def test_tags_are_counted(
     service, whole = populations[0]
     expected = Counter(tag for task in whole for tag in task["tags"] if completed in (None, task["completed"]))
     found = await service.tags(completed=completed)
-    assert found is not None
     assert found[0] == sorted(expected.items(), key=lambda pair: (-pair[1], pair[0]))
 
 
@@ -230,14 +230,18 @@ async def test_who_knows_the_state_is_told_nothing_and_asks_for_no_task(alice: T
     head = (await page_of(alice)).head
     for service, known in ((bob, 0), (alice, head)):
         assert (await page_of(service)).head == known
-        assert await service.list(limit=1, known=known) is None
-        assert await service.list(limit=1, known=known, deleted=True, counted=True) is None
-        assert await service.stats(known=known) is None
-        assert await service.tags(known=known) is None
+        for answer in (
+            service.list(limit=1, known=known),
+            service.list(limit=1, known=known, deleted=True, counted=True),
+            service.stats(known=known),
+            service.tags(known=known),
+        ):
+            with pytest.raises(NotModified) as raised:
+                await answer
+            assert raised.value.etag == service.etag(known)
     assert (await page_of(alice, known=0)).tasks
     await make(alice)
     page = await alice.list(limit=5, known=head)
-    assert page is not None
     assert len(page.tasks) == 2
     assert page.head > head
 
@@ -246,7 +250,6 @@ async def test_at_most_500_tags_are_returned(alice: TaskService) -> None:
     for number in range(26):
         await make(alice, tags=[f"{number:02}-{each:02}" for each in range(20)])
     found = await alice.tags()
-    assert found is not None
     assert [tag for tag, _ in found[0]] == [f"{number:02}-{each:02}" for number in range(25) for each in range(20)]
 
 

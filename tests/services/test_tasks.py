@@ -39,7 +39,6 @@ def executor(database: Database, request: pytest.FixtureRequest) -> Executor:
 
 async def counts_of(service: TaskService) -> tuple[int, int, int]:
     found = await service.stats()
-    assert found is not None
     counts = found[0]
     return counts["total"], counts["completed"], counts["active"]
 
