@@ -20,16 +20,22 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Run the command that the command line names. What nobody expected is one line, and with --debug a traceback."""
+    """Run the command that the command line names. An error is one line; with --debug its traceback comes before it."""
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]  # wherever it stands
     debug = len(arguments) < len(sys.argv) - 1
     if debug:
         os.environ["LOG_LEVEL"] = "DEBUG"
     try:
-        app(arguments)
+        try:
+            app(arguments)
+        finally:
+            print(end="", flush=True)  # here, because what fails in the interpreter's own end fails in its own words
     except Exception as error:  # noqa: BLE001 # the last place where an error can become a line
         if debug:
             traceback.print_exc()
+        if isinstance(error, OSError):  # such as a full disk, to which the end must not try to write once more
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            fail(f"{error.strerror or type(error).__name__}; --debug shows where")
         fail(f"unexpected error: {type(error).__name__}; --debug shows where")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from backend.auth.tokens import TokenVerifier, usable_subject
 from backend.config import Settings, load_settings
 from backend.db.url import database_url, direct_database_url
-from backend.errors import DatabaseError, OutcomeUnknown
+from backend.errors import DatabaseError, DatabaseNotMigrated, OutcomeUnknown
 from backend.log import configure_logging
 from backend.models.fields import OWNER_MAX
 
@@ -59,6 +59,8 @@ def on_database(settings: Settings, work: Callable[["Database"], Awaitable[T]], 
         database = Database(settings)
         try:
             return await work(database)
+        except DatabaseNotMigrated as error:
+            fail(f"{nothing_done}: {error}; run todo-backend migrate", error)
         finally:
             await database.close()
 

@@ -1,6 +1,5 @@
 """An operator's commands on the database: to change its schema, and to move, export or erase users' tasks."""
 
-import sys
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -96,7 +95,7 @@ def export(user: User) -> None:
 
     async def write(database: "Database") -> None:
         async for task in maintenance.export(database.executor, user):
-            sys.stdout.write(to_json(task).decode() + "\n")
+            print(to_json(task).decode())
 
     on_database(settings, write, "not all was printed")
 

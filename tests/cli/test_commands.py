@@ -219,10 +219,23 @@ def test_a_senseless_transfer_is_refused_and_moves_nothing(
     assert owners(tmp_path / "todo.db") == [("alice", 2)]
 
 
-def test_a_transfer_needs_tables(tmp_path: Path) -> None:
-    result = backend("transfer", "guest", "alice", cwd=tmp_path, **settings_of(tmp_path))
+@pytest.mark.parametrize("command", ["transfer a b", "erase a", "export a", "purge", "resync"])
+def test_without_tables_a_command_says_what_makes_them(command: str, tmp_path: Path) -> None:
+    result = backend(*command.split(), cwd=tmp_path, **settings_of(tmp_path))
+    assert (result.returncode, result.stdout) == (1, "")
+    assert re.fullmatch(r"todo-backend: [^\n]+; run todo-backend migrate\n", result.stderr)
+
+
+# standard output
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["openapi", "token --user alice"])  # one is longer than the buffer
+def test_output_that_finds_no_room_is_one_line(command: str, unbuffered: str, tmp_path: Path) -> None:
+    script = f"ulimit -f 0; exec {sys.executable} -m backend {command} > file"  # as on a full disk: no file may grow
+    result = run(["sh", "-c", script], tmp_path, **settings_of(tmp_path, PYTHONUNBUFFERED=unbuffered))
     assert result.returncode == 1
-    assert "Traceback" not in result.stderr
+    assert result.stderr == "todo-backend: File too large; --debug shows where\n"
 
 
 # openapi
