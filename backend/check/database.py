@@ -223,6 +223,18 @@ async def _find_tables(settings: Settings, connection: DriverConnection, facts: 
     if hiding := await connection.fetchval(_HIDING, tables):
         advice = f"give role {facts['role']} BYPASSRLS, or a policy that lets it see and write every row"
         return [Finding("rows", "FAIL", f"row security hides rows of {hiding} or refuses writes: {advice}")]
+    return await _find_older(settings)
+
+
+async def _find_older(settings: Settings) -> list[Finding]:
+    """Tell where requests find older tables than migrations do."""
+    if settings.database_url_direct is None:
+        return []
+    with suppress(DatabaseError):  # the role may have no right to read it
+        revision = await run_on_schema(settings, migrations.current, database_url(settings))
+        if revision != (head := migrations.head()) and revision in migrations.revisions():
+            text = f"DATABASE_URL has revision {revision}, not {head}: is DATABASE_URL_DIRECT another database?"
+            return [Finding("tables", "FAIL", text)]
     return []
 
 

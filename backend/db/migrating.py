@@ -15,7 +15,7 @@ from backend.config import Settings
 from backend.db.connection import closed_connections, connect
 from backend.db.engine import make_migration_engine
 from backend.db.failures import is_lock_timeout, reason_of, translated
-from backend.db.url import PostgresURL, direct_database_url
+from backend.db.url import DatabaseURL, PostgresURL, direct_database_url
 from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
 
 PATIENCE = 300.0
@@ -54,11 +54,14 @@ async def migrate(settings: Settings, change: Callable[[Connection], T]) -> T:
                 await asyncio.sleep(random.uniform(PAUSE / 2, PAUSE))  # noqa: S311 # no secret
 
 
-async def run_on_schema(settings: Settings, function: Callable[[Connection], T]) -> T:
-    """Run a function on a connection over the direct address, and commit. Raises `DatabaseError`."""
+async def run_on_schema(settings: Settings, function: Callable[[Connection], T], url: DatabaseURL | None = None) -> T:
+    """Run a function on a connection, over the direct address unless another is given, and commit.
+
+    Raises `DatabaseError`.
+    """
     from backend.db.migrations import Unusable
 
-    engine = make_migration_engine(direct_database_url(settings), settings)
+    engine = make_migration_engine(url or direct_database_url(settings), settings)
     changed = False
     try:
         with translated(may_have_run=lambda: changed):

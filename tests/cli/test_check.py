@@ -15,6 +15,8 @@ from pydantic import SecretStr
 from backend.auth.tokens import mint
 from backend.check import Report, check_all
 from backend.config import Settings
+from backend.db.migrating import migrate
+from backend.db.migrations import downgrade
 from tests.auth.issuer import response, running_issuer, signer
 from tests.databases import connect, create_tables, execute, new_postgres_database
 from tests.network import free_port, need
@@ -147,6 +149,7 @@ HARMLESS = {
         'CREATE TABLE "user" (id text PRIMARY KEY); ALTER TABLE tasks ADD FOREIGN KEY (user_id) REFERENCES "user" (id)'
     ),
     "another column": "ALTER TABLE tasks ADD COLUMN colour text",
+    "no right to read the revision": f"REVOKE ALL ON todo_backend_version FROM {ROLE}",
 }
 
 
@@ -176,6 +179,15 @@ async def test_an_unmigrated_address_is_not_saved_by_another_that_is_migrated(ur
     async with new_postgres_database(server_url) as empty:
         assert "no table tasks" in failures(await look(empty, database_url_direct=SecretStr(url)))
         assert "migrations: at no revision" in failures(await look(url, database_url_direct=SecretStr(empty)))
+
+
+async def test_tables_that_migrations_go_past_fail_in_one_line(url: str, server_url: str) -> None:
+    async with new_postgres_database(server_url) as old:
+        await create_tables(old)
+        await migrate(make_settings(old), lambda connection: downgrade(connection, "0003"))
+        assert failures(await look(old, database_url_direct=SecretStr(url))) == (
+            "tables: DATABASE_URL has revision 0003, not 0004: is DATABASE_URL_DIRECT another database?"
+        )
 
 
 async def test_a_database_of_another_encoding_fails(server_url: str) -> None:
