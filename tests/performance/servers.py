@@ -187,6 +187,7 @@ def environment(port: int, pool_size: int) -> dict[str, str]:
     """The settings of all the services."""
     return {
         **os.environ,
+        "PYTHONPATH": str(Path(__file__).parents[2]),
         "BETTER_AUTH_SECRET": SECRET,
         "DATABASE_URL": database_url(port),
         "DATABASE_POOL_SIZE": str(pool_size),
@@ -220,9 +221,9 @@ def why_no_peer() -> str | None:
 @contextmanager
 def databases() -> Iterator[tuple[int, int]]:
     """Run both servers, with an empty table; give the port of PostgreSQL and that of PgBouncer."""
-    with postgres() as direct, pgbouncer(direct) as pooled:
+    with postgres() as direct, pgbouncer(direct) as pooled, tempfile.TemporaryDirectory() as folder:
         migrate = [COMMANDS["service"][0], "migrate"]
-        subprocess.run(migrate, env=environment(direct, 0), check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(migrate, env=environment(direct, 0), cwd=folder, check=True, stdout=subprocess.DEVNULL)
         yield direct, pooled
 
 
@@ -257,22 +258,23 @@ def service(
     """Run one of them, as it is run in production, for as long as the block lasts; if asked to, on one core."""
     port = free_port()
     pinned = [] if core is None else ["taskset", "--cpu-list", str(core)]
-    process = psutil.Popen(
-        [*pinned, *COMMANDS[name], "--port", str(port), *options],
-        env=environment(database_port, pool_size) | settings,
-        cwd=Path(__file__).parents[2],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    running = Service(name, port, process)
-    while True:
-        with suppress(OSError):
-            running.respond(Request("GET", "/health"))
-            break
-        assert process.poll() is None, f"{name} has ended"
-        time.sleep(0.01)
-    try:
-        yield running
-    finally:
-        process.terminate()
-        process.wait()
+    with tempfile.TemporaryDirectory() as folder:  # in the repository it would read the developer's .env
+        process = psutil.Popen(
+            [*pinned, *COMMANDS[name], "--port", str(port), *options],
+            env=environment(database_port, pool_size) | settings,
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        running = Service(name, port, process)
+        while True:
+            with suppress(OSError):
+                running.respond(Request("GET", "/health"))
+                break
+            assert process.poll() is None, f"{name} has ended"
+            time.sleep(0.01)
+        try:
+            yield running
+        finally:
+            process.terminate()
+            process.wait()
