@@ -54,7 +54,7 @@ def _up_to(most: int, variable: str) -> Callable[[str], int]:
 
     def read(text: str) -> int:
         try:
-            number = int(text)
+            number = int(text) if str(text).isascii() else 0  # typer hands the default over as it is
         except ValueError:
             number = 0
         if 1 <= number <= most:

@@ -19,7 +19,8 @@ _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$")
 _TWO_READINGS = frozenset("ßς\u200c\u200d")
 """Letters that Python's punycode, of IDNA 2003, makes something else of than browsers do."""
 _APPS_ORIGIN = re.compile(
-    r"(?:capacitor|tauri|app|ionic|chrome-extension|moz-extension|safari-web-extension)://[a-z0-9.-]+(?::\d+)?/?"
+    r"(?:capacitor|tauri|app|ionic|chrome-extension|moz-extension|safari-web-extension)://[a-z0-9.-]+(?::\d+)?/?",
+    re.ASCII | re.IGNORECASE,
 )
 """Of pages that an application or a browser's extension brings with it."""
 
@@ -75,7 +76,7 @@ def _base_url(value: str) -> str:
 
 
 def _origin(value: str) -> str:
-    if _APPS_ORIGIN.fullmatch(value.lower()):
+    if _APPS_ORIGIN.fullmatch(value):
         return value.lower().rstrip("/")
     is_pattern = value.startswith("https://*.")
     try:
@@ -115,7 +116,7 @@ def _lower(value: Any) -> Any:
 
 
 def _level(value: Any) -> Any:
-    name = value.upper() if isinstance(value, str) else value
+    name = value.upper() if isinstance(value, str) and value.isascii() else value  # a Turkish i has the same capital
     return "WARNING" if name == "WARN" else name
 
 

@@ -36,7 +36,7 @@ def test_every_command_reports_a_wrong_setting(command: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("command", ["serve", "dev", "health"])
-@pytest.mark.parametrize("value", [CANARY, "0", "65536", "tcp://10.0.0.1:80", " "])
+@pytest.mark.parametrize("value", [CANARY, "0", "65536", "tcp://10.0.0.1:80", " ", "\uff18\uff10"])
 def test_a_wrong_port_is_refused_as_other_settings_are(command: str, value: str, tmp_path: Path) -> None:
     ended = backend(command, cwd=tmp_path, BETTER_AUTH_SECRET=SECRET, PORT=value)
     assert_refused(ended, "wrong setting: PORT: must be a whole number from 1 to 65535")
