@@ -6,10 +6,11 @@ import re
 import signal
 import socket
 import sqlite3
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -363,6 +364,28 @@ def test_a_signal_lets_a_request_that_waits_for_the_database_finish(tmp_path: Pa
         file.execute("ROLLBACK")
         assert Response(connection).status == 201
         server.process.wait(20)
+
+
+def test_clients_that_go_in_the_middle_of_their_bodies_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    started = (post(b"{", b"Content-Length: 100\r\n"), post(b"64\r\n{", CHUNKED))
+    with serving([SCRIPT, "serve"], tmp_path, **settings_of(tmp_path)) as server, ExitStack() as stack:
+        clients = [stack.enter_context(server.connect()) for _ in range(6)]
+        for client, request in zip(clients, started * 3, strict=True):
+            client.sendall(request)
+        idle = stack.enter_context(server.connect())
+        idle.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert Response(idle).status == 200
+        server.process.terminate()
+        assert closes(idle)
+        for client in clients[:2]:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # to be reset
+        for client in clients[:4]:
+            client.close()
+        for client in clients[4:]:
+            client.shutdown(socket.SHUT_WR)
+        server.process.wait(20)
+        # None of them was waited for until its time was over, and cut off with a response.
+        assert server.stderr.count("method=POST route=/api/tasks duration_ms=") == len(clients)
 
 
 def test_requests_that_never_end_do_not_keep_the_process(tmp_path: Path) -> None:
