@@ -24,6 +24,7 @@ export class Replica {
     this.#client = client;
     this.#waiting = { signal: client.ended }; // what is sent later would be sent as the next user's
     this.#prefix = `tasks/${encodeURIComponent(user)}/`;
+    if (localStorage.getItem(this.key) === null) this.#store(this.key, {}); // when it goes, other tabs hear that
     this.load();
   }
 

@@ -437,6 +437,18 @@ async def test_signing_out_signs_out_all_tabs_and_leaves_nothing(page: Page, oth
         assert failures_of(tab) == []
 
 
+async def test_signing_out_reaches_a_tab_that_has_not_reached_the_service(context: BrowserContext, server: Server):
+    await context.route("**/api/**", lambda route: route.abort())
+    page, other = [await open_page(context, server.url) for _ in range(2)]
+    for tab in (page, other):
+        await tab.get_by_label("Token").fill(token_of("ada"))
+        await tab.get_by_role("button", name="Sign in").click()
+        await expect(tab.locator("#status")).to_contain_text("Signed in as ada.")
+    await page.get_by_role("button", name="Sign out").click()
+    await expect(other.get_by_role("alert")).to_have_text("You have signed out in another tab.")
+    assert await other.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
+
+
 async def test_a_copy_that_is_damaged_is_fetched_anew(page: Page, rows: Locator):
     await add(page, "Buy milk")
     await saved(page)
