@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, insert, select, update
+from sqlalchemy import bindparam, delete, insert, select, true, update
 from uuid_utils.compat import uuid7
 
 from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
@@ -29,6 +29,7 @@ from backend.services.rows import (
     next_revision,
     now,
     owned,
+    owners,
     stored,
     task_ids,
     tasks,
@@ -44,8 +45,16 @@ Row = dict[str, Any]
 _COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")
 _WRITABLE = tuple(column.name for column in _COLUMNS if column.name not in {"id", "created_at"})
 
-_lock = next_revision.add_columns(how_many, has_expired)
-_read = owned(select(*_COLUMNS)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True))).with_for_update()
+_lock = next_revision.add_columns(has_expired)
+_named = (
+    owned(select(*_COLUMNS)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True))).with_for_update().subquery()
+)
+# Tasks are counted here, not in the statement that waits for the lock: that sees what was there before it waited.
+_read = (
+    select(how_many, *_named.c)
+    .select_from(owners.outerjoin(_named, true()))
+    .where(owners.c.user_id == bindparam("owner"))
+)
 _insert_rows = insert(tasks)
 _erase = owned(delete(tasks)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True)))
 _update_rows = this(owned(update(tasks))).values(
@@ -122,16 +131,17 @@ class TaskBatch(TaskTrash):
             raise failed.error from None
 
     async def _begin(self, within: Executor, ids: Sequence[UUID]) -> "_UnitOfWork":
-        locked = await self._run(_lock, within=within, expired=self._expired_before())
-        revision, count, expired = locked.one()
+        before = self._expired_before()
+        revision, expired = (await self._run(_lock, within=within, expired=before)).one()
         if expired:  # before anything is read: what is erased makes room
-            count -= await self._erase_some_within(within, but=ids)
+            await self._erase_some_within(within, but=ids)
         rows = (await self._run(_read, within=within, task_ids=ids)).all()
         names = [column.name for column in _COLUMNS]
         return _UnitOfWork(
-            rows={row.id: dict(zip(names, row, strict=True)) for row in rows},
+            rows={row.id: dict(zip(names, row[1:], strict=True)) for row in rows if row.id is not None},
             revision=revision,
-            room=self._limits.max_tasks - count,
+            room=self._limits.max_tasks - rows[0][0],
+            expired_before=before,
             trash=self._limits.trash_days != 0,
             public=lambda row: self._task([row[column.name] for column in PUBLIC]),
         )
@@ -146,7 +156,7 @@ class TaskBatch(TaskTrash):
         ]
         if work.erased:  # before the new ones, of which one may have its id
             await self._run(_erase, within=within, task_ids=task_ids(work.erased))
-            await self._run(forget, within=within, erased=work.revision)
+            await self._run(forget, within=within, erased=max(work.erased.values()))
         if changed:
             await within.exec(_update_rows, params=changed)
         if created:
@@ -160,7 +170,9 @@ class _UnitOfWork:
     rows: dict[UUID, Row]
     revision: int
     room: int
-    """How many more tasks the user may have."""
+    """How many more tasks the user may have, but for those that make room."""
+    expired_before: datetime
+    """When what may make room was deleted."""
     trash: bool
     """Whether what is deleted is kept."""
     public: Callable[[Row], TaskPublic]
@@ -168,7 +180,8 @@ class _UnitOfWork:
     """As they were read: a change replaces a row, and leaves this one as it was."""
     changed: dict[UUID, None] = field(default_factory=dict)
     created: dict[UUID, None] = field(default_factory=dict)
-    erased: dict[UUID, None] = field(default_factory=dict)
+    erased: dict[UUID, int] = field(default_factory=dict)
+    """With the revision that a follower must have seen to miss nothing: see `TaskTrash._erase`."""
     moment: datetime = field(default_factory=now)
 
     def __post_init__(self) -> None:
@@ -258,7 +271,7 @@ class _UnitOfWork:
         rule = row["recurrence"]
         row["recurrence"] = None
         fields = successor_of(row, rule, self.moment) if rule is not None else None
-        if fields is None or self.room <= 0:
+        if fields is None or not self._has_room():
             return None
         task_id = uuid7()
         self._add(task_id, fields)
@@ -267,17 +280,25 @@ class _UnitOfWork:
     def _add(self, task_id: UUID, fields: Mapping[str, Any]) -> Row:
         row: Row = {"id": task_id, "created_at": self.moment, "deleted_at": None, **new_columns(fields, self.moment)}
         check_due_date(row)
-        if self.room <= 0:
+        if not self._has_room():
             raise TooManyTasks
         self.room -= 1
         self.created[task_id] = None
         return self._set(row)
 
+    def _has_room(self) -> bool:
+        """Tell whether there may be one more task, if need be in the place of those of the batch that have expired."""
+        if self.room <= 0:
+            for row in list(self.rows.values()):
+                if row["deleted_at"] is not None and row["deleted_at"] < self.expired_before:
+                    self._erase(row["id"])
+        return self.room > 0
+
     def _erase(self, task_id: UUID) -> None:
         for kept in (self.rows, self.changed, self.created):
             kept.pop(task_id, None)
-        if task_id in self.stored:
-            self.erased[task_id] = None
+        if (row := self.stored.get(task_id)) is not None:
+            self.erased[task_id] = self.revision if row["deleted_at"] is None else row["revision"]
         self.room += 1
 
     def _set(self, row: Row) -> Row:

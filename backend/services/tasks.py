@@ -14,7 +14,7 @@ from sqlalchemy import Boolean, Insert, Update, bindparam, case, insert, not_, n
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from backend.errors import DatabaseError, OutcomeUnknown, TaskNotFound, TooManyTasks
+from backend.errors import DatabaseError, OutcomeUnknown, TaskNotFound
 from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation, TaskBatch, Written
 from backend.services.changes import TaskChanges
@@ -38,7 +38,7 @@ from backend.services.rows import (
     trashed,
 )
 from backend.services.transfer import TaskTransfer
-from backend.services.trash import ERASED_AT_ONCE, has_expired
+from backend.services.trash import has_expired
 
 RECURRING_AT_ONCE = 50
 """Recurring tasks that are completed in one transaction: to find their next dates takes up to 20 ms each, for which the
@@ -126,12 +126,10 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
 
     async def create(self, task: TaskCreate) -> TaskPublic:
         """Store a new task and return it. Raises `TooManyTasks`."""
-        created = await self._insert(uuid7(), task.changes(), if_absent=False)
-        if created is None and await self.erase_expired(limit=ERASED_AT_ONCE):  # which makes room
-            created = await self._insert(uuid7(), task.changes(), if_absent=False)
-        if created is None:
-            raise TooManyTasks
-        return created
+        task_id, changes = uuid7(), task.changes()
+        created = await self._insert(task_id, changes, if_absent=False)
+        # A batch erases what has expired, which makes room, and counts when others have ended.
+        return created if created is not None else (await self._one(Operation("put", task_id, changes))).task
 
     async def put(
         self,

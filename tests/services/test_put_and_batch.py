@@ -143,6 +143,38 @@ async def test_at_the_limit_nothing_is_created_but_all_else_goes_on(alice: TaskS
     assert await make(limited)
 
 
+async def test_those_who_create_at_once_share_the_room_that_expired_tasks_make(
+    service_of: ServiceOf, database: Database
+) -> None:
+    for task in [await make(service_of("alice")) for _ in range(4)]:
+        await service_of("alice").delete(task["id"])
+    limits = Limits(max_tasks=4, trash_days=-1)  # whatever is in the trash has expired
+    services = [TaskService(database.executor, service_of("alice")._user_id, limits) for _ in range(4)]
+    await asyncio.gather(*map(make, services))
+    assert len(await all_of(service_of("alice"))) == 4
+
+
+async def test_batches_at_once_leave_no_more_tasks_than_may_be(service_of: ServiceOf, database: Database) -> None:
+    limits = Limits(max_tasks=10)
+    services = [TaskService(database.executor, service_of("alice")._user_id, limits) for _ in range(5)]
+    batches = (service.batch([_new() for _ in range(4)], atomic=False) for service in services)
+    created = [outcome for outcomes in await asyncio.gather(*batches) for outcome in outcomes]
+    assert kinds(created).count(None) == 10
+    assert len(await all_of(service_of("alice"))) == 10
+
+
+async def test_what_has_expired_makes_room_in_the_batch_that_names_it(alice: TaskService, database: Database) -> None:
+    task = await make(alice)
+    await alice.delete(task["id"])
+    replica = Replica(alice)
+    await replica.follow()
+    limited = TaskService(database.executor, alice._user_id, Limits(max_tasks=1, trash_days=-1))
+    again = Operation("put", task["id"], {"title": "x"})
+    assert kinds(await limited.batch([again, _new(), _new()], atomic=False)) == ["TaskDeleted", None, "TooManyTasks"]
+    await replica.assert_equal()
+    assert replica.restarts == 0  # who has seen it go to the trash misses nothing
+
+
 # ---------------------------------------------------------------------------------------------------------- batches
 
 
@@ -257,6 +289,8 @@ SEQUENCES: list[list[Step]] = [
     [("delete", "a"), ("put", "a"), ("put", "a"), ("delete", "a"), ("restore", "a"), ("put", "a")],
     [("delete", "a"), ("put", "i"), ("put", "j")],
     [("put", "i"), ("delete", "i"), ("put", "j"), ("restore", "i"), ("put", "k")],
+    [("put", "i"), ("restore", "old")],
+    [("patch", "old"), ("put", "i"), ("delete", "a"), ("put", "old"), ("put", "j")],
     [("restore", "old"), ("patch", "old")],
     [("put", "old"), ("restore", "old"), ("put", "old")],
     [("toggle", "old"), ("delete", "old"), ("restore", "old"), ("delete", "old"), ("restore", "old")],
