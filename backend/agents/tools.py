@@ -174,8 +174,7 @@ def _list_query(arguments: Arguments) -> ListQuery:
             wrong.append({"loc": [name], "type": error})
     if wrong:
         raise Problem("validation_error", field_errors(wrong, "body"))
-    text = {name: str(value).lower() if isinstance(value, bool) else value for name, value in arguments.items()}
-    return _parse(ListQuery, text)
+    return _parse(ListQuery, arguments)
 
 
 async def update_task(tasks: TaskService, arguments: Arguments) -> Result:

@@ -40,7 +40,7 @@ _RULES: Mapping[str, tuple[str, str]] = {
 _OWN_RULES = frozenset(
     """
     invalid_character blank comma not_a_date not_a_time not_a_wall_clock_time needs_due_date unsupported_recurrence
-    not_a_uuid not_a_uuid7 not_an_integer unknown_order unknown_priority one_of conflict id_mismatch
+    not_a_uuid not_a_uuid7 not_a_boolean not_an_integer unknown_order unknown_priority one_of conflict id_mismatch
     """.split()  # noqa: SIM905 # a list would be twenty lines
 )
 """Error types of our own validators, whose messages hold nothing that was sent."""
@@ -77,18 +77,12 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
         # Raised of a whole operation of a batch, whose `task` has another id than the operation itself.
         path += ["task", "id"] if rule == "id_mismatch" else []
     elif rule == "literal_error":
-        code, detail = _literal_error(error["ctx"]["expected"])
+        code, detail = "unknown_value", f"must be {error['ctx']['expected'].replace(chr(39), '')}"
     elif rule == "extra_forbidden" and path == ["id"]:
         code, detail = "unknown_field", "is not a field of a new task; PUT /api/tasks/{id} takes an id of yours"
     else:
         code, detail = _RULES.get(rule, ("invalid", "is not valid"))
     return FieldError(source, _pointer(path), code, detail)
-
-
-def _literal_error(expected: str) -> tuple[str, str]:
-    if "'true'" in expected:
-        return "not_a_boolean", "must be true or false"
-    return "unknown_value", f"must be {expected.replace(chr(39), '')}"
 
 
 def _pointer(path: Sequence[str | int]) -> str:

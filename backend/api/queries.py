@@ -46,6 +46,13 @@ def _whole_number(value: Any) -> int:
     return int(value)
 
 
+def _boolean(value: Any) -> bool:
+    # pydantic would also take "yes" and "1".
+    if not isinstance(value, bool) and value not in {"true", "false"}:
+        raise PydanticCustomError("not_a_boolean", "must be true or false")
+    return value in {True, "true"}
+
+
 def search_text(text: str) -> str:
     """Return a text to search for, that is not only white space. Raises `PydanticCustomError`."""
     if len(storable(text)) > SEARCH_MAX:
@@ -84,7 +91,7 @@ SEARCH_SCHEMA: dict[str, Any] = {
     "pattern": not_blank(),
 }
 
-BooleanText = Annotated[Literal["true", "false"] | None, WithJsonSchema({"type": "boolean"})]
+Flag = Annotated[Annotated[bool, BeforeValidator(_boolean)] | None, WithJsonSchema({"type": "boolean"})]
 Limit = Annotated[int, Field(ge=1, le=500, description="The most tasks to return."), BeforeValidator(_whole_number)]
 FilterTag = Annotated[str, AfterValidator(tag)]
 FilterTags = Annotated[
@@ -103,7 +110,7 @@ class CompletedQuery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    completed: BooleanText = Field(None, description="Only completed, or only active, tasks.")
+    completed: Flag = Field(None, description="Only completed, or only active, tasks.")
 
 
 class FilterQuery(CompletedQuery):
@@ -129,7 +136,7 @@ class FilterQuery(CompletedQuery):
     def wanted(self) -> TaskFilter:
         """Return the filter."""
         return TaskFilter(
-            completed=None if self.completed is None else self.completed == "true",
+            completed=self.completed,
             words=tuple(dict.fromkeys((self.search or "").split())),
             tags=tuple(dict.fromkeys(self.tag)),
             any_tags=tuple(dict.fromkeys(self.tag_any)),
@@ -158,13 +165,13 @@ class ListQuery(FilterQuery):
     cursor: Annotated[
         str | None, WithJsonSchema({"type": "string", "maxLength": MAX_CURSOR, "pattern": "^[A-Za-z0-9_-]+$"})
     ] = Field(None, max_length=MAX_CURSOR, description="Where the page before ended: its `X-Next-Cursor`.")
-    count: BooleanText = Field(None, description="Add `X-Total-Count`: how many tasks there are under the filters.")
-    deleted: BooleanText = Field(None, description="List the trash instead, the latest deletion first.")
+    count: Flag = Field(None, description="Add `X-Total-Count`: how many tasks there are under the filters.")
+    deleted: Flag = Field(None, description="List the trash instead, the latest deletion first.")
 
     @property
     def of_trash(self) -> bool:
         """Whether the trash is asked for."""
-        return self.deleted == "true"
+        return bool(self.deleted)
 
     def keys(self) -> tuple[Order, ...]:
         """Return the order. Raises `Problem` where it has another number of directions than of keys."""

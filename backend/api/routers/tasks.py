@@ -15,7 +15,7 @@ from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.paths import TASKS
 from backend.api.preconditions import if_match, is_known, known, must_exist, must_not_exist
 from backend.api.problems import Problem
-from backend.api.queries import BooleanText, CompletedQuery, FilterQuery, Limit, ListQuery, address
+from backend.api.queries import CompletedQuery, FilterQuery, Flag, Limit, ListQuery, address
 from backend.api.requests import StrictRoute
 from backend.api.responses import (
     changes_content,
@@ -79,11 +79,11 @@ async def put_task(request: Request, task_id: NewTaskId, task: TaskPut) -> Respo
 
 @router.delete("/{id:task_id}", status_code=204, **documented(None))
 async def delete_task(
-    request: Request, task_id: TaskId, permanent: Annotated[BooleanText, Query(description="Erase it.")] = None
+    request: Request, task_id: TaskId, permanent: Annotated[Flag, Query(description="Erase it.")] = None
 ) -> Response:
     """Move a task to the trash. With `permanent=true` erase one that is in the trash."""
     tasks = tasks_of(request)
-    await tasks.delete(task_id, match=if_match(request, tasks), permanent=permanent == "true")
+    await tasks.delete(task_id, match=if_match(request, tasks), permanent=bool(permanent))
     return Response(status_code=204)
 
 
@@ -107,7 +107,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
         skip=query.skip,
         after=query.after(order),
         deleted=query.of_trash,
-        counted=query.count == "true",
+        counted=bool(query.count),
         known=known(request, tasks),
     )
     content, shown = tasks_content(page.tasks, deleted=query.of_trash)
@@ -134,11 +134,11 @@ async def create_task(request: Request, task: TaskCreate) -> Response:
 @router.delete("", response_model=Deleted, **documented({"deleted": 3}))
 async def delete_tasks(
     request: Request,
-    completed: Annotated[BooleanText, Query(description="`true`: all completed tasks, to the trash.")] = None,
-    all: Annotated[BooleanText, Query(description="`true`, alone: all that there is, for good.")] = None,  # noqa: A002 # the API's name
+    completed: Annotated[Flag, Query(description="`true`: all completed tasks, to the trash.")] = None,
+    all: Annotated[Flag, Query(description="`true`, alone: all that there is, for good.")] = None,  # noqa: A002 # the API's name
 ) -> Response:
     """Delete all completed tasks with `completed=true`, or erase everything with `all=true`. Nothing else is taken."""
-    if (completed, all) not in {("true", None), (None, "true")}:
+    if (completed, all) not in {(True, None), (None, True)}:
         name = "all" if all is not None else "completed"
         raise Problem("validation_error", [FieldError("query", f"/{name}", "not_true", "must be true, and alone")])
     tasks = tasks_of(request)
@@ -157,8 +157,7 @@ async def count_tasks(request: Request, query: Annotated[FilterQuery, Query()]) 
 async def list_tags(request: Request, query: Annotated[CompletedQuery, Query()]) -> Response:
     """List the tags in use, most used first, then by name; at most 500."""
     tasks = tasks_of(request)
-    completed = None if query.completed is None else query.completed == "true"
-    counts, revision = await tasks.tags(completed=completed, known=known(request, tasks))
+    counts, revision = await tasks.tags(completed=query.completed, known=known(request, tasks))
     return json_response([{"tag": tag, "count": count} for tag, count in counts], tasks.etag(revision))
 
 
