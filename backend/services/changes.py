@@ -45,23 +45,22 @@ class Changes:
     """The owner's revision in the same snapshot."""
 
 
-_change_columns = (tasks.c.deleted_at, *PUBLIC)
+_REVISION = PUBLIC.index(tasks.c.revision)
 
 
 @cache
 def _select_changes(*, everything: bool) -> Select[*tuple[Any, ...]]:
-    page = living(select(*_change_columns)) if everything else owned(select(*_change_columns))
+    page = (living if everything else owned)(select(tasks.c.deleted_at, *PUBLIC))
     if not everything:
         page = page.where(
             tuple_(tasks.c.revision, tasks.c.id)
             > tuple_(bindparam("after", type_=tasks.c.revision.type), bindparam("after_id", type_=tasks.c.id.type))
         )
-    page_ = page.where(is_new).order_by(tasks.c.revision, tasks.c.id).limit(bindparam("limit")).subquery("page")
-    columns = [page_.c[name] for name in page_.c.keys()]  # noqa: SIM118 # a collection of columns
+    found = page.where(is_new).order_by(tasks.c.revision, tasks.c.id).limit(bindparam("limit")).subquery("page")
     return (
-        select(owner_now.c.head, owner_now.c.forgotten, *columns)
-        .select_from(owner_now.outerjoin(page_, true()))
-        .order_by(page_.c.revision, page_.c.id)
+        select(owner_now.c.head, owner_now.c.forgotten, *found.c)
+        .select_from(owner_now.outerjoin(found, true()))
+        .order_by(found.c.revision, found.c.id)
     )
 
 
@@ -83,23 +82,17 @@ class TaskChanges(OwnedTasks):
         if head == known:
             raise NotModified(self.etag(known))
         base = head if since is None else since.base
-        found = [row for row in rows if row[3] is not None]
+        found = [(deleted_at, task) for _, _, deleted_at, *task in rows if task[0] is not None]
         shown = found[:limit]
-        checkpoints = [Checkpoint(row[2 + 1 + _REVISION], row[3], base) for row in shown]
+        checkpoints = [Checkpoint(task[_REVISION], task[0], base) for _, task in shown]
         more = len(found) > limit
         return Changes(
-            [self._change(row) for row in shown],
+            [self._task(task) if at is None else DeletedChange(id=task[0], deleted=True) for at, task in shown],
             checkpoints,
             checkpoints[-1] if more else Checkpoint(head, LAST_ID, head),
             more,
             head,
         )
-
-    def _change(self, row: Any) -> TaskPublic | DeletedChange:
-        return self._task(row[3:]) if row[2] is None else DeletedChange(id=row[3], deleted=True)
-
-
-_REVISION = PUBLIC.index(tasks.c.revision)
 
 
 def _is_good(since: Checkpoint, head: int, forgotten: int) -> bool:

@@ -84,18 +84,13 @@ Shape = tuple[str, ...]
 
 def _shape(wanted: TaskFilter) -> tuple[Shape, dict[str, Any]]:
     """Return which filters are set, and their parameters."""
-    values = {name: getattr(wanted, name) for name in _CLAUSES}
-    present = {name: value for name, value in values.items() if value not in (None, (), False) or name == "completed"}
-    if present["completed"] is None:
-        del present["completed"]
-    parameters = {name: value for name, value in present.items() if name != "no_due_date"}
-    for name in ("words", "tags", "any_tags"):
-        if name in parameters:
-            sent = map(_like, parameters[name]) if name == "words" else parameters[name]
-            parameters[name] = json.dumps(list(sent), ensure_ascii=False)
-    if "priorities" in parameters:
-        parameters["priorities"] = list(parameters["priorities"])
-    return tuple(present), parameters
+    shape = tuple(name for name in _CLAUSES if getattr(wanted, name) != getattr(ALL, name))
+    parameters = {name: getattr(wanted, name) for name in shape if name != "no_due_date"}
+    if "words" in parameters:
+        parameters["words"] = [_like(word) for word in wanted.words]
+    for name in {"words", "tags", "any_tags"} & parameters.keys():
+        parameters[name] = json.dumps(parameters[name], ensure_ascii=False)
+    return shape, parameters
 
 
 def _like(word: str) -> str:
@@ -190,7 +185,6 @@ def _count(shape: Shape) -> Select[*tuple[Any, ...]]:
             select(owner_now.c.head).scalar_subquery().label("head"),
             func.count().label("total"),
             func.count().filter(tasks.c.completed).label("completed"),
-            func.count().filter(not_(tasks.c.completed)).label("active"),
         ).select_from(tasks)
     ).where(is_new, *(_CLAUSES[name] for name in shape))
 
@@ -230,8 +224,8 @@ class Page:
 
     def cursor(self, number: int) -> Cursor:
         """Return the cursor of a page that would end with this one of the tasks."""
-        row = self.rows[: len(self.tasks)][number]
-        return Cursor(tuple(row[len(row) - len(self.order) :]) if self.order else (), row[0])
+        row = self.rows[number]
+        return Cursor(tuple(row[len(row) - len(self.order) :]), row[0])
 
 
 class TaskLists(OwnedTasks):
@@ -268,11 +262,12 @@ class TaskLists(OwnedTasks):
             raise NotModified(self.etag(known))
         first = 2 if counted else 1
         found = [row[first:] for row in rows if row[first] is not None]
-        tasks_found = [self._task(row) for row in found[:limit]]
+        shown = found[:limit]
+        tasks_shown = [self._task(row) for row in shown]
         if deleted:
-            for task, row in zip(tasks_found, found, strict=False):
+            for task, row in zip(tasks_shown, shown, strict=True):
                 task["deleted_at"] = row[len(PUBLIC)]  # type: ignore[typeddict-unknown-key] # DeletedTask's
-        return Page(tasks_found, found, order, len(found) > limit, head, rows[0][1] if counted else None)
+        return Page(tasks_shown, shown, order, len(found) > limit, head, rows[0][1] if counted else None)
 
     async def every(
         self, wanted: TaskFilter = ALL, *, order: tuple[Order, ...] = NEWEST_FIRST, deleted: bool = False
@@ -292,7 +287,7 @@ class TaskLists(OwnedTasks):
         row = (await self._run(_count(shape), **parameters, known=known)).one()
         if row.head == known:
             raise NotModified(self.etag(known))
-        return TaskStats(total=row.total, completed=row.completed, active=row.active), row.head
+        return TaskStats(total=row.total, completed=row.completed, active=row.total - row.completed), row.head
 
     async def tags(self, *, completed: bool | None = None, known: int = -1) -> tuple[Sequence[tuple[str, int]], int]:
         """Return the tags that are used most, with the number of their tasks; and the owner's revision."""
