@@ -153,7 +153,8 @@ def documented(
 
     What every route of its kind can respond with `_document` derives from its address, its method and its body.
     """
-    return {"openapi_extra": {_OWN: {"example": example, "codes": codes, "headers": headers, "security": [*security]}}}
+    own = {"example": example, "codes": codes, "headers": headers or {}, "security": [*security]}
+    return {"openapi_extra": {_OWN: own}}
 
 
 _OWN = "x-own"
@@ -161,7 +162,7 @@ _OWN = "x-own"
 
 def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     """Complete an operation: its responses, its security, and a summary that says more than the function's name."""
-    own = operation.pop(_OWN, {})
+    own = operation.pop(_OWN)
     # FastAPI's own is the function's name; the first sentence of its docstring says more.
     operation["summary"] = operation["description"].partition(". ")[0].rstrip(".") + "."
     under_api = path.startswith(API)
@@ -174,7 +175,7 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     ]
     if conditions:
         operation["parameters"] = [*operation.get("parameters", []), *conditions]
-    codes = [*_ANY_REQUEST, *own.get("codes", ())]
+    codes = [*_ANY_REQUEST, *own["codes"]]
     if under_api:
         codes += [*_UNDER_API, *_WITH_DATABASE, *(() if reads else ("outcome_unknown",))]
         codes += _WITH_BODY if "requestBody" in operation else ()
@@ -184,9 +185,9 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     good = {status: response for status, response in operation["responses"].items() if status != "422"}
     for response in good.values():
         content = response.get("content", {}).get("application/json")
-        if content is not None and own.get("example") is not None:
-            content["example"] = own.get("example")
-        headers = {**(own.get("headers") or {}), **(_ETAG if (under_api and reads) or "{id}" in path else {})}
+        if content is not None and own["example"] is not None:
+            content["example"] = own["example"]
+        headers = {**own["headers"], **(_ETAG if (under_api and reads) or "{id}" in path else {})}
         if headers and method != "delete":
             response["headers"] = headers
     if under_api and reads:
@@ -197,7 +198,7 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     if completes:
         good["200"]["headers"] |= _SUCCESSOR
     operation["responses"] = dict(sorted({**good, **_problems(codes)}.items()))
-    operation["security"] = [{"Bearer": []}] if under_api else own.get("security", [])
+    operation["security"] = [{"Bearer": []}] if under_api else own["security"]
 
 
 def _problems(codes: Iterable[str]) -> dict[str, Any]:

@@ -21,30 +21,34 @@ def if_match(request: Request, tasks: OwnedTasks) -> Match:
     """
     if "if-match" not in request.headers or must_exist(request):
         return None
-    header = ", ".join(request.headers.getlist("if-match"))  # an empty one names none
+    header = _header(request, "if-match")  # an empty one names none
     return tasks.revisions(tag for weak, tag in _tags(header) if not weak)
 
 
 def must_exist(request: Request) -> bool:
     """Tell whether the request is for a task that is there, in whatever state."""
-    return ", ".join(request.headers.getlist("if-match")).strip() == "*"
+    return _header(request, "if-match").strip() == "*"
 
 
 def must_not_exist(request: Request) -> bool:
     """Tell whether the request is for a task that is not there yet."""
-    return ", ".join(request.headers.getlist("if-none-match")).strip() == "*"
+    return _header(request, "if-none-match").strip() == "*"
 
 
 def is_known(request: Request, etag: str) -> bool:
     """Tell whether the client has a task of this entity tag."""
-    header = ", ".join(request.headers.getlist("if-none-match"))
+    header = _header(request, "if-none-match")
     return bool(header) and (header.strip() == "*" or etag in {tag for _, tag in _tags(header)})
 
 
 def known(request: Request, tasks: OwnedTasks) -> int:
     """Return the newest revision that the client has a response of; -1 where it has none."""
-    header = ", ".join(request.headers.getlist("if-none-match"))
+    header = _header(request, "if-none-match")
     return max(tasks.revisions(tag for _, tag in _tags(header)), default=-1) if header else -1
+
+
+def _header(request: Request, name: str) -> str:
+    return ", ".join(request.headers.getlist(name))
 
 
 def _tags(header: str) -> Iterable[tuple[str, str]]:

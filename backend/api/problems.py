@@ -5,7 +5,7 @@ here and in `field_errors.py`, the request's path and its id: nothing of its bod
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -203,10 +203,7 @@ def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[st
     """Return a problem as the document of a response to the request."""
     document = problem.type.document(_instance(scope), request_id) | {"detail": problem.detail}
     if problem.errors:
-        document["errors"] = [
-            {"source": each.source, "pointer": each.pointer, "code": each.code, "detail": each.detail}
-            for each in problem.errors
-        ]
+        document["errors"] = [asdict(each) for each in problem.errors]
         if problem.type.code == "validation_error":
             first = problem.errors[0]
             document["detail"] = f"{first.pointer.removeprefix('/').replace('/', '.') or first.source}: {first.detail}"

@@ -1,6 +1,6 @@
 """How a service's results become a response's bytes: straight from the row, through pydantic's serializers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -67,8 +67,3 @@ def json_response(value: Any, etag: str | None = None) -> Response:
 def not_modified(etag: str, *, weak: bool = True) -> Response:
     """Respond that the client has it already."""
     return Response(status_code=304, headers={"ETag": f'W/"{etag}"' if weak else f'"{etag}"'})
-
-
-def page_response(content: bytes, headers: Mapping[str, str]) -> Response:
-    """Respond with a page."""
-    return JSONBytes(content, headers=dict(headers))

@@ -17,14 +17,7 @@ from backend.api.preconditions import if_match, is_known, known, must_exist, mus
 from backend.api.problems import Problem
 from backend.api.queries import CompletedQuery, FilterQuery, Flag, Limit, ListQuery, address
 from backend.api.requests import StrictRoute
-from backend.api.responses import (
-    changes_content,
-    json_response,
-    not_modified,
-    page_response,
-    task_response,
-    tasks_content,
-)
+from backend.api.responses import JSONBytes, changes_content, json_response, not_modified, task_response, tasks_content
 from backend.api.schemas import BulkComplete, ChangesPage, Deleted, Move, TagCount, Transfer, Transferred, Updated
 from backend.errors import SameUser, TokenInvalid
 from backend.models.task import AddressedTask, ListedTask, TaskCreate, TaskPublic, TaskPut, TaskStats, TaskUpdate
@@ -117,7 +110,7 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
         headers |= {"Link": f'<{address}>; rel="next"', "X-Next-Cursor": cursor}
     if page.total is not None:
         headers["X-Total-Count"] = str(page.total)
-    return page_response(content, headers)
+    return JSONBytes(content, headers=headers)
 
 
 @router.post(
@@ -226,11 +219,11 @@ async def list_changes(
     found = await tasks.changes(checkpoint, limit=limit, known=known(request, tasks))
     content, shown = changes_content(found.changes)
     cut = shown < len(found.changes)
-    checkpoint_text = encode_checkpoint(found.checkpoints[shown - 1] if cut else found.last, user_id)
-    more = "true" if cut or found.more else "false"
-    return page_response(
-        b'{"changes":%b,"checkpoint":"%b","more":%b}' % (content, checkpoint_text.encode(), more.encode()),
-        {"ETag": f'W/"{tasks.etag(found.head)}"'},
+    checkpoint_text = encode_checkpoint(found.checkpoints[shown - 1] if cut else found.last, user_id).encode()
+    more = b"true" if cut or found.more else b"false"
+    return JSONBytes(
+        b'{"changes":%b,"checkpoint":"%b","more":%b}' % (content, checkpoint_text, more),
+        headers={"ETag": f'W/"{tasks.etag(found.head)}"'},
     )
 
 
