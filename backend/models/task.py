@@ -124,7 +124,9 @@ class Task(TaskBase, table=True):
 
 
 ABSENT = ""
-"""The due date of a body that has none."""
+"""The due date of a body that says nothing of one: that of the stored task decides."""
+NEED_DATE = ("due_time", "recurrence")
+"""Fields that need a due date."""
 
 READ_ONLY = frozenset({"created_at", "updated_at", "completed_at", "deleted_at", "etag"})
 """Fields that a task may be sent back with, whatever they hold: they are the server's."""
@@ -150,17 +152,12 @@ def _describe_body(schema: dict[str, Any]) -> None:
 class TaskInput(TaskBase):
     """What the bodies that write a task have in common. There is no owner: that is the token's user.
 
-    The defaults only mean "absent", which `model_fields_set` tells apart.
+    Where a field was not sent its value only means "absent", which `model_fields_set` tells apart.
     """
 
     model_config: ClassVar[ConfigDict] = ConfigDict(  # type: ignore[assignment] # SQLModel's own type is narrower
         extra="forbid", json_schema_extra=_describe_body
     )
-
-    _no_date: ClassVar[frozenset[str | None]] = frozenset({None})
-
-    title: Title = ""
-    due_date: DueDate = ABSENT
 
     @model_validator(mode="before")
     @classmethod
@@ -169,11 +166,10 @@ class TaskInput(TaskBase):
             return {name: field for name, field in value.items() if name not in READ_ONLY}
         return value
 
-    @field_validator("due_time", "recurrence")
+    @field_validator(*NEED_DATE)
     @classmethod
     def _needs_due_date(cls, value: str | None, info: ValidationInfo) -> str | None:
-        # Where the body says nothing of a due date, that of the stored task decides: see the service.
-        if value is not None and info.data.get("due_date", ABSENT) in cls._no_date:
+        if value is not None and info.data.get("due_date", cls.model_fields["due_date"].default) is None:
             raise PydanticCustomError("needs_due_date", "needs a due_date")
         return value
 
@@ -181,21 +177,19 @@ class TaskInput(TaskBase):
         """Return the fields that were sent, with their values, and what follows from them."""
         changes = {name: getattr(self, name) for name in self.model_fields_set if name != "id"}
         if "due_date" in changes and changes["due_date"] is None:
-            changes |= {"due_time": None, "recurrence": None}
+            changes |= dict.fromkeys(NEED_DATE)
         return changes
 
 
 class TaskCreate(TaskInput):
     """A new task."""
 
-    _no_date = frozenset({None, ABSENT})
-
-    title: Title
-
 
 class AddressedTask(TaskInput):
     """A task that is written at its own address. It may hold that address, and no other."""
 
+    title: Title = ""
+    due_date: DueDate = ABSENT
     id: Annotated[
         Any, WithJsonSchema({"type": "string", "format": "uuid", "description": "The address's id, or absent."})
     ] = None

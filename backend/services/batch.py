@@ -2,7 +2,8 @@
 
 What one statement cannot decide is decided here, too: a task that recurs is completed, and its successor made. The
 tasks are read once, under the lock of their owner's row, changed in memory, and written once, so the number of round
-trips does not grow with the number of operations.
+trips does not grow with the number of operations. So the rules that `tasks.py` and `trash.py` put into one statement
+stand here again, for tasks in memory; a test has both do the same.
 """
 
 import asyncio

@@ -21,7 +21,7 @@ from sqlalchemy import BigInteger, Delete, Result, Select, Update, bindparam, ca
 from sqlmodel import SQLModel
 
 from backend.errors import PreconditionFailed, RuleBroken, TaskNotFound
-from backend.models.task import Owner, Task, TaskBase, TaskPublic
+from backend.models.task import NEED_DATE, Owner, Task, TaskBase, TaskPublic
 from backend.services.executor import Executor
 
 tasks = SQLModel.metadata.tables[str(Task.__tablename__)]
@@ -127,6 +127,7 @@ def owner_tag(user_id: str) -> str:
 
 
 LEAST_ROOM = 64
+"""Between two tasks that are made in the same moment."""
 _last_position = 0
 
 
@@ -160,7 +161,7 @@ def new_columns(fields: Mapping[str, Any], moment: datetime) -> dict[str, Any]:
 
 def check_due_date(row: Mapping[str, Any]) -> None:
     """Raise `RuleBroken` where a task has a time or a rule without a date."""
-    for name in ("due_time", "recurrence"):
+    for name in NEED_DATE:
         if row[name] is not None and row["due_date"] is None:
             raise RuleBroken(name, "needs_due_date", "needs a due_date")
 

@@ -15,7 +15,7 @@ from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
 from backend.errors import DatabaseError, OutcomeUnknown, TaskNotFound
-from backend.models.task import TaskCreate, TaskPublic, TaskPut, TaskUpdate
+from backend.models.task import NEED_DATE, TaskCreate, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation, TaskBatch, Written
 from backend.services.changes import TaskChanges
 from backend.services.lists import TaskLists
@@ -226,8 +226,7 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
 
 
 def _needs_date(changes: dict[str, Any]) -> bool:
-    dependent = changes.get("due_time") is not None or changes.get("recurrence") is not None
-    return dependent and "due_date" not in changes
+    return "due_date" not in changes and any(changes.get(name) is not None for name in NEED_DATE)
 
 
 def _completed_by(changes: dict[str, Any]) -> str | None:
