@@ -20,7 +20,7 @@ from backend.agents.tools import TOOLS, ToolFailed
 from backend.api.body import MAX_BATCH
 from backend.api.deps import tasks_of
 from backend.api.incidents import log_error
-from backend.api.problems import Problem, problem_document, problem_of
+from backend.api.problems import Problem, detail_of, problem_of
 from backend.errors import TodoError
 from backend.observation import observation
 from backend.services.tasks import TaskService
@@ -97,8 +97,7 @@ def _failure(error: Exception, request: Any) -> str:
     if failed is None:
         problem = problem_of(error)
         log_error(error, problem, request.scope["request_id"] if request is not None else "stdio")
-        detail = problem_document(problem, {"path": ""}, "")["detail"]
-        failed = ToolFailed(problem.type.code, detail, problem.errors)
+        failed = ToolFailed(problem.type.code, detail_of(problem), problem.errors)
     observation.get().code = failed.code
     return failed.text()
 

@@ -14,7 +14,6 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from pydantic_core import PydanticCustomError
 from uuid_utils.compat import uuid7
 
-from backend.api.cursors import encode_cursor
 from backend.api.deps import CanonicalUUID
 from backend.api.field_errors import FieldError, field_errors
 from backend.api.problems import Problem, relocated
@@ -95,15 +94,12 @@ async def _only(tasks: TaskService, part: str) -> UUID:
         if len(found) > MAX_NAMED:
             break
     if not found:
-        raise ToolFailed("task_not_found", "No title holds this text; list_tasks shows the tasks.", [_at("/match")])
+        place = FieldError("body", "/match", "task_not_found", "is not in the title of a task of yours")
+        raise ToolFailed("task_not_found", "No title holds this text; list_tasks shows the tasks.", [place])
     if len(found) > 1:
         named = ", ".join(map(str, found[:MAX_NAMED])) + (", …" if len(found) > MAX_NAMED else "")
         raise ToolFailed("ambiguous_match", f"Several titles hold this text; name one by its id: {named}")
     return found[0]
-
-
-def _at(pointer: str) -> FieldError:
-    return FieldError("body", pointer, "task_not_found", "is not in the title of a task of yours")
 
 
 def _parse(model: type[Model], arguments: Arguments) -> Model:
@@ -146,9 +142,7 @@ async def list_tasks(tasks: TaskService, arguments: Arguments) -> Result:
     order = query.keys()
     page = await tasks.list(query.wanted(), order=order, limit=query.limit, after=query.after(order))
     content, count = tasks_content(page.tasks, deleted=False)
-    more = page.more or count < len(page.tasks)
-    cursor = encode_cursor(page.cursor(count - 1), query.canonical()) if more else None
-    return {"tasks": json.loads(content), "next_cursor": cursor}
+    return {"tasks": json.loads(content), "next_cursor": query.next_cursor(page, count)}
 
 
 LIST_SCHEMA = {

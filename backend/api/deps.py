@@ -60,12 +60,12 @@ def user_of(request: Request) -> Identity:
     return user
 
 
-def tasks_of(request: Request, user: Identity | None = None) -> TaskService:
-    """Return the tasks of the request's user, or of another who was verified, and nobody else's."""
-    return tasks_of_user(request.app.state.database, (user or user_of(request)).user_id)
+def tasks_of(request: Request) -> TaskService:
+    """Return the tasks of the request's user."""
+    return tasks_of_user(request.app.state.database, user_of(request).user_id)
 
 
 def tasks_of_user(database: Database, user_id: str) -> TaskService:
-    """Return a user's tasks, within the limits of the settings."""
+    """Return the tasks of a user who was verified, within the limits of the settings."""
     settings = database.settings
     return TaskService(database.executor, user_id, Limits(settings.max_tasks_per_user, settings.trash_days))

@@ -199,14 +199,19 @@ def _instance(scope: Scope) -> str:
     return quote(scope["path"], safe="/:@!$&'()*+,;=~")
 
 
+def detail_of(problem: Problem) -> str:
+    """Return the sentence that a person is shown: where rules are broken, the first of them."""
+    if problem.type.code != "validation_error" or not problem.errors:
+        return problem.detail
+    first = problem.errors[0]
+    return f"{first.pointer.removeprefix('/').replace('/', '.') or first.source}: {first.detail}"
+
+
 def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[str, Any]:
     """Return a problem as the document of a response to the request."""
-    document = problem.type.document(_instance(scope), request_id) | {"detail": problem.detail}
+    document = problem.type.document(_instance(scope), request_id) | {"detail": detail_of(problem)}
     if problem.errors:
         document["errors"] = [asdict(each) for each in problem.errors]
-        if problem.type.code == "validation_error":
-            first = problem.errors[0]
-            document["detail"] = f"{first.pointer.removeprefix('/').replace('/', '.') or first.source}: {first.detail}"
     if problem.current is not None:
         document["current"] = problem.current
     return document

@@ -30,6 +30,7 @@ from backend.models.queries import (
     SortKey,
     TaskFilter,
 )
+from backend.services.lists import Page
 
 MAX_SKIP = 10_000
 SORT_KEYS: tuple[str, ...] = tuple(key for key in get_args(SortKey) if key != "deleted_at")
@@ -174,8 +175,10 @@ class ListQuery(FilterQuery):
         return bool(self.deleted)
 
     def keys(self) -> tuple[Order, ...]:
-        """Return the order. Raises `Problem` where it has another number of directions than of keys."""
+        """Return the order. Raises `Problem` where it has more or fewer directions than keys, and of the trash any."""
         if self.of_trash:
+            if others := self.model_fields_set - {"search", "limit", "skip", "cursor", "count", "deleted"}:
+                raise _refused(min(others), "conflict", "does not go with deleted")
             return LATEST_DELETION_FIRST
         if self.sort is None and self.order is None:
             return NEWEST_FIRST
@@ -189,8 +192,6 @@ class ListQuery(FilterQuery):
 
     def after(self, order: tuple[Order, ...]) -> Cursor | None:
         """Return where the page before ended. Raises `Problem` for a cursor that is not of this list."""
-        if self.of_trash:
-            self._check_trash()
         if self.cursor is None:
             return None
         if self.skip:
@@ -200,11 +201,6 @@ class ListQuery(FilterQuery):
         except ValueError:
             raise _refused("cursor", "invalid_cursor", "is not a cursor of this list") from None
 
-    def _check_trash(self) -> None:
-        allowed = {"search", "limit", "skip", "cursor", "count", "deleted"}
-        for name in sorted(self.model_fields_set - allowed):
-            raise _refused(name, "conflict", "does not go with deleted")
-
     def canonical(self) -> str:
         """Return the filters and the order in one form, whatever form they were sent in."""
         wanted = self.wanted()
@@ -212,12 +208,17 @@ class ListQuery(FilterQuery):
         order = [[each.key, each.descending] for each in self.keys()]
         return json.dumps([values, order, self.of_trash], separators=(",", ":"))
 
-    def next_page(self, request: Request, after: Cursor) -> tuple[str, str]:
-        """Return the next page's address, with all that this one's says, and its cursor."""
-        cursor = encode_cursor(after, self.canonical())
+    def next_cursor(self, page: Page, shown: int) -> str | None:
+        """Return the next page's cursor where so many of this one's tasks are shown; None where nothing follows."""
+        if not page.more and shown == len(page.tasks):
+            return None
+        return encode_cursor(page.cursor(shown - 1), self.canonical())
+
+    def next_page(self, request: Request, cursor: str) -> str:
+        """Return the next page's address, with all that this one's says."""
         kept = [(name, value) for name, value in request.query_params.multi_items() if name not in _OF_THE_PAGE]
         query = urlencode([*kept, ("limit", self.limit), ("cursor", cursor)])
-        return f"{address(request)}?{query}", cursor
+        return f"{address(request)}?{query}"
 
 
 def address(request: Request) -> str:

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from backend.api.cursors import decode_checkpoint, encode_checkpoint
-from backend.api.deps import NewTaskId, TaskId, tasks_of, user_of
+from backend.api.deps import NewTaskId, TaskId, tasks_of, tasks_of_user, user_of
 from backend.api.field_errors import FieldError
 from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.paths import TASKS
@@ -105,9 +105,8 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
     )
     content, shown = tasks_content(page.tasks, deleted=query.of_trash)
     headers = {"ETag": f'W/"{tasks.etag(page.head)}"'}
-    if page.more or shown < len(page.tasks):
-        address, cursor = query.next_page(request, page.cursor(shown - 1))
-        headers |= {"Link": f'<{address}>; rel="next"', "X-Next-Cursor": cursor}
+    if (cursor := query.next_cursor(page, shown)) is not None:
+        headers |= {"Link": f'<{query.next_page(request, cursor)}>; rel="next"', "X-Next-Cursor": cursor}
     if page.total is not None:
         headers["X-Total-Count"] = str(page.total)
     return JSONBytes(content, headers=headers)
@@ -170,7 +169,8 @@ async def transfer_tasks(request: Request, transfer: Transfer) -> Response:
     """Take over all tasks of another user whose token is sent too: a guest who has signed up keeps the list."""
     try:
         giver = await request.app.state.verifier.verify(transfer.from_token)
-        moved = await tasks_of(request, giver).transfer_to(user_of(request).user_id)
+        tasks = tasks_of_user(request.app.state.database, giver.user_id)
+        moved = await tasks.transfer_to(user_of(request).user_id)
     except TokenInvalid:
         raise _refused_token("invalid_from_token", "is not a valid token") from None
     except SameUser:
