@@ -21,7 +21,7 @@ from backend.api.queries import SEARCH_SCHEMA, ListQuery, search_text
 from backend.api.responses import tasks_content
 from backend.errors import TodoError
 from backend.models.queries import TaskFilter
-from backend.models.task import READ_ONLY, TaskCreate, TaskPublic, TaskUpdate
+from backend.models.task import READ_ONLY, TaskCreate, TaskPublic, TaskUpdate, drop_defaults
 from backend.services.batch import MAX_OPERATIONS, Operation, OperationFailed
 from backend.services.tasks import TaskService
 
@@ -207,12 +207,9 @@ def _object(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict
 
 
 def _properties(model: type[BaseModel], *, without: Container[str] = ()) -> dict[str, Any]:
-    properties: dict[str, Any] = model.model_json_schema()["properties"]
-    return {
-        name: {key: value for key, value in schema.items() if key != "default"}
-        for name, schema in properties.items()
-        if name not in without
-    }
+    schema = model.model_json_schema()
+    drop_defaults(schema)
+    return {name: field for name, field in schema["properties"].items() if name not in without}
 
 
 _NEW_TASK = _object(_properties(TaskCreate, without=READ_ONLY), ["title"])

@@ -224,30 +224,27 @@ class _UnitOfWork:
         return Written(self.public(row), created=True)
 
     def _patch(self, operation: Operation) -> Written:
-        row = self._living(operation)
+        row = self._found(operation)
         return self._change(row, operation.changes) if operation.changes else Written(self.public(row))
 
     def _toggle(self, operation: Operation) -> Written:
-        row = self._living(operation)
+        row = self._found(operation)
         return self._change(row, {"completed": not row["completed"]})
 
     def _delete(self, operation: Operation) -> Written:
-        row = self._living(operation)
+        row = self._found(operation)
         if self.trash:
             return Written(self.public(self._set(row | {"deleted_at": self.moment})))
         self._erase(row["id"])
         return Written(self.public(row))
 
     def _restore(self, operation: Operation) -> Written:
-        row = self.rows.get(operation.task_id)
-        if row is None or row["deleted_at"] is None:
-            raise TaskNotFound
-        self._check(row, operation.match)
+        row = self._found(operation, in_trash=True)
         return Written(self.public(self._set(row | {"deleted_at": None})))
 
-    def _living(self, operation: Operation) -> Row:
+    def _found(self, operation: Operation, *, in_trash: bool = False) -> Row:
         row = self.rows.get(operation.task_id)
-        if row is None or row["deleted_at"] is not None:
+        if row is None or (row["deleted_at"] is not None) != in_trash:
             raise TaskNotFound
         self._check(row, operation.match)
         return row

@@ -145,7 +145,7 @@ class TaskMoves(OwnedTasks):
                     for moved, position in positions
                 ],
             )
-            return (await self._find(task_id, within=within))[1]
+            return await self._find(task_id, within=within)
 
     async def _make_room(self, within: Executor, task_id: UUID, destination: Destination) -> list[_Placed]:
         """Return the positions to set: the moved task's, and those of the neighbours that make room for it."""

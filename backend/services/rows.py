@@ -113,7 +113,8 @@ def if_matched(statement: Statement, *, matched: bool) -> Statement:
     return statement.where(tasks.c.revision.in_(bindparam("match", expanding=True))) if matched else statement
 
 
-_select_any = this(owned(select(tasks.c.deleted_at, *PUBLIC)))
+_select_living = this(living(select(*PUBLIC)))
+_select_trashed = this(trashed(select(*PUBLIC)))
 
 
 @lru_cache(maxsize=4096)
@@ -208,18 +209,17 @@ class OwnedTasks:
         result: Rows = await (within or self._executor).exec(statement, params={"owner": self._user_id} | parameters)
         return result
 
-    async def _find(self, task_id: UUID, *, within: Executor | None = None) -> tuple[datetime | None, TaskPublic]:
-        """Return when a task was deleted, and the task. Raises `TaskNotFound`."""
-        row = (await self._run(_select_any, within=within, task_id=task_id)).one_or_none()
+    async def _find(self, task_id: UUID, *, in_trash: bool = False, within: Executor | None = None) -> TaskPublic:
+        """Return a task. Raises `TaskNotFound`."""
+        statement = _select_trashed if in_trash else _select_living
+        row = (await self._run(statement, within=within, task_id=task_id)).one_or_none()
         if row is None:
             raise TaskNotFound
-        return row[0], self._task(row[1:])
+        return self._task(row)
 
     async def _unchanged(self, task_id: UUID, match: Match, *, within: Executor | None = None) -> TaskPublic:
         """Return a task that is not in the trash. Raises `TaskNotFound`, `PreconditionFailed`."""
-        deleted_at, task = await self._find(task_id, within=within)
-        if deleted_at is not None:
-            raise TaskNotFound
+        task = await self._find(task_id, within=within)
         if match is not None and int(task["etag"].partition("-")[0]) not in match:
             raise PreconditionFailed(task)
         return task

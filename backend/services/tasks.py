@@ -14,7 +14,7 @@ from sqlalchemy import Boolean, Insert, Update, bindparam, case, insert, not_, n
 from sqlalchemy.exc import IntegrityError
 from uuid_utils.compat import uuid7
 
-from backend.errors import DatabaseError, OutcomeUnknown, TaskNotFound
+from backend.errors import DatabaseError, OutcomeUnknown
 from backend.models.task import NEED_DATE, TaskCreate, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation, TaskBatch, Written
 from backend.services.changes import TaskChanges
@@ -49,7 +49,6 @@ _is_there = this(owned(select(tasks.c.id))).exists()
 _state = bindparam("state", type_=Boolean)
 _moment = bindparam("now", type_=tasks.c.completed_at.type)
 
-_select_one = this(living(select(*PUBLIC)))
 _set_completed = (
     stamped(living(update(tasks)))
     .where(
@@ -119,10 +118,7 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
 
     async def get(self, task_id: UUID) -> TaskPublic:
         """Return a task. Raises `TaskNotFound`."""
-        row = (await self._run(_select_one, task_id=task_id)).one_or_none()
-        if row is None:
-            raise TaskNotFound
-        return self._task(row)
+        return await self._find(task_id)
 
     async def create(self, task: TaskCreate) -> TaskPublic:
         """Store a new task and return it. Raises `TooManyTasks`."""

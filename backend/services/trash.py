@@ -139,10 +139,7 @@ class TaskTrash(OwnedTasks):
         """Say why a statement found no row to write."""
         if match is None:
             raise TaskNotFound
-        deleted_at, task = await self._find(task_id)
-        if (deleted_at is not None) != in_trash:
-            raise TaskNotFound
-        raise PreconditionFailed(task)
+        raise PreconditionFailed(await self._find(task_id, in_trash=in_trash))
 
     def _expired_before(self) -> datetime:
         return now() - timedelta(days=self._limits.trash_days)
