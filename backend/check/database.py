@@ -122,7 +122,7 @@ async def look_at_migrations(settings: Settings) -> AsyncIterator[Finding]:
     if isinstance(url, SQLiteURL):
         _require_file(url)
     revision, owns = await run_on_schema(settings, _examine_schema)
-    if revision is not None and revision not in migrations.revisions():
+    if migrations.is_newer(revision):
         yield Finding("migrations", "ok", f"at {revision}, which is newer than this version's {migrations.head()}")
         return
     if revision != migrations.head():

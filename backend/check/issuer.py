@@ -54,7 +54,7 @@ def clock(whose: str, difference: float | None) -> Finding:
 
 
 async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
-    """Warn that each name of this machine is another issuer, and tokens name the one that Better Auth was told."""
+    """Look at an issuer on this machine, which has several names: tokens hold the one that Better Auth was given."""
     url = settings.better_auth_url or ""
     host = next((name for name in _LOOPBACK if urlsplit(url).netloc.removesuffix(f":{urlsplit(url).port}") == name), "")
     if not host:

@@ -10,7 +10,7 @@ from backend.db.url import PostgresURL, SQLiteURL, database_url
 
 async def look_at_settings(settings: Settings) -> AsyncIterator[Finding]:
     """Yield a warning for each setting that is likely a mistake."""
-    warnings = [*_warnings(settings)]
+    warnings = _warnings(settings)
     for warning in warnings:
         yield Finding("settings", "warn", warning)
     if not warnings:

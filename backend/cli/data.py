@@ -6,7 +6,7 @@ import typer
 
 from backend.cli.common import check_user, fail, on_database, read_settings, run
 from backend.config import Settings
-from backend.errors import TooManyTasks
+from backend.errors import SameUser, TooManyTasks
 
 if TYPE_CHECKING:
     from backend.db.session import Database
@@ -40,8 +40,9 @@ def migrate_to(settings: Settings, to: str = "head", *, adopt: bool = False) -> 
 
     change = migrating.migrate(settings, lambda connection: migrations.upgrade(connection, to, adopt=adopt))
     revision = run(change, UNCHANGED)
-    newer = revision not in migrations.revisions()
-    note = f", which is newer than this version's {migrations.head()}: nothing was changed" if newer else ""
+    note = ""
+    if migrations.is_newer(revision):
+        note = f", which is newer than this version's {migrations.head()}: nothing was changed"
     print(f"the database is at revision {revision}{note}")
 
 
@@ -53,13 +54,13 @@ def transfer(
     settings = read_settings()
     check_user(giver)
     check_user(taker)
-    if giver == taker:
-        fail("FROM and TO are the same user")
     from backend.api.deps import tasks_of_user
 
     nothing_done = "no task was transferred"
     try:
         moved = on_database(settings, lambda database: tasks_of_user(database, giver).transfer_to(taker), nothing_done)
+    except SameUser:
+        fail("FROM and TO are the same user")
     except TooManyTasks:
         fail(f"{nothing_done}: TO would have more than MAX_TASKS_PER_USER allows")
     print(f"transferred {moved} tasks")

@@ -4,16 +4,13 @@ import asyncio
 import logging
 import os
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from backend.auth.tokens import mint
 from backend.cli.common import check_user, fail, read_settings
 from backend.config import ConfigurationError
-
-if TYPE_CHECKING:
-    from backend.check import Report
 
 
 def token(
@@ -51,21 +48,11 @@ def check(
     logging.getLogger("backend").setLevel(logging.CRITICAL)  # the report says it
     from backend.check import check_all, check_token
 
-    if token_from is not None:
-        report = asyncio.run(check_token(settings, token_from.read().strip()))
-        _print_report(report, as_json=as_json)
-        sys.exit(not report.ok)
-
     async def run() -> None:
-        report = await check_all(settings)
-        _print_report(report, as_json=as_json)
-        sys.stdout.flush()
+        report = await (check_all(settings) if token_from is None else check_token(settings, token_from.read().strip()))
+        print(report.document() if as_json else report.lines(), flush=True)
         if report.hung:  # nothing can stop a thread that looks up a name, and the interpreter would wait for it
             os._exit(1)
         sys.exit(not report.ok)
 
     asyncio.run(run())
-
-
-def _print_report(report: "Report", *, as_json: bool) -> None:
-    print(report.document() if as_json else report.lines())

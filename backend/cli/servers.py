@@ -41,6 +41,9 @@ DEVELOPMENT_TOKEN_LIFETIME = 7 * 24 * 3600
 
 HEALTH_TIMEOUT = 3.0
 
+EVERYWHERE = ("0.0.0.0", "::")  # noqa: S104 # compared
+"""Hosts that stand for all addresses of the machine."""
+
 ADDRESS_IN_USE = 3
 """The exit status where the address to listen on cannot be had."""
 
@@ -118,7 +121,7 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
 
 def _name_of(host: str) -> str:
     """Return what a browser on this machine calls the host."""
-    if host in {"0.0.0.0", "::"}:  # noqa: S104 # compared
+    if host in EVERYWHERE:
         return "localhost"
     return f"[{host}]" if ":" in host else host
 
@@ -164,7 +167,7 @@ def serve(
     settings = read_settings()
     sockets = _bind(host, port)
     if admin_port is not None:
-        _start_admin_server(admin_host, admin_port, ("127.0.0.1" if host in {"0.0.0.0", "::"} else host, port))  # noqa: S104 # compared
+        _start_admin_server(admin_host, admin_port, ("127.0.0.1" if host in EVERYWHERE else host, port))
     from backend.serving.server import Config, run
 
     options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}

@@ -23,7 +23,6 @@ from backend.models import task  # noqa: F401 # to have its table in the metadat
 VERSION_TABLE = "todo_backend_version"
 _ALEMBICS_TABLE = "alembic_version"
 _FUNCTION = "next_revision(text)"
-_FIRST_WITH_FUNCTION = "0002"
 _FEW = 4
 """Names that a message has of all that is missing."""
 
@@ -40,7 +39,7 @@ def upgrade(connection: Connection, revision: str = "head", *, adopt: bool = Fal
     """
     _require_known(revision)
     version = examine(connection, adopt=adopt)
-    if version is not None and version not in revisions():
+    if is_newer(version):
         return version
     _rename_alembics_table(connection)
     if adopt and _tables(connection) and not _unequal(connection):
@@ -67,7 +66,7 @@ def examine(connection: Connection, *, adopt: bool = False) -> str | None:
                 f"there is a table tasks without {VERSION_TABLE}; it is equal to revision {head()}'s: to go on with it,"
                 " run todo-backend migrate --adopt"
             )
-    elif version not in revisions():
+    elif is_newer(version):
         if lacking := missing(connection):
             raise Unusable(f"the database is at the unknown revision {version}, and has no {_some(lacking)}")
     elif "tasks" not in found:
@@ -91,7 +90,7 @@ def sql(connection: Connection, revision: str = "head") -> str:
     """Return the statements that `upgrade` would run, for who runs them by hand. Raises `Unusable`."""
     _require_known(revision)
     version = current(connection)
-    if version is not None and version not in revisions():
+    if is_newer(version):
         return ""
     output = io.StringIO()
     config = _config(output=output)
@@ -122,6 +121,11 @@ def revisions() -> frozenset[str]:
     return frozenset(script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions())
 
 
+def is_newer(version: str | None) -> bool:
+    """Tell whether a database's revision is one that this package does not know."""
+    return version is not None and version not in revisions()
+
+
 def missing(connection: Connection) -> list[str]:
     """Name what this package's statements need and the database lacks: tables, columns, the function."""
     found = []
@@ -132,8 +136,8 @@ def missing(connection: Connection) -> list[str]:
             continue
         columns = {column["name"] for column in inspector.get_columns(table.name)}
         found += [f"column {table.name}.{column.name}" for column in table.columns if column.name not in columns]
-    needs_function = connection.dialect.name == "postgresql" and _FIRST_WITH_FUNCTION in revisions()
-    if needs_function and connection.scalar(text(f"SELECT to_regprocedure('{_FUNCTION}')")) is None:
+    find_function = text(f"SELECT to_regprocedure('{_FUNCTION}')")
+    if connection.dialect.name == "postgresql" and connection.scalar(find_function) is None:
         found.append(f"function {_FUNCTION}")
     return found
 
