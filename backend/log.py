@@ -110,7 +110,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
 
     @contextmanager
     def in_background(self) -> Iterator[None]:
-        """Have a thread write, if none does yet; at the end all is written that is read in time."""
+        """Have a thread write, if none does yet. At the end it has `LAST_LINES` seconds for the lines that wait."""
         if self._waiting is not None:
             yield
             return

@@ -54,32 +54,22 @@ def create_app(settings: Settings) -> FastAPI:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         with logging_in_background():
-            async with serving(app):
-                cors = CORS(settings.allowed_origins)
-                yield {"overload": Overload(places, cors, settings.root_path, observe)}  # the server asks it
+            database = app.state.database = Database(settings)
+            if isinstance(database.url, SQLiteURL) and not settings.production:
+                await _migrate(database)
 
-    @asynccontextmanager
-    async def serving(app: FastAPI) -> AsyncIterator[None]:
-        database = app.state.database = Database(settings)
-        if isinstance(database.url, SQLiteURL) and not settings.production:
-            await _migrate(database)
-        sampling = None
-        if metrics is not None:
-            sampling = asyncio.create_task(
-                metrics.sample(
-                    lambda: (
-                        {"places_taken": places.taken, "log_lines_dropped_total": dropped_lines()}
-                        | database.state()
-                        | verifier.state()
-                    )
-                )
-            )
-        yield
-        if sampling is not None:
-            sampling.cancel()
-        await places.emptied(within=LAST_RESPONSES)  # of requests that the server has just cut off
-        await database.close()
-        await send_the_last(traces)
+            def state() -> dict[str, float]:
+                of_process = {"places_taken": places.taken, "log_lines_dropped_total": dropped_lines()}
+                return of_process | database.state() | verifier.state()
+
+            sampling = None if metrics is None else asyncio.create_task(metrics.sample(state))
+            cors = CORS(settings.allowed_origins)
+            yield {"overload": Overload(places, cors, settings.root_path, observe)}  # the server asks it
+            if sampling is not None:
+                sampling.cancel()
+            await places.emptied(within=LAST_RESPONSES)  # of requests that the server has just cut off
+            await database.close()
+            await send_the_last(traces)
 
     # Given as a list rather than included: an included router matches every request twice.
     routes = [

@@ -53,11 +53,11 @@ class Metrics:
         self, method: str, route: str | None, status: int | None, seconds: float, observation: Observation
     ) -> None:
         """Count a request. `status` is None for one whose client went away."""
-        key = (method, route, status)
-        child = self._children.get(key if method in _METHODS else (_OTHER, route, status))
+        method = method if method in _METHODS else _OTHER
+        child = self._children.get((method, route, status))
         if child is None:
-            key = (method if method in _METHODS else _OTHER, route, status)
-            child = self._children[key] = self._durations.labels(key[0], route or _OTHER, status or "none")
+            child = self._durations.labels(method, route or _OTHER, status or "none")
+            self._children[method, route, status] = child
         child.observe(seconds)
         if observation.database:
             self._database.observe(observation.database)

@@ -47,4 +47,4 @@ def _milliseconds(seconds: float) -> float | None:
 
 
 observation: ContextVar[Observation] = ContextVar("observation", default=Observation())  # noqa: B039 # a shared default is safe: outside of a request nobody reads it
-"""The one of the request that is being served. Outside of requests it is there, and nobody reads it."""
+"""That of the request that is being served."""

@@ -123,9 +123,8 @@ class Exchange:
             if self._settings.server_timing:
                 extra.append((b"server-timing", b"db;dur=%.1f" % (self.observation.database * 1000)))
             message = {**message, "headers": [*message["headers"], *extra]}
-        else:
-            if self._method == "HEAD":
-                message = {**message, "body": b""}
+        elif self._method == "HEAD":
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def respond(self, response: Response) -> None:
@@ -162,13 +161,11 @@ class Exchange:
         milliseconds = seconds * 1000
         if observe is not None:
             observe(self._method, route_of(self.scope), status, seconds, self.observation)
-        failed = status is not None and (
-            status >= HTTPStatus.INTERNAL_SERVER_ERROR or status == HTTPStatus.UNAUTHORIZED
-        )
+        server_error = status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR
+        failed = server_error or status == HTTPStatus.UNAUTHORIZED
         which = self._settings.log_requests
         if not (failed or which == "all" or (which == "slow" and milliseconds > self._settings.log_slow_ms)):
             return
-        server_error = status is not None and status >= HTTPStatus.INTERNAL_SERVER_ERROR
         level = logging.ERROR if server_error else logging.INFO
         if request_logger.isEnabledFor(level):
             line = {

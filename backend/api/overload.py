@@ -47,8 +47,8 @@ class Overload:
     def admits(self, method: bytes, path: bytes, headers: Mapping[bytes, bytes]) -> bool:
         """Tell whether a request may begin. It may yet be refused: the guard has the last word.
 
-        Probes and preflights need no place. Nor does who has no token: it is refused under overload, but does not
-        count, or strangers could have users refused.
+        Probes and preflights need no place. A request without a token is refused under overload, but takes no place
+        either: otherwise strangers could have users refused.
         """
         if path.removeprefix(self._prefix) in _PROBES or is_preflight(method.decode(), headers):
             return True

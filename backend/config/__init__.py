@@ -49,7 +49,10 @@ _PUBLISHED = re.compile(
 
 
 def needs_extra(name: str) -> str:
-    """Say what is missing, and how it comes. Without -e a copy would replace the clone, and edits have no effect."""
+    """Say which extra is missing, and how to install it.
+
+    Without -e a copy would be installed in place of the clone, whose edits then had no effect.
+    """
     command = f"pip install -c requirements.lock -e '.[{name}]'"
     return f"needs the extra `{name}`: in the clone, {command}; a deployment leaves out the -e"
 

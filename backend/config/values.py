@@ -11,7 +11,6 @@ from pydantic_settings import NoDecode
 MINIMUM_SECRET_BYTES = 32
 """RFC 7518, section 3.2: an HS256 key has at least the 256 bits of the hash."""
 
-
 _QUOTES = frozenset("'\"`“”")
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}

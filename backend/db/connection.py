@@ -73,12 +73,10 @@ class DriverConnection(asyncpg.Connection):
         notice of it, which the event loop has not handled yet.
         """
         # A serverless platform may run each request on an event loop of its own.
-        foreign = self._loop is not asyncio.get_running_loop()
-        # An aborted TLS connection has no socket any more, and is not yet said to be closed.
-        kept = None if foreign or self.is_closed() else self._transport.get_extra_info("socket")
-        if kept is None:
+        if self._loop is not asyncio.get_running_loop() or self.is_closed():
             return False
-        return not _is_readable(kept.fileno())
+        kept = self._transport.get_extra_info("socket")  # None where TLS was aborted, which is not yet called closed
+        return kept is not None and not _is_readable(kept.fileno())
 
     async def close(self, *, timeout: float | None = None) -> None:
         """Close in the background, within `CLOSE_TIMEOUT`."""
@@ -111,8 +109,8 @@ class StatementTypes:
     async def describe(self, connection: DriverConnection, query: str) -> tuple[PreparedStatement, bool]:
         """Return the statement, to be run on this connection, and whether its types were known, and may be outdated.
 
-        It is no prepared statement of the server's: that is sent its text each time, and keeps nothing of it. Sessions
-        do not use this: SQLAlchemy remembers statements in its own way.
+        The server keeps nothing of it, and is sent its text each time. Sessions do not use this, because SQLAlchemy
+        remembers statements in its own way.
         """
         now = time.monotonic()
         state, asked_at = self._known.get(query, (None, now))
@@ -143,17 +141,13 @@ def connect_timeout(url: DatabaseURL, settings: Settings) -> float:
     return settings.database_connect_timeout if own is None else own
 
 
-async def _pause(seconds: float) -> None:
-    await asyncio.sleep(seconds)
-
-
 async def connect(
     url: PostgresURL,
     settings: Settings,
     *,
     command_timeout: float | None = None,
     retry: bool = True,
-    pause: Callable[[float], Awaitable[DriverConnection | None]] = _pause,
+    pause: Callable[[float], Awaitable[DriverConnection | None]] = asyncio.sleep,
 ) -> DriverConnection:
     """Connect to PostgreSQL, trying again for as long as the connect timeout lasts where the server is not ready yet.
 

@@ -72,9 +72,8 @@ class OverflowSemaphore:
 def can_be_kept(connection: DriverConnection, error: BaseException) -> bool:
     """Tell whether a connection is of use after an error: the error was of one statement, or none of the database's."""
     of_the_connection = isinstance(error, OSError | asyncpg.InterfaceError | asyncpg.InternalClientError)
-    return (
-        isinstance(error, Exception) and not of_the_connection and not is_failover(error) and not connection.is_closed()
-    )
+    lost = of_the_connection or is_failover(error) or connection.is_closed()
+    return isinstance(error, Exception) and not lost
 
 
 class Pool:

@@ -57,7 +57,7 @@ def make_autocommit_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
 
 
 def in_autocommit(engine: AsyncEngine) -> AsyncEngine:
-    """Return the same on an engine for sessions: a database in memory has one connection, and so one engine."""
+    """Return an engine for sessions that commits each statement: a database in memory can have one engine only."""
     return engine.execution_options(**{_AUTOCOMMIT: True})
 
 

@@ -71,7 +71,7 @@ def keep_out(listeners: Iterable[socket.socket]) -> None:
 
 
 def hear(connection: socket.socket | None) -> None:
-    """Take what `keep_out` did to the listener from a connection that was let in after it."""
+    """Undo `keep_out` for a connection: one that was let in after it has the listener's options."""
     if connection is not None:  # uvloop has none for a connection that is closed already
         _set_minimum_life(connection, 0)
 

@@ -89,7 +89,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._make_room()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait for no more."""
+        """Stop to look at the times."""
         self._timer.cancel()
         super().connection_lost(exc)
 
@@ -184,8 +184,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.transport.writelines((self._held, data))
             self._held = b""
         elif self._held is None and self.cycle.response_started:
-            if self._receives and self.cycle.keep_alive and (self._length is None or self.expect_100_continue):
-                # Whether a body will come that is not waited for, nobody can know, and chunks would have to be parsed.
+            if self._receives and self.cycle.keep_alive and self._end_is_unknown:
                 self.cycle.keep_alive = False
                 data = data.removesuffix(b"\r\n") + b"connection: close\r\n\r\n"
             self._held = data
@@ -237,6 +236,14 @@ class LimitedProtocol(HttpToolsProtocol):
     def _idle(self) -> bool:
         return self.cycle is None or self.cycle.response_complete
 
+    @property
+    def _end_is_unknown(self) -> bool:
+        """Whether the next request cannot be found behind a body that nobody has read.
+
+        Chunks would have to be parsed, and a client that waits for a 100 may send its body, or not.
+        """
+        return self._length is None or self.expect_100_continue
+
     def _await_request(self) -> None:
         self.waiting_since = self.loop.time()
         if not self._half_closed:
@@ -264,8 +271,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def _shed(self, response: bytes) -> None:
         """Respond to a request that does not begin, and hear nothing of its client for a moment."""
         keeps = self.parser.get_http_version() != "1.0" and self.parser.should_keep_alive()
-        if not keeps or self._length is None or self.expect_100_continue or self.app_state.get("draining"):
-            # Whether a body will come that is not waited for, nobody can know, and chunks would have to be parsed.
+        if not keeps or self._end_is_unknown or self.app_state.get("draining"):
             self._receives = self._length != 0
             self._respond(response.replace(b"\r\n", b"\r\nconnection: close\r\n", 1))
             self.close()
