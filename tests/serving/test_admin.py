@@ -16,7 +16,7 @@ import pytest
 
 from backend.serving.admin import FOLDER, prepare_metrics
 from tests.network import free_port
-from tests.processes import SCRIPT, Server, backend, eventually, serving
+from tests.processes import DEADLINE, SCRIPT, Server, backend, eventually, serving
 from tests.settings import settings_of
 
 pytest.importorskip("prometheus_client")
@@ -91,7 +91,7 @@ def test_requests_of_all_workers_are_added_up_and_outlive_them(service: Service)
         if "spawn_main" in " ".join(each.cmdline())
     ]
     worker.send_signal(signal.SIGKILL)
-    worker.wait(10)
+    worker.wait(DEADLINE)
     assert service.counted(method="GET", route="/api/tasks", status="200") == 10
     assert service.sums()['todo_problems_total{code="task_not_found"}'] == 10
 
