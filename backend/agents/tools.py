@@ -107,7 +107,7 @@ def _parse(model: type[Model], arguments: Arguments) -> Model:
         return model.model_validate(dict(arguments))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False)
-        raise Problem("validation_error", field_errors(found, "body")) from None
+        raise Problem("validation_error", field_errors(found, "arguments")) from None
 
 
 async def _run(
@@ -167,7 +167,7 @@ def _list_query(arguments: Arguments) -> ListQuery:
         if type(value) is not expected:
             wrong.append({"loc": [name], "type": error})
     if wrong:
-        raise Problem("validation_error", field_errors(wrong, "body"))
+        raise Problem("validation_error", field_errors(wrong, "arguments"))
     return _parse(ListQuery, arguments)
 
 

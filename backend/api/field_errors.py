@@ -78,8 +78,8 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
         path += ["task", "id"] if rule == "id_mismatch" else []
     elif rule == "literal_error":
         code, detail = "unknown_value", f"must be {error['ctx']['expected'].replace(chr(39), '')}"
-    elif rule == "extra_forbidden" and path == ["id"]:
-        code, detail = "unknown_field", "is not a field of a new task; PUT /api/tasks/{id} takes an id of yours"
+    elif rule == "extra_forbidden" and (source, path) == ("body", ["id"]):
+        code, detail = "unknown_field", "is not a field of this request; PUT /api/tasks/{id} takes an id of yours"
     else:
         code, detail = _RULES.get(rule, ("invalid", "is not valid"))
     return FieldError(source, _pointer(path), code, detail)

@@ -180,9 +180,10 @@ def problem_of(error: Exception) -> Problem:
     return Problem("internal_error")
 
 
-def relocated(error: errors.TodoError, place: Callable[[str], str]) -> Problem:
+def relocated(error: errors.TodoError, place: Callable[[str], str], detail: str | None = None) -> Problem:
     """Return the problem of one part of a request. `place` says where in the request a field of the part stands."""
     problem = problem_of(error)
+    problem.detail = detail or problem.detail
     inner = problem.errors or [FieldError("body", "", problem.type.code, problem.detail)]
     problem.errors = [replace(each, pointer=place(each.pointer)) for each in inner]
     return problem

@@ -89,12 +89,16 @@ Outcome = Written | TodoError
 
 
 class OperationFailed(Exception):
-    """An operation of an atomic batch that failed, by its number: nothing was written."""
+    """An operation of an atomic batch that failed, by its number: nothing was written.
 
-    def __init__(self, number: int, error: TodoError) -> None:
+    `changed_before` tells that it failed at what an operation before it would have made of its task.
+    """
+
+    def __init__(self, number: int, error: TodoError, *, changed_before: bool) -> None:
         super().__init__(number)
         self.number = number
         self.error = error
+        self.changed_before = changed_before
 
 
 class TaskBatch(TaskTrash):
@@ -117,7 +121,7 @@ class TaskBatch(TaskTrash):
                     outcomes.append(work.apply(operation))
                 except TodoError as error:
                     if atomic:
-                        raise OperationFailed(number, work.as_stored(operation.task_id, error)) from error
+                        raise work.failed(number, operation.task_id, error) from error
                     outcomes.append(error)
             await self._write(within, work)
             if dry_run or not (work.changed or work.erased):
@@ -188,11 +192,14 @@ class _UnitOfWork:
     def __post_init__(self) -> None:
         self.stored = dict(self.rows)
 
-    def as_stored(self, task_id: UUID, error: TodoError) -> TodoError:
-        """Return the error of a batch of which nothing is kept: a task is then as it was before the batch."""
+    def failed(self, number: int, task_id: UUID, error: TodoError) -> OperationFailed:
+        """Return the failure of a batch of which nothing is kept: a task is then as it was before the batch."""
+        stored = self.stored.get(task_id)
+        is_about_state = isinstance(error, TaskNotFound | TaskDeleted | PreconditionFailed)
         if isinstance(error, PreconditionFailed):
-            return PreconditionFailed(self.public(self.stored[task_id]) if task_id in self.stored else None)
-        return error
+            error = PreconditionFailed(self.public(stored) if stored is not None else None)
+        changed_before = is_about_state and self.rows.get(task_id) is not stored
+        return OperationFailed(number, error, changed_before=changed_before)
 
     def apply(self, operation: Operation) -> Written:
         """Run an operation. Raises `TodoError` where it fails, and then has changed nothing."""

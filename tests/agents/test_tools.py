@@ -194,6 +194,18 @@ async def test_an_argument_is_taken_as_it_is_or_refused_by_its_place(agent: Agen
         assert titles(await call(client, "list_tasks")) == []
 
 
+async def test_a_refusal_speaks_of_arguments(agent: Agent, user_id: UserId) -> None:
+    async with agent(user_id("alice")) as client:
+        for tool in ("add_task", "list_tasks"):
+            assert (await fail(client, tool, title="a", id=MISSING))["errors"][-1] == {
+                "pointer": "/id",
+                "code": "unknown_field",
+                "detail": "is not a field of this request",
+            }
+        refused = await fail(client, "delete_task")
+        assert refused["detail"] == "arguments: needs exactly one of id, ids and match"
+
+
 async def test_a_refusal_does_not_repeat_what_was_wrong(agent: Agent, user_id: UserId) -> None:
     text = "a-text-that-nobody-wants-to-see-again"
     async with agent(user_id("alice")) as client:

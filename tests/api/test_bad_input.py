@@ -168,6 +168,24 @@ async def test_the_other_bodies_too(alice: httpx.AsyncClient, path: str, body: b
     assert_problem(response, 422, "validation_error", ("body", pointer, code))
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("", {"title": "x"}),
+        ("/transfer", {"from_token": "x"}),
+        ("/bulk-complete", {"task_ids": [ABSENT]}),
+        (f"/{ABSENT}/move", {"to": "first"}),
+        ("/batch", {"operations": [{"op": "toggle", "id": ABSENT}]}),
+    ],
+)
+async def test_who_sends_an_id_where_none_is_taken_is_told_where_one_is(
+    alice: httpx.AsyncClient, path: str, body: dict[str, Any]
+) -> None:
+    response = await alice.post(f"/api/tasks{path}", json={**body, "id": ABSENT})
+    document = assert_problem(response, 422, "validation_error", ("body", "/id", "unknown_field"))
+    assert document["detail"] == "id: is not a field of this request; PUT /api/tasks/{id} takes an id of yours"
+
+
 BODIES = [
     ("POST", "/api/tasks"),
     ("POST", "/api/tasks/batch"),

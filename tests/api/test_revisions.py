@@ -360,6 +360,28 @@ async def test_a_batch_that_fails_has_done_nothing(
     assert (await alice.get("/api/tasks")).headers["ETag"] == before
 
 
+async def test_of_a_batch_that_fails_nothing_is_said_of_a_task_that_was_not_written(alice: httpx.AsyncClient) -> None:
+    old, new = await create(alice, "old"), str(uuid7())
+    task = f"/api/tasks/{old['id']}"
+    deleted = {"op": "delete", "id": old["id"]}
+    toggled = {"op": "toggle", "id": old["id"], "if_match": old["etag"]}
+    made = {"op": "put", "id": new, "task": {"title": "new"}}
+    for status, operations in (
+        (410, [deleted, {"op": "put", "id": old["id"], "task": {"title": "x"}}]),
+        (404, [deleted, {"op": "toggle", "id": old["id"]}]),
+        (412, [toggled, toggled]),
+        (412, [made, {"op": "toggle", "id": new, "if_match": "1-x"}]),
+    ):
+        response = await batch(alice, *operations)
+        document = response.json()
+        assert response.status_code == status
+        details = {document["detail"], document["errors"][0]["detail"]}
+        assert details == {"An operation before this one changes the task; nothing was written."}
+    untouched = await batch(alice, {"op": "toggle", "id": old["id"]}, {"op": "toggle", "id": ABSENT})
+    assert untouched.json()["detail"] == "You have no task with this id."
+    assert (await alice.get(task)).json() == old
+
+
 async def test_each_operation_stands_alone_where_that_is_said(alice: httpx.AsyncClient) -> None:
     old = await create(alice)
     response = await batch(

@@ -145,6 +145,8 @@ class BatchResults(TypedDict):  # not Results: openapi-python-client would have 
 
 router = APIRouter(prefix=TASKS, tags=["tasks"], route_class=StrictRoute)
 
+_CHANGED_BEFORE = "An operation before this one changes the task; nothing was written."
+
 CODES = ("task_not_found", "precondition_failed", "task_deleted", "too_many_tasks")
 
 
@@ -161,7 +163,8 @@ async def run_batch(request: Request, batch: Batch) -> Response:
     try:
         outcomes = await tasks.batch(operations, atomic=batch.atomic, dry_run=batch.dry_run) if operations else []
     except OperationFailed as failed:
-        raise _located(failed.number, failed.error) from failed.error
+        detail = _CHANGED_BEFORE if failed.changed_before else None
+        raise _located(failed.number, failed.error, detail) from failed.error
     done = dict(zip(whole, zip(operations, outcomes, strict=True), strict=True))
     results = [
         _broken(request, number, each) if isinstance(each, BrokenOperation) else _result(request, number, *done[number])
@@ -187,9 +190,9 @@ def _failed(request: Request, task_id: Any, problem: Problem) -> dict[str, Any]:
     return {"id": task_id, "status": problem.type.status, "problem": document}
 
 
-def _located(number: int, error: TodoError) -> Problem:
+def _located(number: int, error: TodoError, detail: str | None = None) -> Problem:
     operation = f"/operations/{number}"
-    return relocated(error, lambda field: f"{operation}/task{field}" if field else operation)
+    return relocated(error, lambda field: f"{operation}/task{field}" if field else operation, detail)
 
 
 def _result(request: Request, number: int, operation: Operation, outcome: Outcome) -> dict[str, Any]:
