@@ -19,7 +19,7 @@ _BEGINNING = re.compile(_TOKEN + rb"|\r?\Z")
 # RFC 9112, section 3: no fragment, no version 2
 _REQUEST_LINE = re.compile(_TOKEN + rb"+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")
 _METHOD = re.compile(rb"(?:DELETE|GET|HEAD|OPTIONS|PATCH|POST|PUT) ")
-_REQUEST_ID = re.compile(rb"\nX-Request-ID:[ \t]*([^\r\n]*)", re.IGNORECASE)
+_REQUEST_ID = re.compile(rb"\nX-Request-ID:[ \t]*([^\r\n]*)\r", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -90,4 +90,5 @@ def refusal(code: str, head: bytes) -> bytes:
     first = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
     )
-    return first.encode() + lines + b"connection: close\r\n\r\n" + body
+    content = b"" if head.startswith(b"HEAD ") else body
+    return first.encode() + lines + b"connection: close\r\n\r\n" + content

@@ -194,7 +194,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def is_closing(self) -> bool:
         """Tell whether nothing can be sent any more."""
-        return self.transport.is_closing()
+        return self._half_closed or self.transport.is_closing()
 
     def close(self) -> None:
         """Close. Who still sends is heard for a while: it would be reset, and could lose the response.
@@ -202,7 +202,7 @@ class LimitedProtocol(HttpToolsProtocol):
         What is unsent keeps its deadline: of a closed connection the kernel would keep it for as long as it likes.
         """
         self._send_held()
-        sends = self._receives or self._ignores_input
+        sends = self._receives or self._ignores_input or len(self._unparsed) > 0
         if not sends and not self._unsent():
             self.transport.close()
         elif not self._half_closed and not self.transport.is_closing():
@@ -293,13 +293,15 @@ class LimitedProtocol(HttpToolsProtocol):
             self._parse()
 
     def _feed_head(self, head: bytes) -> None:
+        self.parser = httptools.HttpRequestParser(
+            self
+        )  # after a `Connection: close`, in trailers too, one parses no more
         self._parses_head = True
         try:
             self.parser.feed_data(head)
         except httptools.HttpParserUpgrade:
             # Nothing else is spoken here, and who asks goes on with HTTP/1.1 (RFC 9110, section 7.8). The parser would
             # take the body for the other protocol.
-            self.parser = httptools.HttpRequestParser(self)
             self._feed_head(_UPGRADE.sub(b"", head))
         except httptools.HttpParserError:
             self._refuse("malformed_request", head)

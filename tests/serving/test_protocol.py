@@ -107,6 +107,18 @@ def test_a_trailer_is_no_header(server: Server, user: User) -> None:
     assert statuses(response) == [201]
 
 
+def test_a_trailer_ends_no_connection(server: Server, user: User) -> None:
+    chunked = user.request("POST", "/api/tasks", *CHUNKED[:2], body=CHUNKS + "Connection: close\r\n\r\n")
+    with server.connect() as connection:
+        connection.sendall(chunked)
+        received = connection.recv(65_536)
+        connection.sendall(chunked + user.create())
+        received += read_to_end(connection)
+    assert statuses(received) == [201, 201]
+    assert received.count(b"connection: close") == 1
+    assert user.tasks() == 2
+
+
 @pytest.mark.parametrize("authorized", [True, False])
 def test_trailers_have_a_limit(server: Server, user: User, authorized: bool) -> None:
     with server.connect() as connection:
@@ -245,6 +257,33 @@ def test_a_refusal_below_http_is_a_problem_with_the_callers_request_id(server: S
     assert b"\r\ncache-control: no-store\r\n" in head
     assert json.loads(body)["code"] == "head_too_large"
     assert json.loads(body)["request_id"] == "mine"
+
+
+def test_a_refused_head_has_no_content_where_a_response_has_none(server: Server) -> None:
+    received = server.exchange(b"HEAD /health HTTP/1.1\r\n\r\n")
+    assert statuses(received) == [400]
+    assert received.endswith(b"\r\n\r\n")
+
+
+def test_a_request_id_that_has_not_arrived_is_not_repeated_in_part(server: Server) -> None:
+    received = server.exchange(b"GET /health#fragment HTTP/1.1\r\nHost: x\r\nX-Request-ID: id-1")
+    assert b"id-1" not in received
+
+
+def test_a_body_that_is_refused_before_its_request_begins_fails_nothing(server: Server, user: User) -> None:
+    headers = (*CHUNKED[:2], "Expect: 100-continue", "X-Request-ID: unexpecting")
+    assert statuses(server.exchange(user.request("POST", "/api/tasks", *headers, body="no chunk\r\n"))) == [400]
+    eventually(lambda: "request_id=unexpecting method=POST" in server.stderr, "the request is logged")
+    assert "unexpected error" not in server.stderr
+
+
+def test_who_sends_on_behind_the_last_request_is_not_reset(server: Server, user: User) -> None:
+    with server.connect() as connection:
+        connection.sendall(user.request("GET", "/health", "Connection: close") + user.request("GET", "/health") * 300)
+        received = b""
+        while piece := connection.recv(65_536):
+            received += piece
+    assert statuses(received) == [200]
 
 
 def test_a_body_does_not_count_as_the_next_requests_head(server: Server) -> None:
