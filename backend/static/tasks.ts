@@ -83,7 +83,7 @@ export interface Operation {
 
 /** What `follow` returns. `exchange` pushes, in turn, and applies what has changed. `stop` ends all that waits, at once. */
 export interface Follower {
-  exchange(operations: Operation[]): Promise<Result[]>;
+  exchange(operations: Operation[], results?: Result[]): Promise<Result[]>;
   stop(): void;
 }
 
@@ -285,19 +285,22 @@ export class TasksClient {
     return (await this.#write<{ results: Result[] }>("POST", path("batch"), write, operations.every(mayRunTwice))).results;
   }
 
-  /** Up to 100 changes that were made offline, in order, each for itself. To delete what is gone is no problem. */
-  async push(operations: Operation[], waiting: Waiting = { signal: this.ended }): Promise<Result[]> {
+  /**
+   * Up to 100 changes that were made offline, in order, each for itself. To delete what is gone is no problem. Where this
+   * rejects, `results` has what the service has said of the first of them.
+   */
+  async push(operations: Operation[], waiting: Waiting = { signal: this.ended }, results: Result[] = []): Promise<Result[]> {
     try {
-      const results = await this.batch(operations, { atomic: false, ...waiting });
+      const pushed = await this.batch(operations, { atomic: false, ...waiting });
       const isDone = ({ problem }: Result, at: number) => operations[at]!.op === "delete" && problem?.status === 404;
-      return results.map((result, at) => (isDone(result, at) ? { id: result.id, status: 204 } : result));
+      results.push(...pushed.map((result, at) => (isDone(result, at) ? { id: result.id, status: 204 } : result)));
     } catch (error) {
       if (!(error instanceof TasksError && [413, 422].includes(error.status))) throw error;
-      if (operations.length === 1) return [{ id: operations[0]!.id, status: error.status, problem: error }];
-      const results: Result[] = []; // one that cannot be read is no reason to refuse the others
-      for (const operation of operations) results.push(...(await this.push([operation], waiting)));
-      return results;
+      // One that cannot be read is no reason to refuse the others.
+      if (operations.length > 1) for (const operation of operations) await this.push([operation], waiting, results);
+      else results.push({ id: operations[0]!.id, status: error.status, problem: error });
     }
+    return results;
   }
 
   /** What has changed since a checkpoint; without one, everything. A replica that applies it has what the service has. */
@@ -333,10 +336,10 @@ export class TasksClient {
       await apply(found);
       ({ checkpoint } = found);
     };
-    const exchange = (operations: Operation[]): Promise<Result[]> => {
+    const exchange = (operations: Operation[], results: Result[] = []): Promise<Result[]> => {
       const exchanged = turn.then(async () => {
         if (operations.length === 0) return read().then(() => []);
-        const results = await this.push(operations, { signal, patient: true });
+        await this.push(operations, { signal, patient: true }, results);
         await read().catch(end); // what was pushed is done, whatever becomes of this
         return results;
       });
