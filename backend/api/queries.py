@@ -17,7 +17,7 @@ from backend.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from backend.api.field_errors import FieldError
 from backend.api.paths import TASKS
 from backend.api.problems import Problem
-from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, not_blank, storable, tag
+from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, at_most, not_blank, storable, tag
 from backend.models.queries import (
     LATEST_DELETION_FIRST,
     MAX_FILTER_TAGS,
@@ -56,9 +56,7 @@ def _boolean(value: Any) -> bool:
 
 def search_text(text: str) -> str:
     """Return a text to search for, that is not only white space. Raises `PydanticCustomError`."""
-    if len(storable(text)) > SEARCH_MAX:
-        raise PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": SEARCH_MAX})
-    if not text.split():
+    if not at_most(storable(text), SEARCH_MAX).split():
         raise PydanticCustomError("blank", "must not be blank")
     return text
 
@@ -73,7 +71,7 @@ def _sort(text: str) -> str:
 
 def _order(text: str) -> str:
     if not set(text.split(",")) <= {"asc", "desc"} or text.count(",") >= MAX_SORT_KEYS:
-        raise PydanticCustomError("unknown_order", "{reason}", {"reason": "takes asc and desc, one for each sort key"})
+        raise PydanticCustomError("unknown_order", "takes asc and desc, one for each sort key")
     return text
 
 
@@ -169,14 +167,9 @@ class ListQuery(FilterQuery):
     count: Flag = Field(None, description="Add `X-Total-Count`: how many tasks there are under the filters.")
     deleted: Flag = Field(None, description="List the trash instead, the latest deletion first.")
 
-    @property
-    def of_trash(self) -> bool:
-        """Whether the trash is asked for."""
-        return bool(self.deleted)
-
     def keys(self) -> tuple[Order, ...]:
         """Return the order. Raises `Problem` where it has more or fewer directions than keys, and of the trash any."""
-        if self.of_trash:
+        if self.deleted:
             if others := self.model_fields_set - {"search", "limit", "skip", "cursor", "count", "deleted"}:
                 raise _refused(min(others), "conflict", "does not go with deleted")
             return LATEST_DELETION_FIRST
@@ -206,7 +199,7 @@ class ListQuery(FilterQuery):
         wanted = self.wanted()
         values = {name: getattr(wanted, name) for name in wanted.__slots__}
         order = [[each.key, each.descending] for each in self.keys()]
-        return json.dumps([values, order, self.of_trash], separators=(",", ":"))
+        return json.dumps([values, order, bool(self.deleted)], separators=(",", ":"))
 
     def next_cursor(self, page: Page, shown: int) -> str | None:
         """Return the next page's cursor where so many of this one's tasks are shown; None where nothing follows."""

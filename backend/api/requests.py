@@ -68,7 +68,7 @@ class StrictRoute(Route):
     """The query parameters, and whether each may be given more than once."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Check the request, then handle it as FastAPI does."""
+        """Check the request, then handle it as FastAPI does; 304 where the client knows the response already."""
         handle = super().get_route_handler()
         parameters = self.parameters = _parameters(self)
         media_types = (JSON, MERGE_PATCH) if "PATCH" in (self.methods or ()) else (JSON,)

@@ -56,7 +56,8 @@ def storable(text: str) -> str:
     return text
 
 
-def _at_most(text: str, limit: int) -> str:
+def at_most(text: str, limit: int) -> str:
+    """Return the text. Raises `PydanticCustomError` for one of more characters than `limit`."""
     if len(text) > limit:
         raise PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": limit})
     return text
@@ -66,11 +67,11 @@ def _title(text: str) -> str:
     trimmed = storable(text).strip()
     if not is_visible(trimmed):
         raise PydanticCustomError("blank", "must not be blank")
-    return _at_most(trimmed, TITLE_MAX)
+    return at_most(trimmed, TITLE_MAX)
 
 
 def _description(text: str) -> str:
-    return _at_most(storable(text), DESCRIPTION_MAX)
+    return at_most(storable(text), DESCRIPTION_MAX)
 
 
 def tag(text: str) -> str:
@@ -80,7 +81,7 @@ def tag(text: str) -> str:
         raise PydanticCustomError("blank", "must not be blank")
     if "," in trimmed:
         raise PydanticCustomError("comma", "must not contain a comma")
-    return _at_most(trimmed, TAG_MAX)
+    return at_most(trimmed, TAG_MAX)
 
 
 def _unique(tags: list[str]) -> list[str]:

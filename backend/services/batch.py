@@ -34,6 +34,7 @@ from backend.services.rows import (
     stored,
     task_ids,
     tasks,
+    these,
     this,
 )
 from backend.services.trash import TaskTrash, has_expired
@@ -47,9 +48,7 @@ _COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")
 _WRITABLE = tuple(column.name for column in _COLUMNS if column.name not in {"id", "created_at"})
 
 _lock = next_revision.add_columns(has_expired)
-_named = (
-    owned(select(*_COLUMNS)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True))).with_for_update().subquery()
-)
+_named = these(owned(select(*_COLUMNS))).with_for_update().subquery()
 # Tasks are counted here, not in the statement that waits for the lock: that sees what was there before it waited.
 _read = (
     select(how_many, *_named.c)
@@ -57,7 +56,7 @@ _read = (
     .where(owners.c.user_id == bindparam("owner"))
 )
 _insert_rows = insert(tasks)
-_erase = owned(delete(tasks)).where(tasks.c.id.in_(bindparam("task_ids", expanding=True)))
+_erase = these(owned(delete(tasks)))
 _update_rows = this(owned(update(tasks))).values(
     {name: bindparam(f"new_{name}", type_=tasks.c[name].type) for name in _WRITABLE}
 )

@@ -28,7 +28,7 @@ class has_all(FunctionElement[bool]):  # noqa: N801 # used like a function
 
 
 class has_any(FunctionElement[bool]):  # noqa: N801 # used like a function
-    """Whether it has one of them."""
+    """Whether a JSON array has at least one of another one's texts."""
 
     type = Boolean()
     inherit_cache = True

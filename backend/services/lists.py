@@ -48,14 +48,10 @@ _description = func.coalesce(tasks.c.description_folded, func.lower(bytewise(tas
 _tags = func.coalesce(tasks.c.tags_folded, "")
 
 
-def _of(name: str, condition: Callable[[ColumnElement[str]], ColumnElement[bool]]) -> ColumnElement[bool]:
-    """Return whether a condition holds for one of a parameter's texts."""
-    text = texts(bindparam(name, type_=Text)).table_valued(column("value", Text), name=name)
-    return exists().select_from(text).where(condition(text.c.value))
-
-
-def _lacks_word(pattern: ColumnElement[str]) -> ColumnElement[bool]:
-    return not_(or_(*(text.like(pattern, escape="\\") for text in (_title, _description, _tags))))
+def _has_words() -> ColumnElement[bool]:
+    word = texts(bindparam("words", type_=Text)).table_valued(column("value", Text), name="words")
+    occurs = or_(*(text.like(word.c.value, escape="\\") for text in (_title, _description, _tags)))
+    return not_(exists().select_from(word).where(not_(occurs)))  # there is none that does not occur
 
 
 def _likely(condition: ColumnElement[bool]) -> ColumnElement[bool]:
@@ -69,7 +65,7 @@ def _likely(condition: ColumnElement[bool]) -> ColumnElement[bool]:
 
 _CLAUSES: Mapping[str, ColumnElement[bool]] = {
     "completed": tasks.c.completed == bindparam("completed"),
-    "words": not_(_of("words", _lacks_word)),
+    "words": _has_words(),
     "tags": _likely(has_all(tasks.c.tags, bindparam("tags", type_=Text))),
     "any_tags": _likely(has_any(tasks.c.tags, bindparam("any_tags", type_=Text))),
     "priorities": _likely(func.coalesce(tasks.c.priority, "none").in_(bindparam("priorities", expanding=True))),

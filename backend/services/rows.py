@@ -67,6 +67,11 @@ def this(statement: Statement) -> Statement:
     return statement.where(tasks.c.id == bindparam("task_id"))
 
 
+def these(statement: Statement) -> Statement:
+    """Narrow a statement to the tasks of several ids: see `task_ids`."""
+    return statement.where(tasks.c.id.in_(bindparam("task_ids", expanding=True)))
+
+
 how_many = owned(select(func.count()).select_from(tasks)).scalar_subquery()
 """How many tasks the user has, the trash included."""
 

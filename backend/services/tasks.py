@@ -34,6 +34,7 @@ from backend.services.rows import (
     stored,
     task_ids,
     tasks,
+    these,
     this,
     trashed,
 )
@@ -50,18 +51,12 @@ _state = bindparam("state", type_=Boolean)
 _moment = bindparam("now", type_=tasks.c.completed_at.type)
 
 _set_completed = (
-    stamped(living(update(tasks)))
-    .where(
-        tasks.c.id.in_(bindparam("task_ids", expanding=True)),
-        tasks.c.completed != _state,
-        or_(tasks.c.recurrence.is_(None), not_(_state)),
-    )
+    stamped(these(living(update(tasks))))
+    .where(tasks.c.completed != _state, or_(tasks.c.recurrence.is_(None), not_(_state)))
     .values(completed=_state, completed_at=case((_state, _moment), else_=null()))
     .returning(has_expired)
 )
-_select_recurring = living(select(tasks.c.id)).where(
-    tasks.c.id.in_(bindparam("task_ids", expanding=True)), tasks.c.recurrence.is_not(None), not_(tasks.c.completed)
-)
+_select_recurring = these(living(select(tasks.c.id))).where(tasks.c.recurrence.is_not(None), not_(tasks.c.completed))
 
 
 @cache

@@ -158,16 +158,15 @@ CODES = ("task_not_found", "precondition_failed", "task_deleted", "too_many_task
 async def run_batch(request: Request, batch: Batch) -> Response:
     """Run up to 100 operations in order: all or nothing, or, with `atomic: false`, each for itself."""
     tasks = tasks_of(request)
-    whole = {number: each for number, each in enumerate(batch.operations) if not isinstance(each, BrokenOperation)}
-    operations = [_operation(each, tasks) for each in whole.values()]
+    operations = [_operation(each, tasks) for each in batch.operations if not isinstance(each, BrokenOperation)]
     try:
         outcomes = await tasks.batch(operations, atomic=batch.atomic, dry_run=batch.dry_run) if operations else []
     except OperationFailed as failed:
         detail = _CHANGED_BEFORE if failed.changed_before else None
         raise _located(failed.number, failed.error, detail) from failed.error
-    done = dict(zip(whole, zip(operations, outcomes, strict=True), strict=True))
+    done = zip(operations, outcomes, strict=True)
     results = [
-        _broken(request, number, each) if isinstance(each, BrokenOperation) else _result(request, number, *done[number])
+        _broken(request, number, each) if isinstance(each, BrokenOperation) else _result(request, number, *next(done))
         for number, each in enumerate(batch.operations)
     ]
     return json_response({"results": results})

@@ -99,11 +99,11 @@ async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> 
         limit=query.limit,
         skip=query.skip,
         after=query.after(order),
-        deleted=query.of_trash,
+        deleted=bool(query.deleted),
         counted=bool(query.count),
         known=known(request, tasks),
     )
-    content, shown = tasks_content(page.tasks, deleted=query.of_trash)
+    content, shown = tasks_content(page.tasks, deleted=bool(query.deleted))
     headers = {"ETag": f'W/"{tasks.etag(page.head)}"'}
     if (cursor := query.next_cursor(page, shown)) is not None:
         headers |= {"Link": f'<{query.next_page(request, cursor)}>; rel="next"', "X-Next-Cursor": cursor}
