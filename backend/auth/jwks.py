@@ -52,8 +52,7 @@ class JWKS:
         self._keys: dict[tuple[str, str], Key] | None = None
         self._fetched_at = 0.0
         self._refetched_at = float("-inf")
-        self._reachable = True
-        self._failure = ""
+        self._failure: str | None = None  # of the last fetch
         self._replaced_at = 0.0
         self._fetches = self._failures = 0
         self._fetch: asyncio.Task[None] | None = None
@@ -77,7 +76,7 @@ class JWKS:
         """
         wanted = (key_id, algorithm)
         if self._keys is None:
-            failed = not self._reachable and not self._fetching()
+            failed = self._failure is not None and not self._fetching()
             if failed and self._clock() - self._fetched_at < RETRY_INTERVAL:
                 raise IssuerUnavailable(f"the keys could not be fetched from {self._url}: {self._failure}")
             await self.fetch()
@@ -88,7 +87,7 @@ class JWKS:
             if not self._fetching():
                 self._refetched_at = self._clock()
             await self.fetch()
-        elif not self._reachable:
+        elif self._failure is not None:
             raise IssuerUnavailable("unknown key id while the issuer is down")
         if not self.keys:
             raise IssuerUnavailable("the issuer publishes no key that can be used")
@@ -102,7 +101,7 @@ class JWKS:
         Raises `IssuerUnavailable`; then what is known stays known.
         """
         await asyncio.shield(self._start_fetch())
-        if not self._reachable:
+        if self._failure is not None:
             raise IssuerUnavailable(f"the keys cannot be fetched from {self._url}: {self._failure}")
 
     def _fetching(self) -> bool:
@@ -121,9 +120,8 @@ class JWKS:
                 document = await self._download()
             self._keys = _read(document)
             self._replaced_at = self._clock()
-            self._reachable = True
+            self._failure = None
         except Exception as error:  # noqa: BLE001 # whatever the issuer sends or does, what is known stays known
-            self._reachable = False
             self._failures += 1
             self._failure = _describe(error) + (", through a proxy" if _proxy(self._url) else "")
             logger.warning("the issuer's keys cannot be fetched from %s: %s", self._url, self._failure)
