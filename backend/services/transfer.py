@@ -4,8 +4,6 @@ Rows are inserted for the taker and deleted for the giver. An UPDATE of `user_id
 wait for the row with an older snapshot; two of them can deadlock.
 """
 
-from typing import Any
-
 from sqlalchemy import bindparam, delete, func, insert, select, update
 from uuid_utils.compat import uuid7
 
@@ -61,8 +59,7 @@ class TaskTransfer(OwnedTasks):
                 raise TooManyTasks
             for task_id in (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all():
                 await self._run(_give_new_id, within=within, task_id=task_id, new_id=uuid7())
-            parameters: dict[str, Any] = {"taker": user_id, "revision": revisions[user_id], "now": now()}
-            await self._run(_insert, within=within, **parameters)
+            await self._run(_insert, within=within, taker=user_id, revision=revisions[user_id], now=now())
             moved = changed_rows(await self._run(_delete, within=within))
             await self._run(forget, within=within, erased=revisions[self._user_id])
         return moved
