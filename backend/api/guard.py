@@ -91,9 +91,9 @@ class Guard:
         if self._places.is_reached:  # before the token, which costs more than the refusal
             raise Problem("overloaded")
         if not exchange.needs_token:
-            # Elsewhere the route looks at it, once it is known who asks, and for what. No body is read here: no address
-            # takes one without a token, and those of strangers would fill the memory for bodies. Nor do strangers take
-            # a place: with the last one they would make the service look overloaded to its users.
+            # Of a request with a token the route checks the query, once it is known who asks, and for what. No body is
+            # read here: no address takes one without a token, and those of strangers would fill the memory for bodies.
+            # Nor do strangers take a place: with the last one the service would look overloaded to its users.
             check_query_size(exchange.scope)
             await exchange.pass_on(self._app)
             return

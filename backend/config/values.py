@@ -16,7 +16,7 @@ _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$")
 _TWO_READINGS = frozenset("ßς\u200c\u200d")
-"""Letters that Python's punycode, of IDNA 2003, makes something else of than browsers do."""
+"""Letters of which Python, by IDNA 2003, and browsers make different punycode."""
 _APPS_ORIGIN = re.compile(
     r"(?:capacitor|tauri|app|ionic|chrome-extension|moz-extension|safari-web-extension)://[a-z0-9.-]+(?::\d+)?/?",
     re.ASCII | re.IGNORECASE,

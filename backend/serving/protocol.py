@@ -17,13 +17,10 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from backend.api.body import content_length
 from backend.api.overload import Overload
 from backend.serving.heads import MAX_HEAD, BadHead, Unparsed, refusal
-from backend.serving.sockets import SmallReads, forget_unsent, held_by_kernel
+from backend.serving.sockets import SmallReads, Unsent
 
 HEAD_TIMEOUT = 10.0
 """Seconds in which a head must have arrived, from the connection's first moment or the head's first byte."""
-WRITE_TIMEOUT = 10.0
-"""Seconds in which a client must have read a response, and one more for each `WRITE_RATE` bytes of it."""
-WRITE_RATE = 16 * 1024
 MAX_DISCARDED = 2 * 1024 * 1024
 """Bytes of a body that are still read, and dropped, when its request has had its response."""
 DISCARD_TIMEOUT = 5.0
@@ -65,9 +62,6 @@ class LimitedProtocol(HttpToolsProtocol):
     _discarded = 0  # bytes that were dropped
     # The response
     _held: bytes | None = None  # None until its head comes; the head until its body comes; then empty
-    _written = 0  # bytes of all responses so far
-    _due = 0  # how many of them the client must have taken by `_due_until`
-    _due_until = math.inf
     # The connection
     waiting_since: float | None = None
     """When it began to wait for its client, to send or to read; None while the client waits for a response."""
@@ -81,7 +75,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Begin to wait for the first request."""
         super().connection_made(transport)
         transport.set_protocol(SmallReads(self))
-        self._unparsed = Unparsed()
+        self._unparsed, self._unsent = Unparsed(), Unsent(transport)
         self.waiting_since = self.loop.time()
         self._waits_until = self.waiting_since + HEAD_TIMEOUT
         self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
@@ -112,7 +106,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """Keep the way back open for a client that has sent its request and closed its own side."""
         if not self._idle and not self._receives:
             self.cycle.keep_alive = False
-        elif self._idle and self._unsent():
+        elif self._idle and self._unsent.size():
             self._waits_until = 0
         else:
             return False
@@ -179,7 +173,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def write(self, data: bytes) -> None:
         """Send. The head of a response goes with the first piece of its body: one call of the kernel, one packet."""
-        self._written += len(data)
+        self._unsent.written += len(data)
         if self._held:
             self.transport.writelines((self._held, data))
             self._held = b""
@@ -203,7 +197,7 @@ class LimitedProtocol(HttpToolsProtocol):
         """
         self._send_held()
         sends = self._receives or self._ignores_input or len(self._unparsed) > 0
-        if not sends and not self._unsent():
+        if not sends and not self._unsent.size():
             self.transport.close()
         elif not self._half_closed and not self.transport.is_closing():
             self._ignores_input = self._half_closed = True
@@ -338,26 +332,18 @@ class LimitedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
 
     def _respond(self, response: bytes) -> None:
-        self._written += len(response)
+        self._unsent.written += len(response)
         self.transport.write(response)
 
     def _check(self) -> None:
         """Look at the connection's times, now and then."""
         self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
         now = self.loop.time()
-        unsent = self._unsent()
-        if self._written - unsent >= self._due:  # all that was unsent when the deadline was set
-            self._due, self._due_until = self._written, now + WRITE_TIMEOUT + unsent / WRITE_RATE
-        elif now > self._due_until:
-            forget_unsent(self.transport)
+        if self._unsent.is_overdue(now):
+            self._unsent.forget()
             self._abort()
-            return
-        if now > self._waits_until and not unsent:
+        elif now > self._waits_until and not self._unsent.size():
             self.transport.close()
-
-    def _unsent(self) -> int:
-        """Return how many bytes the client has not taken yet: what we hold, and what the kernel holds."""
-        return self.transport.get_write_buffer_size() + held_by_kernel(self.transport)
 
     def _abort(self) -> None:
         if self.cycle is not None:

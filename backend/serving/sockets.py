@@ -1,6 +1,7 @@
-"""What a connection asks of its socket: reads of a bounded size, and how much the client has not taken."""
+"""What a connection asks of its socket: reads of a bounded size, and whether its client reads fast enough."""
 
 import asyncio
+import math
 import socket
 import struct
 import sys
@@ -11,6 +12,9 @@ if sys.platform != "win32":
 
 READ_SIZE = 16 * 1024
 """Bytes that are read at once. asyncio's and uvloop's 256 KiB are what each request that waits could hold."""
+WRITE_TIMEOUT = 10.0
+"""Seconds in which a client must have read a response, and one more for each `WRITE_RATE` bytes of it."""
+WRITE_RATE = 16 * 1024
 
 _buffer = memoryview(bytearray(READ_SIZE))  # one for all connections: each takes what has come before another reads
 
@@ -34,18 +38,38 @@ class SmallReads(asyncio.BufferedProtocol):
         self._data_received(bytes(_buffer[:nbytes]))
 
 
-def held_by_kernel(transport: asyncio.Transport) -> int:
-    """Return how many bytes the client has not taken from the kernel; 0 if unknown."""
-    if sys.platform == "win32":
-        return 0
-    try:
-        size = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
-    except OSError:
-        return 0
-    return int.from_bytes(size, sys.byteorder)
+class Unsent:
+    """What a client was sent and has not taken yet, and until when it may take its time."""
 
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self.written = 0
+        """Bytes of all responses so far."""
+        self._due = 0  # how many of them the client must have taken by `_due_until`
+        self._due_until = math.inf
 
-def forget_unsent(transport: asyncio.Transport) -> None:
-    """Have the kernel drop what it holds for the client when the connection is aborted."""
-    linger = struct.pack("ii", 1, 0)
-    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+    def size(self) -> int:
+        """Return how many bytes it is: what we hold, and what the kernel holds."""
+        return self._transport.get_write_buffer_size() + self._held_by_kernel()
+
+    def is_overdue(self, now: float) -> bool:
+        """Tell whether the client was too slow. Once it has taken all that was due, the rest has a new deadline."""
+        size = self.size()
+        if self.written - size >= self._due:
+            self._due, self._due_until = self.written, now + WRITE_TIMEOUT + size / WRITE_RATE
+            return False
+        return now > self._due_until
+
+    def forget(self) -> None:
+        """Have the kernel drop what it holds when the connection is aborted."""
+        linger = struct.pack("ii", 1, 0)
+        self._transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+    def _held_by_kernel(self) -> int:
+        if sys.platform == "win32":
+            return 0  # unknown
+        try:
+            size = fcntl.ioctl(self._transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, bytes(4))
+        except OSError:
+            return 0
+        return int.from_bytes(size, sys.byteorder)

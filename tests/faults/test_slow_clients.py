@@ -23,9 +23,9 @@ PAUSE = SECONDS / 5
 LOWERED = f"""
 import sys
 from backend.api import body
-from backend.serving import protocol
-protocol.WRITE_RATE = 2**30
-body.BODY_TIMEOUT = protocol.HEAD_TIMEOUT = protocol.WRITE_TIMEOUT = {SECONDS}
+from backend.serving import protocol, sockets
+sockets.WRITE_RATE = 2**30
+body.BODY_TIMEOUT = protocol.HEAD_TIMEOUT = sockets.WRITE_TIMEOUT = {SECONDS}
 from backend.cli import main
 sys.argv[0] = "todo-backend"
 main()
