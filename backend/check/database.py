@@ -204,8 +204,8 @@ def _find_connections(settings: Settings, url: PostgresURL, available: int) -> l
     if url.is_pooled:
         return []
     workers = os.environ.get("WEB_CONCURRENCY", "1")
-    each = settings.database_pool_size + settings.database_max_overflow
-    each = each if settings.database_pool_size else settings.max_concurrent_requests
+    pool = settings.database_pool_size
+    each = pool + settings.database_max_overflow if pool else settings.max_concurrent_requests
     needed = each * (int(workers) if workers.isdecimal() else 1)
     if needed <= available:
         return [Finding("connections", "ok", f"the server allows {available}, and {needed} may be needed")]

@@ -60,9 +60,9 @@ async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
     if not host:
         return
     twins = [name for name in _LOOPBACK if name != host]
-    if not await _answers(url):
+    if not await _responds(url):
         for twin in twins:
-            if await _answers(url.replace(f"//{host}", f"//{twin}", 1)):
+            if await _responds(url.replace(f"//{host}", f"//{twin}", 1)):
                 yield Finding(
                     "issuer",
                     "FAIL",
@@ -76,7 +76,7 @@ async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
     )
 
 
-async def _answers(url: str) -> bool:
+async def _responds(url: str) -> bool:
     """Tell whether Better Auth's `/ok` responds there."""
     import httpx
 

@@ -187,7 +187,7 @@ class Pool:
         while self._idle:
             connection = self._idle.pop()  # the last that came back: those that are not needed grow old
             young = time.monotonic() - connection.opened_at < self._settings.database_pool_recycle
-            if young and connection.is_alive and await self._answers(connection):
+            if young and connection.is_alive and await self._responds(connection):
                 return connection
             connection.close_soon()
         return None
@@ -202,7 +202,7 @@ class Pool:
                         return connection
         return None
 
-    async def _answers(self, connection: DriverConnection) -> bool:
+    async def _responds(self, connection: DriverConnection) -> bool:
         if not self._settings.database_pool_pre_ping:
             return True
         try:

@@ -49,7 +49,7 @@ class Database:
         self._engine: AsyncEngine | None = None
         self._probe: asyncio.Task[None] | None = None
         self._asked_at = 0.0
-        self.has_answered = False
+        self.has_responded = False
         """Whether the database has responded to `ping` since the start."""
         self._row_security_was_told = False
         deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
@@ -96,7 +96,7 @@ class Database:
             result = await self.executor.exec(_question(on_postgres=on_postgres), retry=False)
         finally:
             self._asked_at = time.monotonic()
-        self.has_answered = True
+        self.has_responded = True
         if result.scalar() and not self._row_security_was_told:
             self._row_security_was_told = True
             logger.warning("row security is active for our role: todo-backend check tells whether it hides tasks")

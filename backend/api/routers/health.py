@@ -61,7 +61,7 @@ async def health() -> Alive:
 async def health_ready(request: Request) -> Ready:
     """Tell that the process can serve. Asks the database until it has responded once, and then never again."""
     _refuse_while_draining(request)
-    if not request.app.state.database.has_answered:
+    if not request.app.state.database.has_responded:
         await _ping(request)
     return {"status": "ready"}
 
