@@ -162,9 +162,10 @@ _OWN = "x-own"
 
 def _document(path: str, method: str, operation: dict[str, Any]) -> None:
     """Complete an operation: its responses, its security, and a summary that says more than the function's name."""
-    own = operation.pop(_OWN)
+    # A route of who embeds the service has nothing of this.
+    own = {"example": None, "codes": (), "headers": {}, "security": []} | operation.pop(_OWN, {})
     # FastAPI's own is the function's name; the first sentence of its docstring says more.
-    operation["summary"] = operation["description"].partition(". ")[0].rstrip(".") + "."
+    operation["summary"] = operation.get("description", operation["summary"]).partition(". ")[0].rstrip(".") + "."
     under_api = path.startswith(API)
     reads = method == "get"
     completes = path.endswith("/toggle") or ("{id}" in path and method in {"patch", "put"})

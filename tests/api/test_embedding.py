@@ -85,6 +85,12 @@ def test_mangum_refuses_a_body_that_is_too_large(
     assert invoke(app, "POST", headers, body="x" * 65_537)["statusCode"] == 413
 
 
+def test_a_route_that_is_added_is_documented(embedded: tuple[FastAPI, Settings]) -> None:
+    app, _ = embedded
+    app.get("/added")(lambda: None)
+    assert "/added" in app.openapi()["paths"]
+
+
 def test_a_test_client_needs_no_with(embedded: tuple[FastAPI, Settings], user_id: Callable[[str], str]) -> None:
     app, settings = embedded
     client = TestClient(app, headers={"Authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"})
