@@ -287,9 +287,8 @@ class LimitedProtocol(HttpToolsProtocol):
             self._parse()
 
     def _feed_head(self, head: bytes) -> None:
-        self.parser = httptools.HttpRequestParser(
-            self
-        )  # after a `Connection: close`, in trailers too, one parses no more
+        # A new one: after a `Connection: close`, in trailers too, a parser takes whatever it is fed without a word.
+        self.parser = httptools.HttpRequestParser(self)
         self._parses_head = True
         try:
             self.parser.feed_data(head)

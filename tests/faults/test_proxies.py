@@ -1,7 +1,7 @@
 """Behind nginx and HAProxy, which send many clients' requests on one connection: strangers harm nobody else's.
 
-They do what once did: leave responses unread, send requests without waiting, and bodies that are refused while they are
-still arriving.
+They do what once did: leave responses unread, send requests without waiting, trailers that the service's parser heeds,
+and bodies that are refused while they are still arriving.
 """
 
 import asyncio
@@ -135,9 +135,18 @@ async def sends_a_body_that_is_refused(port: int, size: int) -> None:
         await loop.sock_recv(client, 10_000)
 
 
+async def closes_in_a_trailer(port: int) -> None:
+    loop = asyncio.get_running_loop()
+    async with connected(port) as client:
+        head = b"POST /api/tasks HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        await loop.sock_sendall(client, head + b"2\r\n{}\r\n0\r\nConnection: close\r\n\r\n")
+        await loop.sock_recv(client, 10_000)
+
+
 KINDS: list[Callable[[int], Coroutine[Any, Any, None]]] = [
     leaves_responses_unread,
     does_not_wait,
+    closes_in_a_trailer,
     lambda port: sends_a_body_that_is_refused(port, 60_000),
     lambda port: sends_a_body_that_is_refused(port, 200_000),
 ]
