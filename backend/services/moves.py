@@ -159,12 +159,8 @@ class TaskMoves(OwnedTasks):
             place = {"place_position": position, "place_id": neighbour}
         window = 0
         while True:
-            below = await self._side(within, task_id, window, place, above=False, include=relation == "after")
-            above = await self._side(within, task_id, window, place, above=True, include=relation == "before")
-            if relation == "first":
-                below = []
-            elif relation == "last":
-                above = []
+            below = await self._side(within, task_id, relation, window, place, above=False)
+            above = await self._side(within, task_id, relation, window, place, above=True)
             low = below.pop()[1] if len(below) > window else None
             high = above.pop()[1] if len(above) > window else None
             moved = [*(each for each, _ in reversed(below)), task_id, *(each for each, _ in above)]
@@ -174,10 +170,13 @@ class TaskMoves(OwnedTasks):
             window = max(WINDOW, window * 4)
 
     async def _side(
-        self, within: Executor, task_id: UUID, window: int, place: dict[str, Any], *, above: bool, include: bool
+        self, within: Executor, task_id: UUID, relation: str, window: int, place: dict[str, Any], *, above: bool
     ) -> list[_Placed]:
-        """Return the tasks on one side of the place, the nearest first: one more than the window takes."""
-        nearest = [(place["place_id"], place["place_position"])] if include else []
+        """Return the tasks on one side of where a task goes, the nearest first: one more than the window takes."""
+        if relation == ("last" if above else "first"):
+            return []
+        is_neighbours = relation == ("before" if above else "after")
+        nearest = [(place["place_id"], place["place_position"])] if is_neighbours else []
         statement = _select_side(above=above, bounded=bool(place))
         limit = window + 1 - len(nearest)
         rows = await self._run(statement, within=within, moved=task_id, limit=limit, **place)
