@@ -47,8 +47,8 @@ class Unparsed:
         """Keep what has come."""
         self._bytes += data
 
-    def take(self, size: int | None = None) -> bytes:
-        """Take the first bytes, as many as there are; None is all."""
+    def take(self, size: int) -> bytes:
+        """Take the first bytes, as many as there are."""
         taken = bytes(self._bytes[:size])
         del self._bytes[:size]
         return taken

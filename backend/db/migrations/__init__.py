@@ -86,7 +86,7 @@ def downgrade(connection: Connection, revision: str) -> None:
     command.downgrade(_config(connection), revision)
 
 
-def sql(connection: Connection, revision: str = "head") -> str:
+def sql(connection: Connection, revision: str) -> str:
     """Return the statements that `upgrade` would run, for who runs them by hand. Raises `Unusable`."""
     _require_known(revision)
     version = current(connection)
