@@ -130,8 +130,11 @@ class LimitedProtocol(HttpToolsProtocol):
         headers = dict(self.headers)
         # Of two hosts, a proxy before this server may have looked at the other (RFC 9112, section 3.2).
         hosts = [name for name, _ in self.headers if name == b"host"]
-        if len(hosts) > 1 or (not hosts and self.parser.get_http_version() == "1.1"):
+        is_1_0 = self.parser.get_http_version() == "1.0"
+        if len(hosts) > 1 or not (hosts or is_1_0):
             raise ValueError("not one host")
+        if is_1_0:
+            self.expect_100_continue = False  # its client would take a 100 for the response (RFC 9110, section 10.1.1)
         if self.parser.should_upgrade():
             return  # it will be parsed again
         self._parses_head = False

@@ -232,6 +232,11 @@ def test_http_1_0_needs_no_host_and_an_empty_line_may_come_first(server: Server)
     assert statuses(server.exchange(b"\r\nGET /health HTTP/1.0\r\n\r\n")) == [200]
 
 
+def test_a_client_of_http_1_0_is_not_told_to_go_on(server: Server, user: User) -> None:
+    request = user.create("Expect: 100-continue").replace(b"HTTP/1.1", b"HTTP/1.0")
+    assert statuses(server.exchange(request)) == [201]
+
+
 def test_a_head_may_come_byte_by_byte(server: Server) -> None:
     request = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
     with server.connect() as connection:
