@@ -26,7 +26,7 @@ export class TasksError extends Error {
     }
     /** Whether the API would refuse the same request again. */
     get isFinal() {
-        return this.code !== "not_the_api" && this.status !== 401 && !passes(this);
+        return (this.code !== "not_the_api" || this.status === 413) && this.status !== 401 && !passes(this);
     }
 }
 let lastTime = 0;
@@ -56,6 +56,7 @@ class Session {
     id = uuid7();
     ended = new AbortController();
     seen = new Map();
+    turns = new Map(); // by a task's id: when what was asked of it so far is over
     user = null;
     token = null;
 }
@@ -126,46 +127,46 @@ export class TasksClient {
     async tags() {
         return (await this.#read("/api/tasks/tags")).body;
     }
-    /** Create a task under an id made here, so that sending it twice makes one task. */
+    /** Create a task under an id made here: sending it twice makes one task, and changes nothing that came between. */
     create(task, id = uuid7()) {
-        return this.put(id, task);
+        return this.put(id, task, { ifNoneMatch: "*" });
     }
     /** Create the task, or change the fields that are given. */
     put(id, task, options = {}) {
-        return this.#write("PUT", path(id), { ...options, body: task });
+        return this.#write([{ id }], "PUT", path(id), { ...options, body: task });
     }
     update(id, changes, options = {}) {
-        return this.#write("PATCH", path(id), { ...options, body: changes });
+        return this.#write([{ id }], "PATCH", path(id), { ...options, body: changes });
     }
     toggle(id, options = {}) {
-        return this.#write("POST", path(id, "/toggle"), options);
+        return this.#write([{ id }], "POST", path(id, "/toggle"), options);
     }
     /** Move a task in the manual order (`sort=position`). */
     move(id, to) {
-        return this.#write("POST", path(id, "/move"), { body: to }, true);
+        return this.#write([{ id }], "POST", path(id, "/move"), { body: to }, true);
     }
     async delete(id, options = {}) {
-        await this.#write("DELETE", path(id), options);
+        await this.#write([{ id }], "DELETE", path(id), options);
     }
     /** Take a task out of the trash. */
     restore(id) {
-        return this.#write("POST", path(id, "/restore"));
+        return this.#write([{ id }], "POST", path(id, "/restore"));
     }
     /** Up to 100 operations: all or nothing, or, with `atomic: false`, each for itself with a status of its own. */
-    async batch(operations, { atomic = true, ...options } = {}) {
+    async batch(operations, { atomic = true, ...options } = {}, after = operations) {
         const mayRunTwice = ({ op, if_match }) => op === "put" || op === "patch" || (!atomic && (op === "delete" || if_match !== undefined));
         const write = { ...options, body: { operations, atomic } };
-        return (await this.#write("POST", path("batch"), write, operations.every(mayRunTwice))).results;
+        return (await this.#write(after, "POST", path("batch"), write, operations.every(mayRunTwice))).results;
     }
-    /**
-     * Up to 100 changes that were made offline, in order, each for itself. To delete what is gone is no problem. Where this
-     * rejects, `results` has what the service has said of the first of them.
-     */
-    async push(operations, waiting = { signal: this.ended }, results = []) {
+    /** Up to 100 changes made offline, in order, each for itself. Where this rejects, `results` has those of the first ones. */
+    push(operations, waiting = {}, results = []) {
+        return this.#inTurn(operations, waiting.signal, (signal) => this.#push(operations, { ...waiting, signal }, results));
+    }
+    async #push(operations, waiting, results) {
         try {
-            const pushed = await this.batch(operations, { atomic: false, ...waiting });
-            const isDone = ({ problem }, at) => operations[at].op === "delete" && problem?.status === 404;
-            results.push(...pushed.map((result, at) => (isDone(result, at) ? { id: result.id, status: 204 } : result)));
+            const pushed = await this.batch(operations, { atomic: false, ...waiting }, []); // whose turn it is
+            const isGone = ({ problem }, at) => operations[at].op === "delete" && problem?.status === 404;
+            results.push(...pushed.map((result, at) => (isGone(result, at) ? { id: result.id, status: 204 } : result)));
         }
         catch (error) {
             if (!(error instanceof TasksError && [413, 422].includes(error.status)))
@@ -173,7 +174,7 @@ export class TasksClient {
             // One that cannot be read is no reason to refuse the others.
             if (operations.length > 1)
                 for (const operation of operations)
-                    await this.push([operation], waiting, results);
+                    await this.#push([operation], waiting, results);
             else
                 results.push({ id: operations[0].id, status: error.status, problem: error });
         }
@@ -233,34 +234,49 @@ export class TasksClient {
     async #read(path, options = {}) {
         const { seen } = this.#session; // of the user who asks: by the time of the response it may be another's turn
         const known = seen.get(path);
-        const received = await this.#send("GET", path, options, true, known && { "If-None-Match": known.headers.get("ETag") });
+        const request = { method: "GET", headers: known && { "If-None-Match": known.headers.get("ETag") } };
+        const received = await this.#send(path, request, options, true);
         if (received.status === 304 && known)
-            return known;
+            return copied(known);
         seen.delete(path);
         if (received.headers.has("ETag"))
-            seen.set(path, received);
+            seen.set(path, copied(received)); // who asks may change what it gets
         if (seen.size > KEPT)
             seen.delete(seen.keys().next().value); // the oldest
         return received;
     }
-    async #write(method, path, options = {}, repeatable = method !== "POST") {
+    async #write(tasks, method, path, options = {}, repeatable = method !== "POST") {
+        const body = options.body === undefined ? null : JSON.stringify(options.body); // as it is now
         const headers = {
-            ...(options.body !== undefined && { "Content-Type": "application/json" }),
+            ...(body !== null && { "Content-Type": "application/json" }),
             ...(options.ifMatch !== undefined && { "If-Match": `"${options.ifMatch}"` }),
+            ...(options.ifNoneMatch && { "If-None-Match": options.ifNoneMatch }),
         };
-        return (await this.#send(method, path, options, repeatable, headers)).body;
+        const send = (signal) => this.#send(path, { method, headers, body }, { ...options, signal }, repeatable);
+        return (await this.#inTurn(tasks, options.signal, send)).body;
+    }
+    /** Write after all that was asked of these tasks before, which may have to be sent again: the newest comes last. */
+    #inTurn(tasks, signal, write) {
+        const { turns, ended } = this.#session;
+        const own = AbortSignal.any([ended.signal, signal ?? []].flat()); // its turn may come in another user's session
+        const ids = tasks.map(({ id }) => id);
+        const before = Promise.all(ids.map((id) => turns.get(id)));
+        const written = until(before, own).then(() => write(own));
+        const end = () => ids.forEach((id) => turns.get(id) === turn && turns.delete(id));
+        const turn = Promise.allSettled([before, written]).then(end);
+        ids.forEach((id) => turns.set(id, turn));
+        return written;
     }
     /** Send a request: once more with a new token after a 401, and again, after a pause, where that cannot do harm. */
-    async #send(method, path, options, repeatable, headers = {}) {
+    async #send(path, request, options, repeatable) {
         const session = this.#session;
         const signal = AbortSignal.any([session.ended.signal, options.signal ?? []].flat());
-        const body = options.body === undefined ? null : JSON.stringify(options.body);
-        for (let [attempt, refused] = [1, false];;) {
+        for (let [attempt, refused, mayHaveRun] = [1, false, false];;) {
             try {
                 const token = this.#token(session);
                 const authorization = `Bearer ${await until(token, signal)}`;
                 const response = await fetch(this.#base + path, {
-                    method, body, headers: { ...headers, Authorization: authorization }, cache: "no-store",
+                    ...request, headers: { ...request.headers, Authorization: authorization }, cache: "no-store",
                     signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]), // no response takes that long
                 });
                 if (response.status !== 401 || refused)
@@ -271,15 +287,16 @@ export class TasksClient {
             }
             catch (error) {
                 const problem = error instanceof TasksError ? error : null; // without one: offline, or cut off on the way
-                const isDone = attempt > 1 && method === "DELETE" && problem?.code === "task_not_found"; // by the attempt before
-                if (isDone)
-                    return received(new Response(null, { status: 204 }));
-                const isAway = options.patient && problem?.code === "not_the_api"; // a captive portal, or a proxy, responds for it
-                const harmless = NOT_DONE.has(problem?.code ?? "") || (repeatable && (problem === null || isAway || passes(problem)));
+                const done = mayHaveRun && problem ? doneBefore(request, problem) : undefined;
+                if (done !== undefined)
+                    return { status: 200, headers: new Headers(), body: done };
+                const isNotDone = NOT_DONE.has(problem?.code ?? "");
+                const isAway = options.patient && problem?.code === "not_the_api" && !problem.isFinal; // a captive portal, or a proxy
+                const harmless = isNotDone || (repeatable && (problem === null || isAway || passes(problem)));
                 const wait = Math.max(Math.min(attempt, MAX_PAUSE), problem?.retryAfter ?? 0);
                 if (signal.aborted || !harmless || (!options.patient && (attempt === ATTEMPTS || wait > MAX_PAUSE)))
                     throw error;
-                [attempt, refused] = [attempt + 1, false];
+                [attempt, refused, mayHaveRun] = [attempt + 1, false, mayHaveRun || !isNotDone];
                 await pause(wait, signal);
             }
         }
@@ -308,6 +325,15 @@ export class TasksClient {
     }
 }
 const path = (id, action = "") => `/api/tasks/${encodeURIComponent(id)}${action}`;
+const copied = (response) => ({ ...response, body: structuredClone(response.body) });
+/** What an attempt before has done, as the refusal of the next one tells; undefined where it does not. */
+function doneBefore({ method, headers, body }, { code, current }) {
+    if (method === "DELETE" && code === "task_not_found")
+        return null;
+    const isIn = ([name, value]) => JSON.stringify(value) === JSON.stringify(current?.[name]);
+    const isDone = headers?.["If-None-Match"] || (body && Object.entries(JSON.parse(body)).every(isIn));
+    return (isDone && current) || undefined;
+}
 function search(query) {
     const pairs = Object.entries(query).flatMap(([name, value]) => value == null ? [] : [value].flat().map((one) => [name, String(one)]));
     return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;

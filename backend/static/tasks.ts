@@ -88,7 +88,6 @@ export interface Follower {
 }
 
 export type Result = { id: string; status: number; task?: Task; problem?: ProblemDocument };
-
 export type FieldProblem = Record<"source" | "pointer" | "code" | "detail", string>;
 
 export interface ProblemDocument {
@@ -121,7 +120,7 @@ export class TasksError extends Error {
 
   /** Whether the API would refuse the same request again. */
   get isFinal(): boolean {
-    return this.code !== "not_the_api" && this.status !== 401 && !passes(this);
+    return (this.code !== "not_the_api" || this.status === 413) && this.status !== 401 && !passes(this);
   }
 }
 
@@ -152,10 +151,13 @@ const NOT_DONE = new Set(["database_unavailable", "overloaded", "issuer_unavaila
 const passes = ({ status }: ProblemDocument) => status >= 500 || status === 408 || status === 429;
 
 /** A patient request is sent again until the service is reached, however long that takes. */
-type Waiting = { signal: AbortSignal; patient?: boolean };
-/** `ifMatch`: write only if the task still has this `etag`; else the status is 412. */
-type Options = { ifMatch?: string | undefined; signal?: AbortSignal | undefined; patient?: boolean; body?: unknown };
-type WriteOptions = Omit<Options, "body">;
+type Waiting = { signal?: AbortSignal | undefined; patient?: boolean };
+/** `ifMatch`: write only if the task still has this `etag`; `ifNoneMatch`: create, do not change. Else the status is 412. */
+type WriteOptions = Waiting & { ifMatch?: string | undefined; ifNoneMatch?: "*" };
+type Options = WriteOptions & { body?: object };
+type Id = { id: string };
+type Batching = Waiting & { atomic?: boolean };
+type Sent = { method: string; headers?: Record<string, string> | undefined; body?: string | null };
 type Received<T> = { status: number; headers: Headers; body: T };
 
 /** What belongs to one user, and is thrown away as a whole. */
@@ -163,6 +165,7 @@ class Session {
   readonly id = uuid7();
   readonly ended = new AbortController();
   readonly seen = new Map<string, Received<unknown>>();
+  readonly turns = new Map<string, Promise<void>>(); // by a task's id: when what was asked of it so far is over
   user: string | null = null;
   token: Promise<string> | null = null;
 }
@@ -245,59 +248,60 @@ export class TasksClient {
     return (await this.#read<Tag[]>("/api/tasks/tags")).body;
   }
 
-  /** Create a task under an id made here, so that sending it twice makes one task. */
+  /** Create a task under an id made here: sending it twice makes one task, and changes nothing that came between. */
   create(task: TaskFields, id: string = uuid7()): Promise<Task> {
-    return this.put(id, task);
+    return this.put(id, task, { ifNoneMatch: "*" });
   }
 
   /** Create the task, or change the fields that are given. */
   put(id: string, task: Partial<TaskFields>, options: WriteOptions = {}): Promise<Task> {
-    return this.#write<Task>("PUT", path(id), { ...options, body: task });
+    return this.#write<Task>([{ id }], "PUT", path(id), { ...options, body: task });
   }
 
   update(id: string, changes: Partial<TaskFields>, options: WriteOptions = {}): Promise<Task> {
-    return this.#write<Task>("PATCH", path(id), { ...options, body: changes });
+    return this.#write<Task>([{ id }], "PATCH", path(id), { ...options, body: changes });
   }
 
   toggle(id: string, options: WriteOptions = {}): Promise<Task> {
-    return this.#write<Task>("POST", path(id, "/toggle"), options);
+    return this.#write<Task>([{ id }], "POST", path(id, "/toggle"), options);
   }
 
   /** Move a task in the manual order (`sort=position`). */
   move(id: string, to: { before: string } | { after: string } | { to: "first" | "last" }): Promise<Task> {
-    return this.#write<Task>("POST", path(id, "/move"), { body: to }, true);
+    return this.#write<Task>([{ id }], "POST", path(id, "/move"), { body: to }, true);
   }
 
   async delete(id: string, options: WriteOptions = {}): Promise<void> {
-    await this.#write<null>("DELETE", path(id), options);
+    await this.#write<null>([{ id }], "DELETE", path(id), options);
   }
 
   /** Take a task out of the trash. */
   restore(id: string): Promise<Task> {
-    return this.#write<Task>("POST", path(id, "/restore"));
+    return this.#write<Task>([{ id }], "POST", path(id, "/restore"));
   }
 
   /** Up to 100 operations: all or nothing, or, with `atomic: false`, each for itself with a status of its own. */
-  async batch(operations: Operation[], { atomic = true, ...options }: Partial<Waiting> & { atomic?: boolean } = {}): Promise<Result[]> {
+  async batch(operations: Operation[], { atomic = true, ...options }: Batching = {}, after = operations): Promise<Result[]> {
     const mayRunTwice = ({ op, if_match }: Operation) =>
       op === "put" || op === "patch" || (!atomic && (op === "delete" || if_match !== undefined));
     const write = { ...options, body: { operations, atomic } };
-    return (await this.#write<{ results: Result[] }>("POST", path("batch"), write, operations.every(mayRunTwice))).results;
+    return (await this.#write<{ results: Result[] }>(after, "POST", path("batch"), write, operations.every(mayRunTwice))).results;
   }
 
-  /**
-   * Up to 100 changes that were made offline, in order, each for itself. To delete what is gone is no problem. Where this
-   * rejects, `results` has what the service has said of the first of them.
-   */
-  async push(operations: Operation[], waiting: Waiting = { signal: this.ended }, results: Result[] = []): Promise<Result[]> {
+  /** Up to 100 changes made offline, in order, each for itself. Where this rejects, `results` has those of the first ones. */
+  push(operations: Operation[], waiting: Waiting = {}, results: Result[] = []): Promise<Result[]> {
+    return this.#inTurn(operations, waiting.signal, (signal) => this.#push(operations, { ...waiting, signal }, results));
+  }
+
+  async #push(operations: Operation[], waiting: Waiting, results: Result[]): Promise<Result[]> {
     try {
-      const pushed = await this.batch(operations, { atomic: false, ...waiting });
-      const isDone = ({ problem }: Result, at: number) => operations[at]!.op === "delete" && problem?.status === 404;
-      results.push(...pushed.map((result, at) => (isDone(result, at) ? { id: result.id, status: 204 } : result)));
+      const pushed = await this.batch(operations, { atomic: false, ...waiting }, []); // whose turn it is
+      const isGone = ({ problem }: Result, at: number) => operations[at]!.op === "delete" && problem?.status === 404;
+      results.push(...pushed.map((result, at) => (isGone(result, at) ? { id: result.id, status: 204 } : result)));
     } catch (error) {
       if (!(error instanceof TasksError && [413, 422].includes(error.status))) throw error;
       // One that cannot be read is no reason to refuse the others.
-      if (operations.length > 1) for (const operation of operations) await this.push([operation], waiting, results);
+      if (operations.length > 1) for (const operation of operations) await this.#push([operation], waiting, results);
       else results.push({ id: operations[0]!.id, status: error.status, problem: error });
     }
     return results;
@@ -351,36 +355,52 @@ export class TasksClient {
     return { exchange, stop: () => stopping.abort() };
   }
 
-  async #read<T>(path: string, options: Options = {}): Promise<Received<T>> {
+  async #read<T>(path: string, options: Waiting = {}): Promise<Received<T>> {
     const { seen } = this.#session; // of the user who asks: by the time of the response it may be another's turn
     const known = seen.get(path) as Received<T> | undefined;
-    const received = await this.#send<T>("GET", path, options, true, known && { "If-None-Match": known.headers.get("ETag") });
-    if (received.status === 304 && known) return known;
+    const request = { method: "GET", headers: known && { "If-None-Match": known.headers.get("ETag")! } };
+    const received = await this.#send<T>(path, request, options, true);
+    if (received.status === 304 && known) return copied(known);
     seen.delete(path);
-    if (received.headers.has("ETag")) seen.set(path, received);
+    if (received.headers.has("ETag")) seen.set(path, copied(received)); // who asks may change what it gets
     if (seen.size > KEPT) seen.delete(seen.keys().next().value!); // the oldest
     return received;
   }
 
-  async #write<T>(method: string, path: string, options: Options = {}, repeatable = method !== "POST"): Promise<T> {
+  async #write<T>(tasks: Id[], method: string, path: string, options: Options = {}, repeatable = method !== "POST"): Promise<T> {
+    const body = options.body === undefined ? null : JSON.stringify(options.body); // as it is now
     const headers = {
-      ...(options.body !== undefined && { "Content-Type": "application/json" }),
+      ...(body !== null && { "Content-Type": "application/json" }),
       ...(options.ifMatch !== undefined && { "If-Match": `"${options.ifMatch}"` }),
+      ...(options.ifNoneMatch && { "If-None-Match": options.ifNoneMatch }),
     };
-    return (await this.#send<T>(method, path, options, repeatable, headers)).body;
+    const send = (signal: AbortSignal) => this.#send<T>(path, { method, headers, body }, { ...options, signal }, repeatable);
+    return (await this.#inTurn(tasks, options.signal, send)).body;
+  }
+
+  /** Write after all that was asked of these tasks before, which may have to be sent again: the newest comes last. */
+  #inTurn<T>(tasks: Id[], signal: AbortSignal | undefined, write: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const { turns, ended } = this.#session;
+    const own = AbortSignal.any([ended.signal, signal ?? []].flat()); // its turn may come in another user's session
+    const ids = tasks.map(({ id }) => id);
+    const before = Promise.all(ids.map((id) => turns.get(id)));
+    const written = until(before, own).then(() => write(own));
+    const end = () => ids.forEach((id) => turns.get(id) === turn && turns.delete(id));
+    const turn: Promise<void> = Promise.allSettled([before, written]).then(end);
+    ids.forEach((id) => turns.set(id, turn));
+    return written;
   }
 
   /** Send a request: once more with a new token after a 401, and again, after a pause, where that cannot do harm. */
-  async #send<T>(method: string, path: string, options: Options, repeatable: boolean, headers = {}): Promise<Received<T>> {
+  async #send<T>(path: string, request: Sent, options: Waiting, repeatable: boolean): Promise<Received<T>> {
     const session = this.#session;
     const signal = AbortSignal.any([session.ended.signal, options.signal ?? []].flat());
-    const body = options.body === undefined ? null : JSON.stringify(options.body);
-    for (let [attempt, refused] = [1, false]; ; ) {
+    for (let [attempt, refused, mayHaveRun] = [1, false, false]; ; ) {
       try {
         const token = this.#token(session);
         const authorization = `Bearer ${await until(token, signal)}`;
         const response = await fetch(this.#base + path, {
-          method, body, headers: { ...headers, Authorization: authorization }, cache: "no-store",
+          ...request, headers: { ...request.headers, Authorization: authorization }, cache: "no-store",
           signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]), // no response takes that long
         });
         if (response.status !== 401 || refused) return await until(received<T>(response), signal);
@@ -388,13 +408,14 @@ export class TasksClient {
         if (session.token === token) session.token = null; // else another request has fetched a new one already
       } catch (error) {
         const problem = error instanceof TasksError ? error : null; // without one: offline, or cut off on the way
-        const isDone = attempt > 1 && method === "DELETE" && problem?.code === "task_not_found"; // by the attempt before
-        if (isDone) return received(new Response(null, { status: 204 }));
-        const isAway = options.patient && problem?.code === "not_the_api"; // a captive portal, or a proxy, responds for it
-        const harmless = NOT_DONE.has(problem?.code ?? "") || (repeatable && (problem === null || isAway || passes(problem)));
+        const done = mayHaveRun && problem ? doneBefore(request, problem) : undefined;
+        if (done !== undefined) return { status: 200, headers: new Headers(), body: done as T };
+        const isNotDone = NOT_DONE.has(problem?.code ?? "");
+        const isAway = options.patient && problem?.code === "not_the_api" && !problem.isFinal; // a captive portal, or a proxy
+        const harmless = isNotDone || (repeatable && (problem === null || isAway || passes(problem)));
         const wait = Math.max(Math.min(attempt, MAX_PAUSE), problem?.retryAfter ?? 0);
         if (signal.aborted || !harmless || (!options.patient && (attempt === ATTEMPTS || wait > MAX_PAUSE))) throw error;
-        [attempt, refused] = [attempt + 1, false];
+        [attempt, refused, mayHaveRun] = [attempt + 1, false, mayHaveRun || !isNotDone];
         await pause(wait, signal);
       }
     }
@@ -422,6 +443,15 @@ export class TasksClient {
 }
 
 const path = (id: string, action = "") => `/api/tasks/${encodeURIComponent(id)}${action}`;
+const copied = <T>(response: Received<T>): Received<T> => ({ ...response, body: structuredClone(response.body) });
+
+/** What an attempt before has done, as the refusal of the next one tells; undefined where it does not. */
+function doneBefore({ method, headers, body }: Sent, { code, current }: TasksError): Task | null | undefined {
+  if (method === "DELETE" && code === "task_not_found") return null;
+  const isIn = ([name, value]: [string, unknown]) => JSON.stringify(value) === JSON.stringify(current?.[name as keyof Task]);
+  const isDone = headers?.["If-None-Match"] || (body && Object.entries(JSON.parse(body) as object).every(isIn));
+  return (isDone && current) || undefined;
+}
 
 function search(query: object): string {
   const pairs = Object.entries(query).flatMap(([name, value]: [string, unknown]) =>

@@ -178,9 +178,13 @@ test("a read that is repeated costs no body", async () => {
     statuses.push(response.status);
     return response;
   });
-  const [first, second] = [await client.list(), await client.list()];
-  assert.deepEqual(statuses, [200, 304]);
-  assert.deepEqual(second, first);
+  const first = structuredClone(await client.list());
+  for (const status of [304, 304]) {
+    const { tasks } = await client.list();
+    assert.deepEqual(tasks, first.tasks);
+    assert.equal(statuses.at(-1), status);
+    tasks.shift().title = "never sent"; // what is kept is not the caller's
+  }
 });
 
 test("a create whose outcome is unknown is repeated, and makes one task", async (t) => {
@@ -193,6 +197,76 @@ test("a create whose outcome is unknown is repeated, and makes one task", async 
   const task = await client.create({ title: "Once" });
   assert.deepEqual(requests.map(({ method, path }) => [method, path]), Array(2).fill(["PUT", `/api/tasks/${task.id}`]));
   assert.equal((await client.list({ search: "Once" })).tasks.length, 1);
+});
+
+test("a create that is repeated takes back nothing that came between, and creates only", async (t) => {
+  hurried(t);
+  const { client } = watched(as(ALICE), async ({ path, Authorization }, count, options) => {
+    if (count > 1) return undefined;
+    const headers = { Authorization, "Content-Type": "application/json" };
+    await network(API_URL + path, options);
+    await network(API_URL + path, { method: "PATCH", headers, body: '{"title": "Milk"}' }); // by another device
+    throw new TypeError("cut off");
+  });
+  const task = await client.create({ title: "Mlik" });
+  assert.equal(task.title, "Milk");
+  assert.deepEqual(await client.get(task.id), task);
+  await assert.rejects(client.create({ title: "Mlik" }, task.id), { status: 412 });
+});
+
+test("a write that is sent again comes before those that follow it", async (t) => {
+  hurried(t);
+  const fates = [];
+  const { client, requests } = watched(as(ALICE), ({ path }, count, options) => fates.shift()?.({ path }, count, options));
+  const id = uuid7();
+  const patch = (title) => ({ op: "patch", id, task: { title } });
+  const sent = () => requests.splice(0).map(({ method, path }) => `${method} ${path.split("/").at(-1).replace(id, "")}`.trim());
+
+  fates.push(lost);
+  await Promise.all([client.create({ title: "Mlik" }, id), client.update(id, { title: "Milk" })]);
+  assert.deepEqual(sent(), ["PUT", "PUT", "PATCH"]);
+
+  fates.push(lost, undefined, lost);
+  await Promise.all([client.update(id, { title: "Tea" }), client.batch([patch("Rice")]), client.update(id, { title: "Milk" })]);
+  assert.deepEqual(sent(), ["PATCH", "PATCH", "POST batch", "POST batch", "PATCH"]);
+
+  await Promise.all([client.push([patch("Tea"), TOO_LARGE]), client.update(id, { title: "Milk" })]);
+  assert.deepEqual(sent(), ["POST batch", "POST batch", "POST batch", "PATCH"]);
+
+  fates.push(lost);
+  await Promise.all([client.delete(id), client.restore(id)]);
+  assert.deepEqual(sent(), ["DELETE", "DELETE", "POST restore"]);
+  assert.equal((await client.get(id)).title, "Milk");
+});
+
+test("a write waits for those of its task alone, and passes none of them when another is given up", async () => {
+  const { promise: held, resolve: release } = Promise.withResolvers();
+  const { client, requests } = watched(as(ALICE), (request, count) => (count === 3 ? held : undefined));
+  const [one, other] = [await client.create({ title: "One" }), await client.create({ title: "Other" })];
+  const first = client.toggle(one.id);
+  await client.toggle(other.id);
+  const giving = new AbortController();
+  const second = client.update(one.id, { title: "Two" }, { signal: giving.signal });
+  const third = client.update(one.id, { title: "Three" });
+  giving.abort();
+  await assert.rejects(second, { name: "AbortError" });
+  assert.equal(requests.length, 4); // the third does not pass the first
+  release();
+  await first;
+  assert.equal((await third).title, "Three");
+  assert.equal(requests.length, 5);
+});
+
+test("a write whose turn comes in the next session is not sent", async (t) => {
+  const { url } = await silent(t);
+  const { client, requests } = watched(as(ALICE), (request, count, options) => network(url, options));
+  const id = uuid7();
+  const writes = [client.toggle(id), client.delete(id), client.push([{ op: "delete", id }])];
+  const outcomes = Promise.allSettled(writes);
+  await new Promise(setImmediate);
+  client.forget();
+  for (const { reason } of await outcomes) assert.equal(reason.name, "AbortError");
+  assert.equal(requests.length, 1);
 });
 
 test("a toggle whose outcome is unknown is not repeated", async () => {
@@ -208,6 +282,20 @@ test("a write that comes too late says what is there", async () => {
   assert.equal(changed.description, null);
   const error = await client.update(task.id, { title: "Buy rice" }, { ifMatch: task.etag }).catch((error) => error);
   assert.deepEqual([error.status, error.current], [412, changed]);
+});
+
+test("a safe write whose response was lost is not refused for what it has done itself", async (t) => {
+  hurried(t);
+  const fates = [];
+  const { client } = watched(as(ALICE), ({ path }, count, options) => fates.shift()?.({ path }, count, options));
+  const { id, etag } = await client.create({ title: "Buy milk" });
+  fates.push(lost);
+  const changed = await client.update(id, { title: "Buy bread", tags: ["home"] }, { ifMatch: etag });
+  assert.deepEqual(changed, await client.get(id));
+  fates.push(() => problem(503, "outcome_unknown"));
+  await assert.rejects(client.update(id, { title: "Buy rice" }, { ifMatch: etag }), { status: 412, current: changed });
+  fates.push(() => problem(503, "outcome_unknown"));
+  await assert.rejects(client.delete(id, { ifMatch: etag }), { status: 412 });
 });
 
 test("a follower has what the service has, and starts anew where it must", async () => {
@@ -436,6 +524,18 @@ test("who is patient waits while something else responds for the service", async
   away.push(page);
   await assert.rejects(client.push([{ op: "toggle", id: uuid7() }], waiting), { code: "not_the_api" }); // was it passed on?
   assert.equal(requests.length, 3 + 3 + 1);
+});
+
+test("a change that a proxy finds too large is refused, and the rest goes on", async () => {
+  const { client, requests } = watched(as(ALICE), (request, count, { body }) =>
+    body?.includes("large") ? new Response("<html>", { status: 413 }) : undefined,
+  );
+  const follower = client.follow(() => undefined, assert.ifError);
+  const put = (title) => ({ op: "put", id: uuid7(), task: { title } });
+  const [large, small] = await follower.exchange([put("large"), put("small")]);
+  assert.deepEqual([large.status, large.problem.isFinal, small.status], [413, true, 201]);
+  assert.deepEqual(requests.map(({ path }) => path.split("/").at(-1).split("?")[0]), ["changes", "batch", "batch", "batch", "changes"]);
+  follower.stop();
 });
 
 test("what was pushed is known, although what has changed cannot be read or applied", async () => {
