@@ -53,14 +53,14 @@ def refuse_ambiguous_length(scope: Scope, headers: Mapping[bytes, bytes]) -> Non
         raise Problem("ambiguous_length")
 
 
-async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes | None:
-    """Read the whole body; None where there is none. Raises `Problem` past the limits, `Disconnected`.
+async def read_body(headers: Mapping[bytes, bytes], receive: Receive, limit: int) -> bytes:
+    """Read the whole body. Raises `Problem` past the limits, `Disconnected`.
 
     One that is announced as too large is refused before it is read.
     """
     length = content_length(headers)
     if length == 0 and b"transfer-encoding" not in headers:
-        return None
+        return b""
     if length > limit:
         raise Problem("body_too_large")
     try:

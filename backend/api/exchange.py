@@ -145,14 +145,13 @@ class Exchange:
 
     async def read_body(self) -> None:
         """Read the whole body, for whoever receives it next. Raises `Problem` past the limits."""
-        receive = self._receive
         started = time.perf_counter()
         try:
-            body = await read_body(self.headers, receive, self._max_body)
+            body = await read_body(self.headers, self._receive, self._max_body)
         finally:  # of one that never came to its end, too
             self.observation.body = time.perf_counter() - started
-        if body is not None:
-            self._receive = received_again(body, receive)
+        # Also where there is none: who asked the server would hear of a client that has gone, which Starlette raises.
+        self._receive = received_again(body, self._receive)
 
     def log(self, observe: Observe | None) -> None:
         """Count the request, and write its line: nothing of what the client wrote but the method and two ids."""

@@ -318,6 +318,22 @@ async def test_a_caller_that_goes_away_is_not_answered(
         assert await tasks_of(alice) == []
 
 
+async def test_a_caller_without_a_body_that_goes_away_is_no_failure(
+    app: FastAPI, settings: Settings, user_id: Callable[[str], str]
+) -> None:
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    headers = {"Authorization": f"Bearer {mint(settings, user_id('alice'), 60)}"}
+    await app(scope_of("POST", "/api/tasks", headers), receive, send)
+    assert sent[0]["status"] == 400
+
+
 def scope_of(method: str, path: str, headers: dict[str, str]) -> dict[str, Any]:
     return {
         "type": "http",
