@@ -35,6 +35,7 @@ class Replica:
             except CheckpointExpired:
                 self.since, self.tasks = None, {}
                 self.restarts += 1
+                assert self.restarts < 100, "it starts anew for ever"
                 continue
             assert len(page.changes) == len(page.checkpoints) <= limit
             for change in page.changes:

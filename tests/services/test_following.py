@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import literal_column, select
+from sqlalchemy import delete, literal_column, select, update
 from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
@@ -122,6 +122,57 @@ async def test_what_is_erased_during_a_first_reading_ends_it_not(alice: TaskServ
     assert [change["title"] for change in rest.changes if "deleted" not in change] == ["2", "3"]
 
 
+async def test_what_is_erased_between_two_pages_of_one_write_is_not_kept(
+    alice: TaskService, database: Database
+) -> None:
+    made = [await make(alice, str(number)) for number in range(5)]
+    replica = Replica(alice)
+    await replica.follow()
+    await alice.batch([Operation("delete", task["id"]) for task in made])
+    assert replica.since is not None
+    page = await alice.changes(replica.since, limit=2)
+    assert page.more
+    replica.since = page.last
+    await expire(database, alice)
+    await make(alice, "after")
+    await replica.assert_equal()
+    assert replica.restarts == 1
+
+
+async def left_by_first_version(service: TaskService, database: Database) -> None:
+    """Have a user's tasks as the version before revisions writes them: it knows no owners."""
+    mine = service._user_id
+    await database.executor.exec(update(tasks).where(tasks.c.user_id == mine).values(revision=1))
+    await database.executor.exec(delete(owners).where(owners.c.user_id == mine))
+
+
+@pytest.mark.parametrize("limit", [1, 10])
+async def test_tasks_of_the_first_version_are_followed_and_forgotten(
+    alice: TaskService, bob: TaskService, database: Database, limit: int
+) -> None:
+    for title in "abc":
+        await make(alice, title)
+    await left_by_first_version(alice, database)
+    replica = Replica(alice)
+    await replica.follow(limit)
+    await replica.follow(limit)
+    assert (len(replica.tasks), replica.restarts) == (3, 0)
+    await alice.transfer_to(bob._user_id)
+    await replica.assert_equal()
+    assert (replica.tasks, replica.restarts) == ({}, 1)
+
+
+async def test_a_resync_tells_what_the_first_version_has_deleted(alice: TaskService, database: Database) -> None:
+    gone, kept = await make(alice), await make(alice)
+    await left_by_first_version(alice, database)
+    replica = Replica(alice)
+    await replica.follow()
+    await database.executor.exec(delete(tasks).where(tasks.c.id == gone["id"]))
+    await resync(database.executor)
+    await replica.assert_equal()
+    assert (list(replica.tasks), replica.restarts) == ([kept["id"]], 1)
+
+
 async def test_a_follower_of_a_later_state_starts_anew(alice: TaskService) -> None:
     """As after a restore of the database to an earlier time."""
     await make(alice)
@@ -186,6 +237,28 @@ async def test_all_of_a_user_can_be_erased(alice: TaskService, bob: TaskService)
         await each.assert_equal()
         assert each.restarts == restarts
     assert await all_of(bob) == [kept]
+
+
+async def test_a_resync_waits_for_transfers_and_they_for_it(service_of: ServiceOf, database: Database) -> None:
+    services = [service_of(f"user {number}") for number in range(10)]
+    for service in services:
+        await make(service)
+
+    async def transfer(seed: int) -> None:
+        pick = random.Random(seed)
+        for _ in range(30):
+            giver, taker = pick.sample(services, 2)
+            await giver.transfer_to(taker._user_id)
+
+    async def start_anew() -> None:
+        for _ in range(30):
+            await resync(database.executor)
+
+    async with asyncio.TaskGroup() as group:
+        for seed in range(3):
+            group.create_task(transfer(seed))
+        group.create_task(start_anew())
+    assert sum([len(await all_of(service)) for service in services]) == len(services)
 
 
 # ----------------------------------------------------------------------------------------------------------- the trash
@@ -332,6 +405,16 @@ async def test_an_id_that_both_have_becomes_a_new_one(alice: TaskService, bob: T
     assert (await bob.restore(in_trash))["title"] == "his"
 
 
+async def test_what_has_expired_in_the_takers_trash_makes_room(
+    alice: TaskService, bob: TaskService, database: Database
+) -> None:
+    task = await make(alice)
+    await bob.delete((await make(bob))["id"])
+    impatient = TaskService(database.executor, alice._user_id, Limits(max_tasks=1, trash_days=-1))
+    assert await impatient.transfer_to(bob._user_id) == 1
+    assert [each["id"] for each in await all_of(bob)] == [task["id"]]
+
+
 async def test_where_both_have_too_many_nothing_moves(alice: TaskService, bob: TaskService, database: Database) -> None:
     for service in (alice, alice, bob):
         await make(service)
@@ -460,3 +543,14 @@ async def test_a_user_who_was_erased_meanwhile_begins_with_a_greater_revision(
             await other.execute("DELETE FROM owners WHERE user_id = $1", alice._user_id)
         task = await writing
     assert int(task["etag"].partition("-")[0]) > last
+
+
+@only_postgres
+async def test_a_resync_waits_for_the_first_write_of_a_user_whom_only_the_first_version_knew(
+    alice: TaskService, database: Database
+) -> None:
+    await make(alice)
+    await left_by_first_version(alice, database)
+    first_write = "SELECT next_revision($1)"
+    async with beside_a_transaction(database, first_write, alice._user_id, until_waits="next_revision"):
+        assert await resync(database.executor) >= 1
