@@ -3,23 +3,22 @@
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
-from sqlalchemy import BigInteger, bindparam, case, insert, literal, select, update
+from sqlalchemy import BigInteger, bindparam, case, literal, select, update
 
 from backend.models.queries import LATEST_DELETION_FIRST
 from backend.models.task import TaskPublic
 from backend.services.executor import Executor, transaction
-from backend.services.rows import Limits, changed_rows, now, owners, tasks
+from backend.services.functions import bytewise
+from backend.services.rows import Limits, changed_rows, next_revision, now, owners, tasks
 from backend.services.tasks import TaskService
 
 _users_with_expired = select(tasks.c.user_id).where(tasks.c.deleted_at < bindparam("expired")).distinct()
 _clock = bindparam("clock", type_=BigInteger)
 _later = case((owners.c.revision >= _clock, owners.c.revision + 1), else_=_clock)
 _start_anew = update(owners).values(revision=_later, forgotten=_later)
-_unknown_owners = insert(owners).from_select(
-    ["user_id", "revision", "forgotten"],
-    select(tasks.c.user_id, _clock, _clock)
-    .where(~select(literal(1)).where(owners.c.user_id == tasks.c.user_id).exists())
-    .distinct(),
+_lock_owners = select(owners.c.user_id).order_by(bytewise(owners.c.user_id)).with_for_update()
+_unknown_owners = (
+    select(tasks.c.user_id).where(~select(literal(1)).where(owners.c.user_id == tasks.c.user_id).exists()).distinct()
 )
 
 
@@ -41,8 +40,13 @@ async def resync(executor: Executor) -> int:
     """
     clock = {"clock": int(now().timestamp() * 1_000_000)}
     async with transaction(executor) as within:
+        await within.exec(_lock_owners)  # in the order in which a transfer locks its two
         known = changed_rows(await within.exec(_start_anew, params=clock))
-        return known + changed_rows(await within.exec(_unknown_owners, params=clock))
+    unknown = (await executor.exec(_unknown_owners)).scalars().all()
+    for user_id in unknown:
+        async with transaction(executor) as within:
+            await within.exec(next_revision, params={"owner": user_id})  # a new row forgets all before it
+    return known + len(unknown)
 
 
 async def export(executor: Executor, user_id: str) -> AsyncIterator[TaskPublic]:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from hashlib import blake2s
 from typing import Any, TypeVar, cast
@@ -236,6 +236,10 @@ class OwnedTasks:
         task["tags"] = [] if task["tags"] == "[]" else from_json(task["tags"])
         task["etag"] = f"{task['etag']}-{self._tag}"
         return cast(TaskPublic, task)
+
+    def _expired_before(self) -> datetime:
+        """Return when what has expired in the trash was deleted at the latest."""
+        return now() - timedelta(days=self._limits.trash_days)
 
     def etag(self, revision: int) -> str:
         """Return the entity tag, without quotes, of what has this revision."""

@@ -4,7 +4,7 @@ Rows are inserted for the taker and deleted for the giver. An UPDATE of `user_id
 wait for the row with an older snapshot; two of them can deadlock.
 """
 
-from sqlalchemy import bindparam, delete, func, insert, select, update
+from sqlalchemy import bindparam, delete, func, insert, or_, select, update
 from uuid_utils.compat import uuid7
 
 from backend.errors import SameUser, TooManyTasks
@@ -15,7 +15,10 @@ _MOVED = tuple(column.name for column in tasks.c if column.name not in {"user_id
 _taken = tasks.alias("taken")
 
 _count_living = living(select(func.count()).select_from(tasks))
-_count_all = owned(select(func.count()).select_from(tasks))
+_count_kept = owned(select(func.count()).select_from(tasks)).where(
+    or_(tasks.c.deleted_at.is_(None), tasks.c.deleted_at >= bindparam("expired"))
+)
+"""What has expired makes room: the taker's next writes erase it."""
 _select_shared_ids = living(select(tasks.c.id)).where(
     tasks.c.id.in_(select(_taken.c.id).where(_taken.c.user_id == bindparam("taker")))
 )
@@ -54,7 +57,8 @@ class TaskTransfer(OwnedTasks):
             moved = (await self._run(_count_living, within=within)).scalar_one()
             if moved == 0:
                 raise RollBack  # and no revision is taken
-            there: int = (await self._run(_count_all, within=within, owner=user_id)).scalar_one()
+            kept = self._run(_count_kept, within=within, owner=user_id, expired=self._expired_before())
+            there: int = (await kept).scalar_one()
             if moved + there > self._limits.max_tasks:
                 raise TooManyTasks
             for task_id in (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all():

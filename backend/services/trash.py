@@ -6,7 +6,6 @@ is a gap: an older checkpoint has expired.
 
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import datetime, timedelta
 from functools import cache
 from typing import Any, NoReturn
 from uuid import UUID
@@ -140,6 +139,3 @@ class TaskTrash(OwnedTasks):
         if match is None:
             raise TaskNotFound
         raise PreconditionFailed(await self._find(task_id, in_trash=in_trash))
-
-    def _expired_before(self) -> datetime:
-        return now() - timedelta(days=self._limits.trash_days)
