@@ -68,10 +68,10 @@ function leave(reason) {
   showProblem(problem);
 }
 
-function refuse(error) {
+function refuse(error, refusals = []) {
   if (error.name === "AbortError") return; // somebody else's turn by now
   const end = sessionStorage.getItem("token") === SESSION ? signOut : leave; // another tab may have a better token
-  end(error.message);
+  end([...refusals, error.message].join("\n"));
 }
 
 function start() {
@@ -184,27 +184,41 @@ function say(text) {
 
 // Changing: the copy first, then the service
 
+/** Returns whether there was room for the change; where there was not, what was typed must stay. */
 function change(action) {
   showProblem("");
-  action();
+  try {
+    action();
+  } catch (error) {
+    if (error.name !== "QuotaExceededError") throw error;
+    showProblem("This browser has no room left to keep this change: it was not made.");
+    return false;
+  }
   render();
   sync();
+  return true;
 }
 
 async function sync() {
   const mine = replica;
   if (mine === null) return;
-  try {
-    const problems = await mine.sync();
-    if (mine !== replica) return;
-    trouble = null;
-    if (problems.length > 0) showProblem(problems[0].detail);
-  } catch (error) {
-    if (mine !== replica) return;
-    if (error instanceof TasksError && error.status === 401) return refuse(error);
-    trouble = error instanceof TypeError ? "Offline." : error.message;
-  }
+  const error = await mine.sync().then(() => null, (error) => error);
+  if (mine !== replica) return;
+  const refusals = mine.refused.splice(0).map(refusal).filter(Boolean);
+  const isRefused = error instanceof TasksError && error.status === 401 && error.code !== "not_the_api";
+  if (isRefused) return refuse(error, refusals);
+  const isOffline = error instanceof TypeError || error instanceof SyntaxError; // what responds speaks no JSON
+  trouble = isOffline ? "Offline." : (error?.message ?? null);
+  if (refusals.length > 0) showProblem(refusals.join("\n"));
   render();
+}
+
+/** Say which change was refused, and why; nothing where what it asked for is so without it. */
+function refusal({ op, id, task, local, problem }) {
+  const now = replica.tasks.find((task) => task.id === id);
+  const title = task?.title ?? local?.title ?? now?.title;
+  if (op !== "restore" || problem.code !== "task_not_found") return `“${title}”: ${problem.detail}`;
+  return now ? "" : `“${title}” is not in the trash any more.`;
 }
 
 find("#account").addEventListener("submit", async (event) => {
@@ -232,8 +246,7 @@ find("#sign-out").addEventListener("click", () => {
 find("#add").addEventListener("submit", (event) => {
   event.preventDefault();
   const title = find("#title").value.trim();
-  event.target.reset();
-  if (title) change(() => replica.add({ title }));
+  if (!title || change(() => replica.add({ title }))) event.target.reset();
 });
 
 filters.addEventListener("submit", (event) => event.preventDefault());
@@ -252,7 +265,7 @@ list.addEventListener("change", ({ target }) => {
     due_date: () => value || null,
   };
   if (name === "title" && !value.trim()) target.value = task.title;
-  else change(() => replica.change(id, { [name]: read[name]() }));
+  else if (!change(() => replica.change(id, { [name]: read[name]() }))) target.focus(); // what was typed stays there
 });
 
 list.addEventListener("keydown", (event) => {
@@ -264,12 +277,12 @@ list.addEventListener("click", ({ target }) => {
   const row = target.closest("li");
   const task = replica.tasks.find(({ id }) => id === row.dataset.id);
   const next = row.nextElementSibling ?? row.previousElementSibling;
-  change(() => replica.delete(task.id));
+  if (!change(() => replica.delete(task.id))) return;
   (next ? find(".delete", next) : find("#title")).focus();
   const undo = Object.assign(document.createElement("button"), { type: "button", textContent: "Undo" });
   undo.addEventListener("click", () => {
+    if (!change(() => replica.restore(task))) return;
     deleted.replaceChildren();
-    change(() => replica.restore(task));
     find(`[data-id="${task.id}"] .delete`)?.focus();
   });
   deleted.replaceChildren(`Deleted “${task.title}”.`, undo);
@@ -280,7 +293,8 @@ list.addEventListener("click", ({ target }) => {
 function moved(row) {
   const [above, below] = [row.previousElementSibling, row.nextElementSibling];
   if (!above && !below) return;
-  change(() => replica.move(row.dataset.id, above ? { after: above.dataset.id } : { before: below.dataset.id }));
+  const to = above ? { after: above.dataset.id } : { before: below.dataset.id };
+  if (!change(() => replica.move(row.dataset.id, to))) return;
   say(`Moved to place ${[...list.children].indexOf(row) + 1} of ${list.children.length}.`);
 }
 

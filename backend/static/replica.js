@@ -1,15 +1,17 @@
 // A copy of a user's tasks that can be read and changed offline: what the service last said, and a queue of changes that
 // it has not heard yet. What is shown is the one with the other laid over it, so a change that is refused needs no undoing:
 // it leaves the queue, and the service's word shows again.
-import { uuid7 } from "./tasks.js";
+import { TasksError, uuid7 } from "./tasks.js";
 
 const BLANK = {
   description: null, completed: false, priority: null, due_date: null, due_time: null, remind_at: null, tags: [], recurrence: null,
 };
 const MAX_BATCH = 100;
+const DIGITS = 12;
+/** Problems of changes that may be taken another time: when there is room, or the service itself responds. */
+const NOT_YET = new Set(["too_many_tasks", "not_the_api"]);
 /** Until the service has given a new task its place, it stands before all that have one. */
 const FIRST = -(2 ** 52);
-const GONE = new Set(["task_not_found", "task_deleted"]);
 
 export class Replica {
   #client;
@@ -18,6 +20,8 @@ export class Replica {
   #known = new Map();
   #checkpoint = null;
   #syncing = null;
+  /** Changes that were refused, each with its `problem`, until somebody takes them out. */
+  refused = [];
 
   /** The copy of the client's tasks in this browser, for one user: no key is shared with another. */
   constructor(client, user) {
@@ -39,6 +43,10 @@ export class Replica {
   /** What the copy is called in localStorage, where it is until the user signs out. */
   get key() {
     return `${this.#prefix}copy`;
+  }
+
+  get #changes() {
+    return `${this.#prefix}change/`;
   }
 
   /** All tasks as the user means them to be. */
@@ -82,7 +90,7 @@ export class Replica {
     this.#enqueue({ op: "move", id, to, local: { position } });
   }
 
-  /** Send what waits, then fetch what has changed. Returns the problems of the changes that were refused. */
+  /** Send what waits, then fetch what has changed. Rejects, with all else done, where a change must wait longer. */
   sync() {
     this.#syncing ??= this.#alone(() => this.#sync()).finally(() => (this.#syncing = null));
     return this.#syncing;
@@ -100,32 +108,43 @@ export class Replica {
 
   async #sync() {
     this.load();
-    const problems = [];
-    do await this.#exchange(problems);
-    while (this.waiting > 0); // what was changed meanwhile
-    return problems;
+    const held = new Map(); // the tasks whose changes must wait, and why
+    do await this.#exchange(held);
+    while (this.#ready(held).length > 0); // what was changed meanwhile
+    for (const problem of held.values()) throw new TasksError(problem);
   }
 
-  async #exchange(problems) {
-    for (let queue; (queue = this.#queue()).length > 0; ) {
+  async #exchange(held) {
+    for (let queue; (queue = this.#ready(held)).length > 0; ) {
       const end = queue.findIndex(([, { op }]) => op === "move");
       const sent = end === 0 ? queue.slice(0, 1) : queue.slice(0, Math.min(end < 0 ? Infinity : end, MAX_BATCH));
       const operations = sent.map(([, { op, id, task }]) => ({ op, id, task }));
       const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#client.push(operations, this.#waiting);
-      results.forEach(({ id, task, problem }) => {
-        if (task) this.#known.set(id, task);
-        else if (!problem || GONE.has(problem.code)) this.#known.delete(id);
-        if (problem) problems.push(problem);
-      });
-      this.#save();
-      for (const [key] of sent) localStorage.removeItem(key);
+      this.#take(sent, results, held);
     }
     const { changes, checkpoint, anew } = await this.#client.changes(this.#checkpoint, 500, this.#waiting);
     if (checkpoint === this.#checkpoint) return;
+    if (anew || this.#checkpoint === null) this.#known.clear(); // what was pushed may have been deleted since
     this.#checkpoint = checkpoint;
-    if (anew) this.#known.clear();
     for (const change of changes) change.deleted ? this.#known.delete(change.id) : this.#known.set(change.id, change);
     this.#save();
+  }
+
+  /** Take over what the service says of changes, which then leave the queue, or are held. */
+  #take(sent, results, held) {
+    const last = new Map(this.#queue().map(([, { op, id }]) => [id, op]));
+    const done = sent.filter(([, { op, id, ...change }], at) => {
+      const { task, problem } = results[at];
+      const matters = problem && (op === "delete" || last.get(id) !== "delete"); // unless the task is deleted next
+      if (matters && NOT_YET.has(problem.code)) held.set(id, problem);
+      if (held.has(id)) return false; // with all that follows: their order must stay
+      if (task) this.#known.set(id, task);
+      else if (!problem) this.#known.delete(id);
+      if (matters) this.refused.push({ op, id, ...change, problem });
+      return true;
+    });
+    this.#save();
+    for (const [key] of done) localStorage.removeItem(key);
   }
 
   /** A move has a route of its own; its result is put into the form of a batch's. */
@@ -141,28 +160,34 @@ export class Replica {
   /** The changes that wait, oldest first, each under a key of its own: so two tabs never overwrite each other's. */
   #queue() {
     return Object.keys(localStorage)
-      .filter((key) => key.startsWith(`${this.#prefix}change/`))
+      .filter((key) => key.startsWith(this.#changes))
       .sort()
       .map((key) => [key, read(key)])
       .filter(([, operation]) => operation);
   }
 
+  /** Without the changes of tasks that are held, and moves that go by one of them. */
+  #ready(held) {
+    return this.#queue().filter(([, { id, to }]) => ![id, to?.before, to?.after].some((task) => held.has(task)));
+  }
+
+  /** Add a change under the next number (a clock can be set back), and an id: two tabs may take the same number. */
   #enqueue(operation) {
     const [last = ""] = this.#queue().at(-1) ?? [];
-    const key = `${this.#prefix}change/${uuid7()}`;
-    this.#store(key > last ? key : last + uuid7(), operation); // a clock can be set back
+    const number = Number(last.slice(this.#changes.length).slice(0, DIGITS)) + 1;
+    this.#store(`${this.#changes}${String(number).padStart(DIGITS, "0")}-${uuid7()}`, operation);
   }
 
   #save() {
     this.#store(this.key, { tasks: [...this.#known.values()], checkpoint: this.#checkpoint });
   }
 
-  /** Where there is no room, the copy goes: the next visit fetches it again, which a change cannot be. */
+  /** Where there is no room, the copy goes: the next visit fetches it again. Throws where a change has none even then. */
   #store(key, value) {
     try {
       localStorage.setItem(key, JSON.stringify(value));
     } catch {
-      localStorage.setItem(this.key, "{}");
+      if (localStorage.getItem(this.key) !== null) localStorage.setItem(this.key, "{}");
       if (key !== this.key) localStorage.setItem(key, JSON.stringify(value));
     }
   }

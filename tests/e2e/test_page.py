@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.async_api import BrowserContext, Locator, Page, Request, Route, expect
+from playwright.async_api import APIResponse, BrowserContext, Locator, Page, Request, Route, expect
 
 from backend.auth.tokens import mint
 from tests.e2e.conftest import HERE, BetterAuth, serving_app, token_of, url_of
@@ -17,6 +17,7 @@ from tests.processes import Server
 from tests.settings import make_settings
 
 BATCH = "**/api/tasks/batch"
+CHANGES = "**/api/tasks/changes*"
 
 
 @pytest.fixture
@@ -65,6 +66,15 @@ async def sign_in(page: Page, user_id: str) -> None:
     await page.get_by_label("Token").fill(token_of(user_id))
     await page.get_by_role("button", name="Sign in").click()
     await saved(page)
+
+
+async def elsewhere(page: Page, method: str, path: str) -> APIResponse:
+    """Have another device of the page's user send a request."""
+    token = await page.evaluate("sessionStorage.token")
+    url = f"{page.url}api/tasks{path}"
+    response = await page.request.fetch(url, method=method, headers={"Authorization": f"Bearer {token}"})
+    assert response.ok, await response.text()
+    return response
 
 
 async def saved(page: Page) -> None:
@@ -116,6 +126,11 @@ async def titles(page: Page) -> list[str]:
         "fields => fields.map(({ value }) => value)"
     )
     return found
+
+
+async def id_of(page: Page) -> str:
+    """The id of the first task that is shown."""
+    return str(await page.locator("#tasks li").first.get_attribute("data-id"))
 
 
 async def violations(page: Page) -> list[str]:
@@ -245,6 +260,102 @@ async def test_what_is_refused_is_said_and_shown_as_it_is(page: Page, rows: Loca
     await expect(rows.get_by_label("Tags,")).to_have_value("")
 
 
+async def test_everything_that_is_refused_is_said_although_nothing_can_be_read_then(page: Page, rows: Locator):
+    await add(page, "Buy milk", "Pay the rent")
+    await saved(page)
+    await page.route("**/api/**", lambda route: route.abort())
+    for number in range(2):
+        await rows.nth(number).get_by_label("Tags,").fill("x" * 51)
+        await page.keyboard.press("Enter")
+    await expect(page.locator("#status")).to_contain_text("2 of your changes wait")
+    await page.unroute("**/api/**")
+    await page.route(CHANGES, lambda route: route.abort())
+    await synchronize(page)
+    for title in ("“Pay the rent”: ", "“Buy milk”: "):
+        await expect(page.get_by_role("alert")).to_contain_text(title)
+
+
+async def test_what_was_deleted_elsewhere_before_the_first_reading_is_gone(context: BrowserContext, server: Server):
+    page = await open_page(context, server.url)
+    await page.route(CHANGES, lambda route: route.abort())
+    await page.goto(f"{server.url}/#token={token_of(uuid.uuid4().hex)}")
+    async with page.expect_response(BATCH):
+        await add(page, "Buy milk")
+    await elsewhere(page, "DELETE", f"/{await id_of(page)}")
+    await page.unroute(CHANGES)
+    await synchronize(page)
+    await saved(page)
+    assert await titles(page) == []
+
+
+async def test_a_deletion_that_was_taken_back_elsewhere_is_taken_back(page: Page, rows: Locator):
+    await add(page, "Buy milk")
+    task_id = await id_of(page)
+    await rows.get_by_role("button", name="Delete").click()
+    await saved(page)
+    await elsewhere(page, "POST", f"/{task_id}/restore")
+    await page.get_by_role("button", name="Undo").click()
+    await saved(page)
+    assert await titles(page) == ["Buy milk"]
+    await expect(page.get_by_role("alert")).to_be_hidden()
+
+
+async def test_a_deletion_that_cannot_be_taken_back_is_said(page: Page, rows: Locator):
+    await add(page, "Buy milk")
+    task_id = await id_of(page)
+    await rows.get_by_role("button", name="Delete").click()
+    await saved(page)
+    await elsewhere(page, "DELETE", f"/{task_id}?permanent=true")
+    await page.get_by_role("button", name="Undo").click()
+    await expect(page.get_by_role("alert")).to_have_text("“Buy milk” is not in the trash any more.")
+    await expect(rows).to_have_count(0)
+
+
+async def test_what_there_is_no_room_for_waits_until_there_is(context: BrowserContext, tmp_path: Path):
+    settings = make_settings(f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}", max_tasks_per_user=2)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        async with serving_app(listener, settings):
+            page = await open_page(context, url_of(listener))
+            await sign_in(page, "ada")
+            await add(page, "One", "Two")
+            await saved(page)
+            task_id = await id_of(page)
+            await add(page, "Three", "Four")
+            four = page.locator("#tasks li").first
+            await four.get_by_role("checkbox").check()
+            status = page.locator("#status")
+            await expect(status).to_contain_text("more tasks than one may have. 3 of your changes wait to be sent.")
+            await page.get_by_role("button", name="Delete: Three").click()  # which makes no room, but needs none
+            await expect(status).to_contain_text("more tasks than one may have. 2 of your changes wait to be sent.")
+            await elsewhere(page, "DELETE", f"/{task_id}")
+            await elsewhere(page, "DELETE", f"/{task_id}?permanent=true")
+            await synchronize(page)
+            await saved(page)
+            await expect(page.get_by_role("alert")).to_be_hidden()
+            await fetch_anew(page)
+            assert await titles(page) == ["Four", "One"]
+            await expect(four.get_by_role("checkbox")).to_be_checked()
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        (200, "Offline."),
+        (401, "Something other than the tasks API has answered."),
+        (413, "Something other than the tasks API has answered."),
+        (422, "Something other than the tasks API has answered."),
+    ],
+)
+async def test_what_responds_in_the_services_place_refuses_nothing(page: Page, status: int, said: str):
+    await page.route("**/api/**", lambda route: route.fulfill(status=status, body="<p>Welcome</p>"))
+    await add(page, "One", "Two")
+    await expect(page.locator("#status")).to_contain_text(f"{said} 2 of your changes wait to be sent.")
+    await page.unroute("**/api/**")
+    await expect(page.locator("#status")).to_contain_text("Everything is saved.", timeout=20_000)  # at the next try
+    await fetch_anew(page)
+    assert sorted(await titles(page)) == ["One", "Two"]
+
+
 async def test_two_tabs_of_one_user_agree(page: Page, other: Page):
     await add(page, "Buy milk")
     await expect(other.locator("#tasks li")).to_have_count(1)
@@ -252,19 +363,19 @@ async def test_two_tabs_of_one_user_agree(page: Page, other: Page):
     await expect(page.locator("#tasks li")).to_have_count(2)
 
 
-ALMOST_FULL = """() => {
+FULL = """(room) => {
     let filler = "";
-    for (let size = 2 ** 23; size >= 64; size /= 2)
+    for (let size = 2 ** 23; size >= 1; size /= 2)
         try {
             localStorage.setItem("filler", filler + "x".repeat(size));
             filler += "x".repeat(size);
         } catch {} // too much
-    localStorage.setItem("filler", filler.slice(1500));
+    localStorage.setItem("filler", filler.slice(room));
 }"""
 
 
 async def test_what_the_browser_has_no_room_for_is_fetched_anew(page: Page, other: Page, rows: Locator):
-    await page.evaluate(ALMOST_FULL)
+    await page.evaluate(FULL, 1500)
     names = [f"Task {number}" for number in range(5)]
     for name in names:
         await add(page, name)
@@ -274,6 +385,34 @@ async def test_what_the_browser_has_no_room_for_is_fetched_anew(page: Page, othe
     await page.reload()
     await saved(page)
     assert await titles(page) == names[::-1]
+
+
+async def test_what_the_browser_cannot_keep_stays_where_it_was_typed(context: BrowserContext, server: Server):
+    page = await open_page(context, server.url)
+    await page.evaluate(FULL, 0)
+    await sign_in(page, uuid.uuid4().hex)
+    field, alert = page.get_by_label("New task"), page.get_by_role("alert")
+    await field.fill("Buy milk")
+    await page.keyboard.press("Enter")
+    await expect(alert).to_have_text("This browser has no room left to keep this change: it was not made.")
+    await expect(field).to_have_value("Buy milk")
+    await page.evaluate("localStorage.setItem('filler', localStorage.filler.slice(1500))")
+    await page.keyboard.press("Enter")
+    await saved(page)
+    await expect(alert).to_be_hidden()
+    await expect(field).to_have_value("")
+
+    await page.evaluate(FULL, 0)
+    tags = page.locator("#tasks li").get_by_label("Tags,")
+    await tags.fill("x" * 1000)  # more than the room that the copy leaves when it goes
+    await page.keyboard.press("Enter")
+    await expect(alert).to_be_visible()
+    await elsewhere(page, "POST", f"/{await id_of(page)}/toggle")
+    await synchronize(page)
+    await expect(page.locator("#tasks li").get_by_role("checkbox")).to_be_checked()
+    await expect(tags).to_have_value("x" * 1000)
+    await expect(tags).to_be_focused()
+    assert failures_of(page) == []
 
 
 WAITING = """async (number) => {
@@ -317,9 +456,12 @@ async def test_changes_keep_their_order_when_the_clock_is_set_back(page: Page, c
     await page.close()
     await context.add_init_script("const now = Date.now; Date.now = () => now() - 86_400_000;")
     later = await open_page(context, f"{server.url}/#token={token}")
-    await later.locator("#tasks li").get_by_label("Title:").fill("Buy bread")
-    await later.keyboard.press("Enter")
-    await expect(later.locator("#status")).to_contain_text("2 of your changes wait")
+    for title in ("Buy tea", "Buy bread"):
+        await later.locator("#tasks li").get_by_label("Title:").fill(title)
+        await later.keyboard.press("Enter")
+    await expect(later.locator("#status")).to_contain_text("3 of your changes wait")
+    keys = await later.evaluate("Object.keys(localStorage).filter((key) => !key.endsWith('/copy'))")
+    assert len({len(key) for key in keys}) == 1  # or many changes fill the browser's room with keys
     await context.unroute_all()
     await synchronize(later)
     await saved(later)
@@ -362,7 +504,7 @@ async def test_what_a_tab_has_sent_stays_on_the_screen_of_another(page: Page, ot
     held = Held()
 
     async def hold_what_follows(route: Route) -> None:
-        await page.route("**/api/tasks/changes*", held, times=1)
+        await page.route(CHANGES, held, times=1)
         await route.continue_()
 
     await page.route(BATCH, hold_what_follows, times=1)
@@ -478,7 +620,7 @@ async def test_the_next_user_sees_nothing_of_the_one_before(page: Page, rows: Lo
     await saved(page)
     if late:
         held = asyncio.Event()
-        await page.route("**/api/tasks/changes*", lambda _route: held.set())
+        await page.route(CHANGES, lambda _route: held.set())
         await synchronize(page)
         await held.wait()
     await page.get_by_role("button", name="Sign out").click()
