@@ -3,11 +3,11 @@ import assert from "node:assert/strict";
 import { createServer, connect, type AddressInfo, type Server, type Socket } from "node:net";
 import { test } from "node:test";
 import { getRxStorageMemory } from "rxdb/plugins/storage-memory";
-import { TasksClient, uuid7, type Changes, type Task } from "../../../backend/static/tasks.ts";
+import { TasksClient, uuid7, type Changes, type ProblemDocument, type Result, type Task } from "../../../backend/static/tasks.ts";
 import { tasksDatabase } from "./rxdb.ts";
 import { tasksCollection } from "./tanstack-db.ts";
 
-const { API_URL = "", TOKENS = "" } = process.env;
+const { API_URL = "", SMALL_API_URL = "", TOKENS = "" } = process.env; // the small one has room for two tasks of a user
 const tokens = TOKENS.split(" ");
 
 const BLANK = {
@@ -53,6 +53,23 @@ class Forgetful extends TasksClient {
   }
 }
 
+/** A client that can do something between reading what has changed and knowing it, and that pushes when it may. */
+class Slow extends TasksClient {
+  between = async (_: Changes): Promise<void> => undefined;
+  mayPush: Promise<void> = Promise.resolve();
+
+  override async changes(...given: Parameters<TasksClient["changes"]>): Promise<Changes> {
+    const found = await super.changes(...given);
+    await this.between(found);
+    return found;
+  }
+
+  override async push(...given: Parameters<TasksClient["push"]>): Promise<Result[]> {
+    await this.mayPush;
+    return super.push(...given);
+  }
+}
+
 async function eventually(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
   for (let attempt = 0; attempt < 600; attempt++) {
     if (await condition()) return;
@@ -69,7 +86,9 @@ interface Copy {
   close(): void;
 }
 
-const libraries: Record<string, (client: TasksClient) => Promise<Copy>> = {
+type OnRefused = (problem: ProblemDocument) => void;
+
+const libraries: Record<string, (client: TasksClient, onRefused?: OnRefused) => Promise<Copy>> = {
   async "TanStack DB"(client) {
     const collection = tasksCollection(client, assert.ifError, 100);
     await collection.preload();
@@ -81,8 +100,8 @@ const libraries: Record<string, (client: TasksClient) => Promise<Copy>> = {
       close: () => void collection.cleanup(),
     };
   },
-  async RxDB(client) {
-    const { database, tasks, replication } = await tasksDatabase(client, uuid7(), getRxStorageMemory(), 100);
+  async RxDB(client, onRefused = ({ detail }) => assert.fail(detail)) {
+    const { database, tasks, replication } = await tasksDatabase(client, uuid7(), getRxStorageMemory(), onRefused, 100);
     await replication.awaitInitialReplication();
     const timer = setInterval(() => replication.reSync(), 100);
     return {
@@ -211,3 +230,54 @@ for (const [name, open] of Object.entries(libraries)) {
     copy.close();
   });
 }
+
+test("what RxDB has no room for at the service stays, and is stored as soon as there is", async () => {
+  const token = tokens.pop()!;
+  const service = new TasksClient(SMALL_API_URL, async () => token);
+  const refused: string[] = [];
+  const copy = await libraries.RxDB!(new TasksClient(SMALL_API_URL, async () => token), ({ code }) => refused.push(code));
+  const stored = async () => (await service.list()).tasks.map(({ title, completed }) => `${title} ${completed}`).sort();
+  const [milk] = [await service.create({ title: "Milk" }), await service.create({ title: "Bread" })];
+  await eventually(async () => (await copy.titles()).length === 2, "the copy follows");
+
+  const eggs = task("Eggs");
+  copy.insert(eggs);
+  await eventually(() => refused.length > 0, "the user is told");
+  copy.update(eggs.id, (task) => (task.title = "Six eggs"));
+  copy.update(milk.id, (task) => (task.completed = true));
+  await eventually(async () => (await stored()).includes("Milk true"), "what needs no room is stored");
+  assert.deepEqual(await copy.titles(), ["Bread false", "Milk true", "Six eggs false"]);
+
+  await service.delete(milk.id);
+  const url = `${SMALL_API_URL}/api/tasks/${milk.id}?permanent=true`;
+  await fetch(url, { method: "DELETE", headers: { Authorization: `Bearer ${token}` } });
+  const both = JSON.stringify(["Bread false", "Six eggs false"]);
+  await eventually(async () => JSON.stringify(await stored()) === both, "there is room now");
+  await eventually(async () => JSON.stringify(await copy.titles()) === both, "the copy has what the service has");
+  assert.deepEqual(refused, ["too_many_tasks"]);
+  copy.close();
+});
+
+test("an edit in RxDB that is refused is told, and what others did meanwhile shows", async () => {
+  const token = tokens.pop()!;
+  const service = new TasksClient(API_URL, async () => token);
+  const client = new Slow(API_URL, async () => token);
+  const refused: string[] = [];
+  const copy = await libraries.RxDB!(client, ({ code }) => refused.push(code));
+  const milk = await service.create({ title: "Milk" });
+  await eventually(async () => (await copy.titles())[0] === "Milk false", "the copy follows");
+
+  let goOn = () => {};
+  client.mayPush = new Promise((resolve) => (goOn = resolve));
+  client.between = async ({ changes }) => {
+    if (changes.length < 2) return;
+    copy.update(milk.id, (task) => (task.title = " "));
+    await eventually(async () => (await copy.titles())[0] === "  false", "the edit shows");
+  };
+  await service.batch([{ op: "toggle", id: milk.id }, { op: "put", id: uuid7(), task: { title: "Bread" } }]);
+  await eventually(async () => (await copy.titles()).includes("Bread false"), "what has changed is known");
+  goOn();
+  await eventually(async () => (await copy.titles()).includes("Milk true"), "the copy has what the service has");
+  assert.deepEqual(refused, ["validation_error"]);
+  copy.close();
+});
