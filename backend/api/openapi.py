@@ -135,7 +135,7 @@ class ProblemDocument(BaseModel):
     type: str = Field(examples=["about:blank"])
     title: str = Field(description="The status in words.", examples=["Not Found"])
     status: int = Field(examples=[404])
-    detail: str = Field(description="What to do, for people.", examples=["You have no task with this id."])
+    detail: str = Field(description="What to do, for people.", examples=["You have no task with this id here."])
     instance: str = Field(
         description="The request's path.", examples=["/api/tasks/0192f0c1-2345-7abc-8def-0123456789ab"]
     )

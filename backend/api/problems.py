@@ -79,7 +79,7 @@ _CLOSE = (("Connection", "close"),)  # the rest of the request is not read, so t
 PROBLEM_TYPES: Mapping[str, ProblemType] = {
     each.code: each
     for each in (
-        ProblemType(400, "malformed_json", "The body is not JSON in UTF-8 without duplicate names."),
+        ProblemType(400, "malformed_json", "The body is not valid JSON, is not in UTF-8, or has a name twice."),
         ProblemType(400, "malformed_request", "The request is not HTTP/1.1.", _CLOSE),
         ProblemType(400, "ambiguous_length", "The body's length is told in two ways, or in an unknown one.", _CLOSE),
         ProblemType(
@@ -89,7 +89,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(401, "token_expired", "The token has expired; get a new one.", _INVALID_TOKEN),
         ProblemType(403, "origin_not_allowed", "Pages of this origin may not call this address."),
         ProblemType(404, "not_found", "There is nothing at this address."),
-        ProblemType(404, "task_not_found", "You have no task with this id."),
+        ProblemType(404, "task_not_found", "You have no task with this id here."),
         ProblemType(405, "method_not_allowed", "This address does not support the method; see the Allow header."),
         ProblemType(406, "not_acceptable", "The response is application/json; accept it."),
         ProblemType(409, "too_many_tasks", "That would be more tasks than one may have."),
@@ -102,7 +102,9 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ),
         ProblemType(415, "unsupported_media_type", "Send the body as application/json, in UTF-8, not compressed."),
         ProblemType(422, "validation_error", "The request breaks a rule."),
-        ProblemType(422, "invalid_from_token", "The token in from_token is not valid for this service."),
+        ProblemType(
+            422, "invalid_from_token", "The token in from_token has expired, or is not valid for this service."
+        ),
         ProblemType(422, "same_user", "Both tokens are the same user's."),
         ProblemType(429, "too_many_requests", "Too many requests of yours; nothing was done.", _retry_after(1)),
         ProblemType(431, "head_too_large", "The head is larger than 32 KiB, or has more than 100 headers.", _CLOSE),

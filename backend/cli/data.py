@@ -50,7 +50,7 @@ def transfer(
     giver: Annotated[str, typer.Argument(metavar="FROM", help="Whose tasks.")],
     taker: Annotated[str, typer.Argument(metavar="TO", help="Who gets them.")],
 ) -> None:
-    """Give all tasks of one user to another, in one transaction."""
+    """Give all tasks of one user but the trash to another, in one transaction."""
     settings = read_settings()
     check_user(giver)
     check_user(taker)

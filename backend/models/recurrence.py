@@ -30,14 +30,15 @@ def _list(value: str) -> str:
 
 
 _PARTS = {
-    "FREQ": "DAILY|WEEKLY|MONTHLY|YEARLY",
-    "INTERVAL": r"[1-9]\d{0,2}",
-    "BYDAY": _list(f"(?:{_NUMBERED}|{_WEEKDAY})"),
-    "BYMONTHDAY": _list(_MONTHDAY),
-    "BYMONTH": _list("(?:[1-9]|1[0-2])"),
-    "COUNT": r"[1-9]\d{0,2}",
-    "UNTIL": r"\d{8}",
+    "FREQ": ("DAILY|WEEKLY|MONTHLY|YEARLY", "DAILY, WEEKLY, MONTHLY or YEARLY"),
+    "INTERVAL": (r"[1-9]\d{0,2}", "1 to 999"),
+    "BYDAY": (_list(f"(?:{_NUMBERED}|{_WEEKDAY})"), "weekdays such as MO,TU or -1FR"),
+    "BYMONTHDAY": (_list(_MONTHDAY), "days from 1 to 31, or -1 to -31"),
+    "BYMONTH": (_list("(?:[1-9]|1[0-2])"), "months from 1 to 12"),
+    "COUNT": (r"[1-9]\d{0,2}", "1 to 999"),
+    "UNTIL": (r"\d{8}", "a date such as 20261231"),
 }
+"""Each part's form, and what to say of another."""
 
 
 def normal_recurrence(text: str) -> str:
@@ -71,8 +72,9 @@ def _parts(rule: str) -> dict[str, str]:
         name, _, value = part.partition("=")
         if name not in _PARTS or name in parts:
             raise ValueError(f"takes {', '.join(_PARTS)}, each once")
-        if re.fullmatch(_PARTS[name], value, re.ASCII) is None:
-            raise ValueError(f"has a {name} that is not taken")
+        form, words = _PARTS[name]
+        if re.fullmatch(form, value, re.ASCII) is None:
+            raise ValueError(f"{name} must be {words}")
         parts[name] = value
     return parts
 

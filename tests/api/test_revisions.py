@@ -113,7 +113,7 @@ async def test_a_write_of_another_state_is_412_with_the_task_as_it_is(
         now = (await alice.get(path)).json()
     missing = await alice.request(method, f"/api/tasks/{uuid7()}{suffix}", json=body, headers={"If-Match": "*"})
     assert missing.status_code == (412 if method == "PUT" else 404)
-    assert (missing.json()["detail"], "current" in missing.json()) == ("You have no task with this id.", False)
+    assert (missing.json()["detail"], "current" in missing.json()) == ("You have no task with this id here.", False)
 
 
 # PUT
@@ -199,6 +199,7 @@ async def test_everything_is_erased_where_exactly_that_is_said(
     await alice.delete(f"/api/tasks/{first['id']}")
     for query in ("all=false", "all=true&completed=true", "all=1", ""):
         assert_problem(await alice.delete(f"/api/tasks?{query}"), 422, "validation_error")
+    assert "all=true" in (await alice.delete("/api/tasks")).json()["detail"]
     assert [task["id"] for task in await tasks_of(alice)] == [second["id"]]
     assert (await alice.delete("/api/tasks?all=true")).json() == {"deleted": 2}
     assert await tasks_of(alice) == (await alice.get("/api/tasks?deleted=true")).json() == []
@@ -378,7 +379,7 @@ async def test_of_a_batch_that_fails_nothing_is_said_of_a_task_that_was_not_writ
         details = {document["detail"], document["errors"][0]["detail"]}
         assert details == {"An operation before this one changes the task; nothing was written."}
     untouched = await batch(alice, {"op": "toggle", "id": old["id"]}, {"op": "toggle", "id": ABSENT})
-    assert untouched.json()["detail"] == "You have no task with this id."
+    assert untouched.json()["detail"] == "You have no task with this id here."
     assert (await alice.get(task)).json() == old
 
 

@@ -103,6 +103,7 @@ def encoded(claims: dict[str, Any], secret: str = SECRET, algorithm: str = "HS25
 async def test_a_token_that_is_not_valid_is_422_and_moves_nothing(alice: httpx.AsyncClient, token: str) -> None:
     response = await alice.post(TRANSFER, json={"from_token": token})
     assert_problem(response, 422, "invalid_from_token", ("body", "/from_token", "invalid_from_token"))
+    assert "has expired, or is not valid" in response.json()["detail"]
     assert "zebra" not in response.text
     assert await tasks_of(alice) == []
 

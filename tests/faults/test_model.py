@@ -182,7 +182,7 @@ class TwoUsers(RuleBasedStateMachine):
                 "type": "about:blank",
                 "title": "Not Found",
                 "status": 404,
-                "detail": "You have no task with this id.",
+                "detail": "You have no task with this id here.",
                 "instance": path,
                 "code": "task_not_found",
                 "request_id": response.headers["X-Request-ID"],

@@ -132,3 +132,16 @@ def test_no_number_of_a_weekday_makes_an_error(
 )
 def test_the_next_rule_counts_down(rule: str, expected: str | None) -> None:
     assert next_rule(rule) == expected
+
+
+@pytest.mark.parametrize(
+    ("rule", "reason"),
+    [
+        ("FREQ=HOURLY", "FREQ must be DAILY, WEEKLY, MONTHLY or YEARLY"),
+        ("FREQ=DAILY;INTERVAL=0", "INTERVAL must be 1 to 999"),
+        ("FREQ=DAILY;UNTIL=20261231T000000Z", "UNTIL must be a date such as 20261231"),
+    ],
+)
+def test_a_refusal_says_what_a_part_may_be(rule: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        normal_recurrence(rule)

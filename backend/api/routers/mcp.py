@@ -23,7 +23,7 @@ from backend.config import Settings
 METADATA = "/.well-known/oauth-protected-resource"
 """https://www.rfc-editor.org/rfc/rfc9728#section-3.1"""
 
-_PARSE_ERROR = (-32700, "The body is not JSON in UTF-8 without duplicate names.")
+_PARSE_ERROR = (-32700, "The body is not valid JSON, is not in UTF-8, or has a name twice.")
 _INVALID_REQUEST = (-32600, "Send one JSON-RPC 2.0 request or notification.")
 
 

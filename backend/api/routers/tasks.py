@@ -132,7 +132,10 @@ async def delete_tasks(
     """Delete all completed tasks with `completed=true`, or erase everything with `all=true`. Nothing else is taken."""
     if (completed, all) not in {(True, None), (None, True)}:
         name = "all" if all is not None else "completed"
-        raise Problem("validation_error", [FieldError("query", f"/{name}", "not_true", "must be true, and alone")])
+        raise Problem(
+            "validation_error",
+            [FieldError("query", f"/{name}", "not_true", "must be true, and alone: completed=true or all=true")],
+        )
     tasks = tasks_of(request)
     return json_response(Deleted(deleted=await (tasks.delete_all() if all else tasks.delete_completed())))
 
@@ -166,13 +169,13 @@ async def complete_tasks(request: Request, wanted: BulkComplete) -> Response:
     **documented({"transferred": 5}, "invalid_from_token", "same_user", "too_many_tasks"),
 )
 async def transfer_tasks(request: Request, transfer: Transfer) -> Response:
-    """Take over all tasks of another user whose token is sent too: a guest who has signed up keeps the list."""
+    """Take over another user's tasks, the trash apart, by that user's token: a guest who signs up keeps the list."""
     try:
         giver = await request.app.state.verifier.verify(transfer.from_token)
         tasks = tasks_of_user(request.app.state.database, giver.user_id)
         moved = await tasks.transfer_to(user_of(request).user_id)
     except TokenInvalid:
-        raise _refused_token("invalid_from_token", "is not a valid token") from None
+        raise _refused_token("invalid_from_token", "has expired, or is not valid") from None
     except SameUser:
         raise _refused_token("same_user", "is the same user's") from None
     return json_response(Transferred(transferred=moved))
