@@ -255,6 +255,7 @@ async def _try_to_write(settings: Settings, connection: DriverConnection | None)
             await service.toggle(task["id"])
             await service.update(task["id"], TaskUpdate(completed=True))
             await service.delete(task["id"])
+            await service.delete_all()
             raise RollBack
     except DatabaseRefused as error:
         rights = None if connection is None else await connection.fetchval(_MISSING_RIGHTS, tables)
@@ -273,4 +274,4 @@ async def _try_to_write(settings: Settings, connection: DriverConnection | None)
     finally:
         await database.close()
         await closed_connections()
-    return Finding("writes", "ok", "a task was made, changed, deleted, and all of that rolled back")
+    return Finding("writes", "ok", "a task was made, changed, deleted and erased, and all of that rolled back")

@@ -72,6 +72,8 @@ BROKEN: dict[str, tuple[str, str]] = {
     "no right to read": (f"REVOKE SELECT ON tasks FROM {ROLE}", "SELECT on tasks"),
     "no right to insert": (f"REVOKE INSERT ON tasks FROM {ROLE}", "INSERT on tasks"),
     "no right to update": (f"REVOKE UPDATE ON tasks FROM {ROLE}", "UPDATE on tasks"),
+    "no right to delete": (f"REVOKE DELETE ON tasks FROM {ROLE}", "DELETE on tasks"),
+    "no right to delete owners": (f"REVOKE DELETE ON owners FROM {ROLE}", "DELETE on owners"),
     "no right at all": (f"REVOKE ALL ON tasks FROM {ROLE}", "SELECT on tasks"),
     "no right in the schema": ("REVOKE USAGE ON SCHEMA public FROM public", "no table tasks"),
     # Row security.
