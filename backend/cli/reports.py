@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -44,15 +44,21 @@ def check(
     ] = None,
 ) -> None:
     """Look at everything that must be right in production, one line each. Fails where the service would not work."""
-    settings = read_settings()
-    logging.getLogger("backend").setLevel(logging.CRITICAL)  # the report says it
-    from backend.check import check_all, check_token
+    from backend.check import Finding, Report, check_all, check_token
 
-    async def run() -> None:
-        report = await (check_all(settings) if token_from is None else check_token(settings, token_from.read().strip()))
+    def finish(report: Report) -> NoReturn:
         print(report.document() if as_json else report.lines(), flush=True)
         if report.hung:  # nothing can stop a thread that looks up a name, and the interpreter would wait for it
             os._exit(1)
         sys.exit(not report.ok)
+
+    try:
+        settings = read_settings()
+    except SystemExit as wrong:  # a finding like any other, for who reads the document
+        finish(Report([Finding("settings", "FAIL", str(wrong.code).partition("wrong setting: ")[2])]))
+    logging.getLogger("backend").setLevel(logging.CRITICAL)  # the report says it
+
+    async def run() -> None:
+        finish(await (check_all(settings) if token_from is None else check_token(settings, token_from.read().strip())))
 
     asyncio.run(run())

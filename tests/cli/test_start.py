@@ -1,5 +1,6 @@
 """How the program ends at its start where a setting is wrong, and where it takes its settings from."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -29,10 +30,18 @@ def test_every_way_to_start_reports_a_wrong_setting(way: str, tmp_path: Path) ->
     assert_refused(run(SERVE[way], tmp_path, **WRONG), "DATABASE_POOL_SIZE")
 
 
-@pytest.mark.parametrize("command", ["dev", "migrate", "check", "openapi", "token --user u", "transfer a b"])
+@pytest.mark.parametrize("command", ["dev", "migrate", "openapi", "token --user u", "transfer a b"])
 def test_every_command_reports_a_wrong_setting(command: str, tmp_path: Path) -> None:
     (tmp_path / ".env").write_text("")
     assert_refused(backend(*command.split(), cwd=tmp_path, **WRONG), "DATABASE_POOL_SIZE")
+
+
+def test_check_reports_a_wrong_setting_as_it_reports_the_rest(tmp_path: Path) -> None:
+    ended = backend("check", cwd=tmp_path, **WRONG)
+    assert (ended.returncode, ended.stderr, CANARY in ended.stdout) == (1, "", False)
+    assert ended.stdout.startswith("FAIL  settings   DATABASE_POOL_SIZE: ")
+    document = json.loads(backend("check", "--json", cwd=tmp_path, **WRONG).stdout)
+    assert (document["ok"], [each["name"] for each in document["checks"]]) == (False, ["settings"])
 
 
 @pytest.mark.parametrize("command", ["serve", "dev", "health"])
