@@ -250,7 +250,25 @@ def test_two_wrong_settings_are_named_on_one_line(monkeypatch: pytest.MonkeyPatc
 
 def test_an_empty_secret_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
     line = refusal(monkeypatch, BETTER_AUTH_SECRET="", BETTER_AUTH_URL="")
-    assert "one of them is required" in line
+    assert line.endswith("one of them is required, and there is no .env in this folder")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "words"),
+    [
+        ("ENVIRONMENT", "staging", "must be development or production"),
+        ("ENVIRONMENT", '"production"', "must have no quotes around it"),
+        ("MAX_TASKS_PER_USER", "10,000", "must be a whole number"),
+        ("MAX_TASKS_PER_USER", "0", "must be greater than or equal to 1"),
+        ("KEEP_ALIVE", "long", "must be a number"),
+        ("MCP", "perhaps", "must be true or false"),
+        ("BETTER_AUTH_URL", "'https://auth.example.com'", "must have no quotes around it"),
+    ],
+)
+def test_a_wrong_value_is_told_in_plain_words(
+    variable: str, value: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"{variable}: {words}" in refusal(monkeypatch, **{"BETTER_AUTH_SECRET": SECRET, variable: value})
 
 
 @pytest.mark.parametrize("name", [name for name in Settings.model_fields if name != "better_auth_secret"])

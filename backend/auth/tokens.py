@@ -37,6 +37,7 @@ LEEWAY = 30
 MAX_KEPT = 4096
 
 _COMPACT = re.compile(r"([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)\.([A-Za-z0-9_-]+)")
+_NOT_WHOLE = "not a whole JWT (three parts with dots): cut short, or with `Bearer` or quotes around it"
 _FORBIDDEN_HEADERS = frozenset({"jwk", "jku", "x5u", "x5c", "crit", "b64"})
 _FORBIDDEN_CLAIMS = {
     "cnf": "bound to a key that is not shown (RFC 7800)",
@@ -128,8 +129,10 @@ class TokenVerifier:
 
     async def _verify(self, token: str) -> _Verified:
         parts = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None
-        if parts is None or len(parts[1]) > MAX_HEADER_LENGTH:
-            raise TokenInvalid("not a compact JWS of acceptable length")
+        if parts is None:
+            raise TokenInvalid(_NOT_WHOLE if len(token) <= MAX_TOKEN_LENGTH else "too long")
+        if len(parts[1]) > MAX_HEADER_LENGTH:
+            raise TokenInvalid("the header is too long")
         header, payload = _decode_json(parts[1]), _decode_json(parts[2])
         _decode_base64url(parts[3])
         algorithm, key_id = _check_header(header)
@@ -240,9 +243,12 @@ def mint(settings: Settings, user_id: str, lifetime: int, clock: Callable[[], fl
 
 
 def _decode_base64url(text: str) -> bytes:
-    data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    try:
+        data = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+    except ValueError:
+        data = b""
     if base64.urlsafe_b64encode(data).rstrip(b"=").decode() != text:
-        raise TokenInvalid("base64url is not canonical")
+        raise TokenInvalid("cut short or altered: a part is not canonical base64url")
     return data
 
 

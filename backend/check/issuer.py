@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
-from backend.auth.tokens import LEEWAY, TokenVerifier, audiences, issuer
+from backend.auth.tokens import LEEWAY, TokenVerifier, audiences, issuers
 from backend.check import Finding, Level
 from backend.config import Settings
 from backend.errors import IssuerUnavailable
@@ -19,8 +19,8 @@ _OK_TIMEOUT = 1.0
 
 async def look_at_issuer(settings: Settings) -> AsyncIterator[Finding]:
     """Yield what tokens must say, whether there are keys, and whether the clocks agree."""
-    origin, accepted = issuer(settings), audiences(settings)
-    yield Finding("tokens", "ok", f"iss {origin or 'any'}, aud {' or '.join(sorted(accepted)) or 'any'}")
+    names, accepted = (" or ".join(sorted(each)) or "any" for each in (issuers(settings), audiences(settings)))
+    yield Finding("tokens", "ok", f"iss {names}, aud {accepted}")
     jwks = TokenVerifier(settings).jwks
     if jwks is None:
         yield Finding("jwks", "ok", "not used: tokens are signed with BETTER_AUTH_SECRET")
@@ -69,11 +69,10 @@ async def _look_at_twins(settings: Settings) -> AsyncIterator[Finding]:
                     f"it responds on {twin}, not on {host}: set BETTER_AUTH_URL to what Better Auth has",
                 )
                 return
-    yield Finding(
-        "issuer",
-        "warn",
-        f"whether Better Auth's own URL says {host} or {' or '.join(twins)} cannot be seen; others' tokens are refused",
-    )
+    if not settings.better_auth_issuer:
+        names = " or ".join((host, *twins))
+        text = f"whether Better Auth's own URL says {names} cannot be seen; others' tokens are refused"
+        yield Finding("issuer", "warn", text)
 
 
 async def _responds(url: str) -> bool:

@@ -3,9 +3,10 @@
 import os
 import sys
 import traceback
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from backend import __version__
 from backend.cli import data, reports, servers
@@ -57,6 +58,17 @@ def _every_command(
     pass
 
 
+class _Command(TyperCommand):
+    """A command that does not repeat an argument too many: it may be a token, or a database URL."""
+
+    allow_extra_args = True
+
+    def invoke(self, context: Any) -> Any:
+        if context.args:
+            context.fail("Got an argument too many")
+        return super().invoke(context)
+
+
 COMMANDS = (
     *(servers.dev, servers.serve, data.migrate, reports.token, data.transfer, data.purge, data.resync, data.export),
     *(data.erase, servers.mcp, servers.health, reports.openapi, reports.check),
@@ -64,4 +76,4 @@ COMMANDS = (
 """In the order of the help."""
 
 for command in COMMANDS:
-    app.command()(command)
+    app.command(cls=_Command)(command)

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import os
 import sys
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -37,10 +38,21 @@ def openapi() -> None:
     print()
 
 
+def _read_token(source: str) -> str:
+    """Read the option, whose value is not repeated where it is no file: it may be the token itself."""
+    try:
+        return (sys.stdin.read() if source == "-" else Path(source).read_text("utf-8")).strip()
+    except (OSError, ValueError):
+        raise typer.BadParameter("takes a file that can be read, or - for standard input") from None
+
+
 def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON document.")] = False,
-    token_from: Annotated[
-        typer.FileText | None, typer.Option("--token", help="Check the token in this file alone; - is standard input.")
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE", parser=_read_token, help="Check the token in this file alone; - is standard input."
+        ),
     ] = None,
 ) -> None:
     """Look at everything that must be right in production, one line each. Fails where the service would not work."""
@@ -59,6 +71,6 @@ def check(
     logging.getLogger("backend").setLevel(logging.CRITICAL)  # the report says it
 
     async def run() -> None:
-        finish(await (check_all(settings) if token_from is None else check_token(settings, token_from.read().strip())))
+        finish(await (check_all(settings) if token is None else check_token(settings, token)))
 
     asyncio.run(run())

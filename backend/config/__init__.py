@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Annotated, Any, Self
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
@@ -36,6 +37,7 @@ from backend.config.values import (
     SigningSecret,
     is_loopback,
     is_plain,
+    is_quoted,
     origin_of,
 )
 
@@ -146,7 +148,12 @@ class Settings(BaseSettings):
             raise ValueError("must be UTF-8")  # the environment has bytes, and Python keeps those that are none so
         if re.match(rf"\s*{info.field_name}\s*=", value, re.IGNORECASE):
             raise ValueError("must be the value alone, without the name in front")
-        return value if holds_a_secret(cls.model_fields[info.field_name]) else value.strip()
+        if holds_a_secret(cls.model_fields[info.field_name]):
+            return value
+        value = value.strip()
+        if is_quoted(value):
+            raise ValueError("must have no quotes around it")
+        return value
 
     @model_validator(mode="after")
     def _is_fit_for_production(self) -> Self:
@@ -169,7 +176,8 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _has_a_way_to_verify_tokens(self) -> Self:
         if self.better_auth_secret is None and self.better_auth_url is None:
-            raise ValueError("BETTER_AUTH_SECRET or BETTER_AUTH_URL: one of them is required")
+            place = "" if Path(".env").exists() else ", and there is no .env in this folder"
+            raise ValueError(f"BETTER_AUTH_SECRET or BETTER_AUTH_URL: one of them is required{place}")
         if self.better_auth_previous_secret is not None and self.better_auth_secret is None:
             raise ValueError("BETTER_AUTH_PREVIOUS_SECRET: needs BETTER_AUTH_SECRET, which replaces it")
         if self.better_auth_issuer and self.better_auth_url is None:
@@ -230,5 +238,13 @@ def load_settings(*checks: Callable[[Settings], object]) -> Settings:
 
 def _describe(error: dict[str, Any]) -> str:
     location: tuple[Any, ...] = error["loc"]
-    message = str(error["msg"]).removeprefix("Value error, ")
+    message = str(error["msg"]).removeprefix("Value error, ").replace("Input should be", "must be")
+    if error["type"] == "literal_error":
+        message = message.replace("'", "")
+    elif error["type"].startswith("int_"):
+        message = "must be a whole number"
+    elif error["type"] == "float_parsing":
+        message = "must be a number"
+    elif error["type"] == "bool_parsing":
+        message = "must be true or false"
     return f"{str(location[0]).upper()}: {message}" if location else message

@@ -24,6 +24,11 @@ _APPS_ORIGIN = re.compile(
 """Of pages that an application or a browser's extension brings with it."""
 
 
+def is_quoted(text: str) -> bool:
+    """Tell whether a value has quotes around it, as `docker --env-file` hands them over."""
+    return len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
+
+
 def _split(value: Any) -> Any:
     """Take names apart at their commas."""
     if not isinstance(value, str):
@@ -130,8 +135,7 @@ def _plain(value: SecretStr) -> SecretStr:
     text = value.get_secret_value()
     if text.startswith("-----BEGIN"):
         return value  # a key, which the verifier refuses as such
-    quoted = len(text) > 1 and text[0] == text[-1] and text[0] in _QUOTES
-    if quoted or text != text.strip() or not text.isprintable():
+    if is_quoted(text) or text != text.strip() or not text.isprintable():
         raise ValueError("must have no blanks or quotes around it, and no line end or other control character in it")
     if text.lower().startswith("bearer "):
         raise ValueError("must be the value alone, without Bearer")

@@ -13,7 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from backend.auth.tokens import mint
-from backend.check import Report, check_all
+from backend.check import Report, check_all, check_token
 from backend.config import Settings
 from backend.db.migrating import migrate
 from backend.db.migrations import downgrade
@@ -277,6 +277,19 @@ async def test_names_of_this_machine_are_several_issuers(
     assert "origins    browsers on http://localhost:3000 may call" in report.lines()
 
 
+async def test_an_issuer_that_is_set_is_the_one_that_counts(sqlite_url: str) -> None:
+    await create_tables(sqlite_url)
+    async with running_issuer(signer("EdDSA").jwk()) as issuer:
+        url = issuer.origin
+        named = await look(
+            sqlite_url, better_auth_url=url, better_auth_issuer="https://one.example,https://two.example"
+        )
+        agents = await look(sqlite_url, better_auth_url=url, mcp=True)
+    assert f"tokens     iss https://one.example or https://two.example, aud {url}" in named.lines()
+    assert "issuer" not in {finding.name for finding in named.findings}
+    assert f"tokens     iss {url} or {url}/api/auth, aud {url}" in agents.lines()
+
+
 SUSPICIOUS: dict[str, tuple[dict[str, object], str]] = {
     "a file in production": ({"environment": "production"}, "lost with the machine"),
     "a local origin in production": ({"environment": "production"}, "ALLOWED_ORIGINS has http://localhost:3000"),
@@ -345,3 +358,29 @@ async def test_a_token_alone_is_checked(token: str | None, status: int, tmp_path
     result = await asyncio.to_thread(run, ["sh", "-c", command], tmp_path, BETTER_AUTH_SECRET=SECRET)
     assert result.returncode == status
     assert len(result.stdout.splitlines()) == 1
+
+
+SHORTENED: dict[str, Callable[[str], str]] = {
+    "cut": lambda token: token.rpartition(".")[0],
+    "with Bearer": lambda token: f"Bearer {token}",
+    "quoted": lambda token: f'"{token}"',
+    "empty": lambda _: "",
+    "a character short": lambda token: token[:-1],
+}
+
+
+@pytest.mark.parametrize("way", SHORTENED)
+async def test_a_token_that_was_copied_badly_is_told_in_plain_words(way: str) -> None:
+    settings = Settings(better_auth_secret=SecretStr(SECRET))
+    line = (await check_token(settings, SHORTENED[way](mint(settings, "alice", 60)))).lines()
+    assert "cut short" in line
+
+
+@pytest.mark.parametrize("arguments", [["--token"], [], ["--token="]], ids=" ".join)
+def test_a_token_in_place_of_a_file_is_not_repeated(arguments: list[str], tmp_path: Path) -> None:
+    token = mint(Settings(better_auth_secret=SecretStr(SECRET)), "alice", 60)
+    words = [*arguments, token] if arguments != ["--token="] else [f"--token={token}"]
+    result = backend("check", *words, cwd=tmp_path, BETTER_AUTH_SECRET=SECRET)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert token[:6] not in result.stderr
+    assert ("takes a file" in result.stderr) == bool(arguments)
