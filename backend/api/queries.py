@@ -198,6 +198,8 @@ class ListQuery(FilterQuery):
         """Return the filters and the order in one form, whatever form they were sent in."""
         wanted = self.wanted()
         values = {name: getattr(wanted, name) for name in wanted.__slots__}
+        values["words"] = {word.casefold() for word in wanted.words}
+        values = {name: sorted(value) if isinstance(value, set | tuple) else value for name, value in values.items()}
         order = [[each.key, each.descending] for each in self.keys()]
         return json.dumps([values, order, bool(self.deleted)], separators=(",", ":"))
 

@@ -137,6 +137,24 @@ async def test_a_cursor_serves_the_filters_and_the_order_it_was_made_for_only(al
                 assert_problem(response, 422, "validation_error", ("query", "/cursor", "invalid_cursor"))
 
 
+@pytest.mark.parametrize(
+    ("made_for", "used_for"),
+    [
+        ("tag=home&tag=shop", "tag=shop&tag=home&tag=shop"),
+        ("tag_any=home&tag_any=shop", "tag_any=shop&tag_any=home"),
+        ("priority=none,high", "priority=high&priority=none"),
+        ("search=one%20two", "search=TWO%20%20one"),
+    ],
+)
+async def test_a_cursor_serves_the_same_filters_in_other_words(
+    alice: httpx.AsyncClient, made_for: str, used_for: str
+) -> None:
+    for _ in range(2):
+        await create(alice, title="One two", tags=["home", "shop"], priority="high")
+    cursor = (await alice.get(f"/api/tasks?limit=1&{made_for}")).headers["X-Next-Cursor"]
+    assert len((await alice.get(f"/api/tasks?cursor={cursor}&{used_for}")).json()) == 1
+
+
 async def test_the_count_is_of_all_pages_and_only_where_it_is_asked_for(alice: httpx.AsyncClient) -> None:
     for task in TASKS:
         await create(alice, **task)
