@@ -35,6 +35,7 @@ from backend.services.lists import Page
 MAX_SKIP = 10_000
 SORT_KEYS: tuple[str, ...] = tuple(key for key in get_args(SortKey) if key != "deleted_at")
 
+_KEY = f"({'|'.join(SORT_KEYS)})"
 _WHOLE_NUMBER = re.compile("0|-?[1-9][0-9]{0,99}")
 
 
@@ -151,7 +152,7 @@ class ListQuery(FilterQuery):
 
     sort: Annotated[
         Annotated[str, AfterValidator(_sort)] | None,
-        WithJsonSchema({"type": "string", "pattern": "^[a-z_]+(,[a-z_]+){0,2}$", "examples": ["due_date,priority"]}),
+        WithJsonSchema({"type": "string", "pattern": f"^{_KEY}(,{_KEY}){{0,2}}$", "examples": ["due_date,priority"]}),
     ] = Field(None, description=f"One to three keys, separated by commas, of {', '.join(SORT_KEYS)}.")
     order: Annotated[
         Annotated[str, AfterValidator(_order)] | None,
