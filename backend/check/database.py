@@ -23,6 +23,7 @@ from backend.db.connection import DriverConnection, closed_connections, connect
 from backend.db.failures import is_lock_timeout, translated
 from backend.db.migrating import run_on_schema
 from backend.db.session import Database
+from backend.db.sqlite import require_usable
 from backend.db.url import PostgresURL, SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseRefused, TodoError
 from backend.models.task import TaskCreate, TaskUpdate
@@ -148,6 +149,7 @@ def _examine_schema(connection: Connection) -> tuple[str | None, bool]:
 
 def _require_file(url: SQLiteURL) -> None:
     if url.path is not None and not url.path.exists():  # to connect would make an empty one
+        require_usable(url.path)
         raise DatabaseNotMigrated("there is no file yet: run todo-backend migrate")
 
 

@@ -1,21 +1,33 @@
 """What is wrong with the settings as such, though the service would start."""
 
 from collections.abc import AsyncIterator
+from difflib import get_close_matches
 from urllib.parse import urlsplit
 
 from backend.check import Finding
 from backend.config import Settings, is_loopback, is_plain
+from backend.config.sources import EnvFile
 from backend.db.url import PostgresURL, SQLiteURL, database_url
 
 
 async def look_at_settings(settings: Settings) -> AsyncIterator[Finding]:
     """Yield a warning for each setting that is likely a mistake."""
-    warnings = _warnings(settings)
+    warnings = [*_misspelt(), *_warnings(settings)]
     for warning in warnings:
         yield Finding("settings", "warn", warning)
     if not warnings:
         yield Finding("settings", "ok", f"environment {settings.environment}")
     yield Finding("origins", "ok", f"browsers on {', '.join(settings.allowed_origins)} may call")
+
+
+def _misspelt() -> list[str]:
+    """Look for names in `.env` that are nearly a setting's: what others have there is no business of ours."""
+    known = {name + end for name in Settings.model_fields for end in ("", "_file")}
+    return [
+        f".env has {name.upper()}, which is no setting: {nearest[0].upper()} is meant?"
+        for name in EnvFile(Settings).env_vars
+        if name not in known and (nearest := get_close_matches(name, known, n=1, cutoff=0.9))
+    ]
 
 
 def _warnings(settings: Settings) -> list[str]:

@@ -1,5 +1,7 @@
 """The commands that serve: in development, in production, an agent; and the one that asks whether something does."""
 
+import asyncio
+import errno
 import logging
 import os
 import secrets
@@ -20,7 +22,7 @@ from backend.cli.common import fail, on_database, read_settings
 from backend.cli.data import migrate_to
 from backend.config import Settings, is_loopback, needs_extra
 from backend.db.url import SQLiteURL, database_url
-from backend.errors import IssuerUnavailable, TokenError, TokenExpired
+from backend.errors import DatabaseError, DatabaseNotMigrated, IssuerUnavailable, TokenError, TokenExpired
 from backend.log import logging_in_background
 
 if TYPE_CHECKING:
@@ -112,11 +114,30 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
             f"See it, signed in: {url}/#token={token}\n",
             flush=True,
         )
+    if not isinstance(database_url(settings), SQLiteURL):
+        asyncio.run(_hint_at_migrate(settings))
     from backend.serving.server import Config, run_with_reload
 
     options = _server_options(settings, host, port)
     config = Config(**options, reload=True, reload_dirs=[str(PACKAGE)])
     run_with_reload(config, sockets, env_file.resolve())
+
+
+async def _hint_at_migrate(settings: Settings) -> None:
+    """Say so where the database lacks tables. One that does not respond in time may do so later."""
+    from backend.db.session import Database
+    from backend.models import task  # noqa: F401 # whose tables are asked for
+
+    database = Database(settings)
+    try:
+        async with asyncio.timeout(settings.database_connect_timeout):
+            await database.ping()
+    except DatabaseNotMigrated:
+        print("The database is not migrated: run todo-backend migrate\n", flush=True)
+    except (DatabaseError, TimeoutError) as error:
+        logger.debug("%s", type(error).__name__, exc_info=error)
+    finally:
+        await database.close()
 
 
 def _name_of(host: str) -> str:
@@ -132,10 +153,10 @@ def _bind(host: str, port: int) -> list[socket.socket]:
     try:
         return bind(host, port)
     except OSError as error:
-        print(
-            f"todo-backend: cannot listen on {host}, port {port}: {error.strerror or 'no such address'}",
-            file=sys.stderr,
-        )
+        reason = error.strerror or "no such address"
+        if error.errno == errno.EADDRINUSE:
+            reason += "; set PORT to another, such as PORT=8001"
+        print(f"todo-backend: cannot listen on {host}, port {port}: {reason}", file=sys.stderr)
         sys.exit(ADDRESS_IN_USE)
 
 

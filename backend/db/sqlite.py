@@ -20,6 +20,7 @@ from backend.db.failures import translated
 from backend.db.pool import OverflowSemaphore
 from backend.db.statements import is_read
 from backend.db.url import SQLiteURL
+from backend.errors import DatabaseUnavailable
 
 CONNECTIONS = 10
 """Connections to an SQLite file, each with a thread of its own. Only one of them can write at a time."""
@@ -76,14 +77,30 @@ def _make_engine(url: SQLiteURL, settings: Settings, **options: Any) -> AsyncEng
         path = url.path
 
         def find_file(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
-            with suppress(OSError):  # to connect will say it better
+            with suppress(OSError):
                 path.touch(mode=0o600, exist_ok=False)  # what users write is for nobody else on the machine
+            require_usable(path)
             if _is_frozen(path):
                 arguments[0], options["uri"] = f"{path.absolute().as_uri()}?immutable=1", True
 
         event.listen(engine.sync_engine, "do_connect", find_file)
     event.listen(engine.sync_engine, "connect", _set_up)
     return engine
+
+
+def require_usable(path: Path) -> None:
+    """Raise `DatabaseUnavailable` where a file cannot be opened, nor made."""
+    if not path.parent.is_dir():
+        reason = "the file's folder does not exist"
+    elif path.is_dir():
+        reason = "names a folder, not a file"
+    elif path.exists() and not os.access(path, os.R_OK):
+        reason = "the file cannot be read"
+    elif not path.exists() and not os.access(path.parent, os.W_OK):
+        reason = "the file is not there, and its folder cannot be written"
+    else:
+        return
+    raise DatabaseUnavailable(f"DATABASE_URL: {reason}")
 
 
 def _is_frozen(path: Path) -> bool:

@@ -306,6 +306,17 @@ async def test_a_suspicious_setting_is_a_warning(setting: str, sqlite_url: str) 
     assert any(words in finding.text and finding.level == "warn" for finding in report.findings), report.lines()
 
 
+async def test_a_misspelt_name_is_a_warning_without_its_value(
+    sqlite_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(Settings.model_config, "env_file", tmp_path / ".env")
+    others = "NEXT_PUBLIC_URL=a\nDATABASE_URL_UNPOOLED=b\nOTEL_EXPORTER_OTLP_TRACES_ENDPOINT=c\nLOG_USER_KEY_FILE=\n"
+    (tmp_path / ".env").write_text(f"ALOWED_ORIGINS=c4n4ry\nALLOWED_HEADERS=X-One\n{others}")
+    report = await look(sqlite_url)
+    (warning,) = [finding.text for finding in report.findings if finding.level == "warn"]
+    assert warning == ".env has ALOWED_ORIGINS, which is no setting: ALLOWED_ORIGINS is meant?"
+
+
 async def test_more_places_than_connections_are_a_warning(url: str) -> None:
     report = await look(url, max_concurrent_requests=5000)
     assert report.ok

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import sqlite3
 import stat
 import sys
@@ -10,10 +11,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from backend.auth.tokens import mint
 from tests.databases import new_postgres_database
 from tests.network import free_port
 from tests.processes import SCRIPT, backend, environment, eventually, run, serving
-from tests.settings import SECRET, settings_of
+from tests.settings import SECRET, make_settings, settings_of
 
 COMMANDS = ("dev", "serve", "migrate", "token", "transfer", "openapi", "check")
 PYTHON_M = [sys.executable, "-m", "backend"]
@@ -85,6 +87,23 @@ def test_where_the_database_cannot_be_reached_commands_fail_and_keep_the_passwor
     assert "c4n4ry" not in result.stdout + result.stderr
     assert SECRET not in result.stdout + result.stderr
     assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("command", ["migrate", "mcp", "transfer a b", "check"])
+@pytest.mark.parametrize(
+    ("path", "reason"), [("nowhere/todo.db", "the file's folder does not exist"), ("folder", "names a folder")]
+)
+def test_a_file_that_cannot_be_opened_is_told_by_its_variable(
+    command: str, path: str, reason: str, tmp_path: Path
+) -> None:
+    (tmp_path / "folder").mkdir()
+    settings = settings_of(tmp_path, DATABASE_URL=f"sqlite+aiosqlite:///{tmp_path / path}")
+    token = mint(make_settings("sqlite+aiosqlite://"), "alice", 60)
+    result = backend(*command.split(), cwd=tmp_path, **settings, MCP_TOKEN=token)
+    assert result.returncode == 1
+    assert f"DATABASE_URL: {reason}" in (result.stdout if command == "check" else result.stderr)
+    assert len(result.stderr.splitlines()) == (command != "check")
+    assert "no file yet" not in result.stdout
 
 
 # check
@@ -292,6 +311,31 @@ def test_dev_never_changes_a_file_that_exists(tmp_path: Path) -> None:
         assert "made .env" not in server.stdout
     assert (tmp_path / ".env").read_text() == f"BETTER_AUTH_SECRET={SECRET}\n"
     assert stat.S_IMODE((tmp_path / ".env").stat().st_mode) == 0o640
+
+
+async def test_dev_says_what_an_unmigrated_database_needs(postgres_server_url: str, tmp_path: Path) -> None:
+    async with new_postgres_database(postgres_server_url) as url:
+        settings = settings_of(tmp_path, DATABASE_URL=url)
+        with serving([*PYTHON_M, "dev"], tmp_path, **settings) as server:
+            assert "run todo-backend migrate" in server.stdout
+        assert backend("migrate", cwd=tmp_path, **settings).returncode == 0
+        with serving([*PYTHON_M, "dev"], tmp_path, **settings) as server:
+            assert "migrate" not in server.stdout
+
+
+def test_dev_starts_though_the_database_does_not_respond(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path, DATABASE_URL=unreachable(), DATABASE_CONNECT_TIMEOUT="1")
+    with serving([*PYTHON_M, "dev"], tmp_path, **settings) as server:
+        assert "curl" in server.stdout
+        assert "migrate" not in server.stdout
+    assert "Traceback" not in server.stderr
+
+
+def test_dev_says_how_to_take_another_port(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        result = backend("dev", cwd=tmp_path, PORT=str(taken.getsockname()[1]))
+    assert result.returncode == 3
+    assert "set PORT to another, such as PORT=8001" in result.stderr
 
 
 def test_dev_makes_another_secret_each_time(tmp_path: Path) -> None:
