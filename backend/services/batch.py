@@ -8,6 +8,7 @@ stand here again, for tasks in memory; a test has both do the same.
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -16,7 +17,15 @@ from uuid import UUID
 from sqlalchemy import bindparam, delete, insert, select, true, update
 from uuid_utils.compat import uuid7
 
-from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
+from backend.errors import (
+    DatabaseError,
+    PreconditionFailed,
+    RuleBroken,
+    TaskDeleted,
+    TaskNotFound,
+    TodoError,
+    TooManyTasks,
+)
 from backend.models.task import TaskPublic
 from backend.services.executor import Executor, RollBack, transaction
 from backend.services.recurrence import successor_of
@@ -37,7 +46,7 @@ from backend.services.rows import (
     these,
     this,
 )
-from backend.services.trash import TaskTrash, has_expired
+from backend.services.trash import ERASED_AT_ONCE, TaskTrash, has_expired
 
 MAX_OPERATIONS = 100
 """Operations of one request: the user's other writes wait for the end of their transaction."""
@@ -132,6 +141,9 @@ class TaskBatch(TaskTrash):
         try:
             return (await self.batch([operation]))[0]  # type: ignore[return-value] # atomic: an error is raised
         except OperationFailed as failed:
+            if isinstance(failed.error, TooManyTasks):  # and what was erased has been rolled back
+                with suppress(DatabaseError):
+                    await self.erase_expired(limit=ERASED_AT_ONCE)
             raise failed.error from None
 
     async def _begin(self, within: Executor, ids: Sequence[UUID]) -> "_UnitOfWork":
@@ -292,10 +304,11 @@ class _UnitOfWork:
 
     def _has_room(self) -> bool:
         """Tell whether there may be one more task, if need be in the place of those of the batch that have expired."""
-        if self.room <= 0:
-            for row in list(self.rows.values()):
-                if row["deleted_at"] is not None and row["deleted_at"] < self.expired_before:
-                    self._erase(row["id"])
+        for row in list(self.rows.values()):
+            if self.room > 0:
+                break
+            if row["deleted_at"] is not None and row["deleted_at"] < self.expired_before:
+                self._erase(row["id"])
         return self.room > 0
 
     def _erase(self, task_id: UUID) -> None:

@@ -4,21 +4,19 @@ Rows are inserted for the taker and deleted for the giver. An UPDATE of `user_id
 wait for the row with an older snapshot; two of them can deadlock.
 """
 
-from sqlalchemy import bindparam, delete, func, insert, or_, select, update
+from sqlalchemy import bindparam, delete, func, insert, select, update
 from uuid_utils.compat import uuid7
 
 from backend.errors import SameUser, TooManyTasks
 from backend.services.executor import RollBack, transaction
-from backend.services.rows import OwnedTasks, changed_rows, forget, living, next_revision, now, owned, tasks
+from backend.services.rows import changed_rows, forget, living, next_revision, now, owned, tasks
+from backend.services.trash import TaskTrash
 
 _MOVED = tuple(column.name for column in tasks.c if column.name not in {"user_id", "revision", "updated_at"})
 _taken = tasks.alias("taken")
 
 _count_living = living(select(func.count()).select_from(tasks))
-_count_kept = owned(select(func.count()).select_from(tasks)).where(
-    or_(tasks.c.deleted_at.is_(None), tasks.c.deleted_at >= bindparam("expired"))
-)
-"""What has expired makes room: the taker's next writes erase it."""
+_count_all = owned(select(func.count()).select_from(tasks))
 _select_shared_ids = living(select(tasks.c.id)).where(
     tasks.c.id.in_(select(_taken.c.id).where(_taken.c.user_id == bindparam("taker")))
 )
@@ -37,7 +35,7 @@ _insert = insert(tasks).from_select(
 _delete = living(delete(tasks))
 
 
-class TaskTransfer(OwnedTasks):
+class TaskTransfer(TaskTrash):
     """Giving tasks away."""
 
     async def transfer_to(self, user_id: str) -> int:
@@ -57,9 +55,9 @@ class TaskTransfer(OwnedTasks):
             moved = (await self._run(_count_living, within=within)).scalar_one()
             if moved == 0:
                 raise RollBack  # and no revision is taken
-            kept = self._run(_count_kept, within=within, owner=user_id, expired=self._expired_before())
-            there: int = (await kept).scalar_one()
-            if moved + there > self._limits.max_tasks:
+            there: int = (await self._run(_count_all, within=within, owner=user_id)).scalar_one()
+            excess = moved + there - self._limits.max_tasks
+            if excess > 0 and await self._erase_some_within(within, owner=user_id, limit=excess) < excess:
                 raise TooManyTasks
             for task_id in (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all():
                 await self._run(_give_new_id, within=within, task_id=task_id, new_id=uuid7())

@@ -113,14 +113,19 @@ class TaskTrash(OwnedTasks):
             with suppress(DatabaseError):
                 await self.erase_expired(limit=ERASED_AT_ONCE)
 
-    async def _erase_some_within(self, within: Executor, *, but: Sequence[UUID]) -> None:
-        """Erase a few expired tasks, `but` some, in a transaction that has the owner's row.
+    async def _erase_some_within(
+        self, within: Executor, *, but: Sequence[UUID] = (), limit: int = ERASED_AT_ONCE, owner: str | None = None
+    ) -> int:
+        """Erase a few expired tasks, `but` some, in a transaction that has the owner's row; return how many they were.
 
-        As long as a task is there its user sees it in the trash, and may bring it back.
+        The owner is this user, unless another is named. As long as a task is there its user sees it in the trash, and
+        may bring it back.
         """
-        parameters: dict[str, Any] = {"expired": self._expired_before(), "limit": ERASED_AT_ONCE, "but": but}
-        revisions = (await self._run(_erase_other_expired, within=within, **parameters)).scalars().all()
-        await self._run(forget, within=within, erased=max(revisions, default=0))
+        owner = owner or self._user_id
+        parameters: dict[str, Any] = {"expired": self._expired_before(), "limit": limit, "but": but}
+        revisions = (await self._run(_erase_other_expired, within=within, owner=owner, **parameters)).scalars().all()
+        await self._run(forget, within=within, owner=owner, erased=max(revisions, default=0))
+        return len(revisions)
 
     async def _erase(self, statement: ReturningDelete[*tuple[Any, ...]], *, from_trash: bool, **parameters: Any) -> int:
         async with transaction(self._executor) as within:

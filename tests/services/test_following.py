@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from backend.db.session import Database
 from backend.errors import CheckpointExpired, PreconditionFailed, TaskNotFound, TodoError, TooManyTasks
 from backend.models.task import TaskCreate, TaskPut, TaskUpdate
-from backend.services.batch import Operation
+from backend.services.batch import Operation, Written
 from backend.services.changes import Checkpoint
 from backend.services.maintenance import resync
 from backend.services.rows import Limits, NotModified, owners, tasks
@@ -249,6 +249,9 @@ async def test_a_resync_waits_for_transfers_and_they_for_it(service_of: ServiceO
         for _ in range(30):
             giver, taker = pick.sample(services, 2)
             await giver.transfer_to(taker._user_id)
+            guest = service_of(f"guest {pick.random()}")  # of whom there is no owner's row yet
+            await make(guest)
+            await guest.transfer_to(taker._user_id)
 
     async def start_anew() -> None:
         for _ in range(30):
@@ -258,7 +261,7 @@ async def test_a_resync_waits_for_transfers_and_they_for_it(service_of: ServiceO
         for seed in range(3):
             group.create_task(transfer(seed))
         group.create_task(start_anew())
-    assert sum([len(await all_of(service)) for service in services]) == len(services)
+    assert sum([len(await all_of(service)) for service in services]) == len(services) + 3 * 30
 
 
 # ----------------------------------------------------------------------------------------------------------- the trash
@@ -413,6 +416,21 @@ async def test_what_has_expired_in_the_takers_trash_makes_room(
     impatient = TaskService(database.executor, alice._user_id, Limits(max_tasks=1, trash_days=-1))
     assert await impatient.transfer_to(bob._user_id) == 1
     assert [each["id"] for each in await all_of(bob)] == [task["id"]]
+    assert await all_of(bob, deleted=True) == []
+
+
+async def test_far_beyond_the_limit_each_create_erases_some_of_what_has_expired(
+    alice: TaskService, database: Database
+) -> None:
+    """As where the limit was lowered."""
+    for _ in range(5):
+        made = await alice.batch([new({"title": "old"}) for _ in range(50)])
+        await alice.batch([Operation("delete", written.task["id"]) for written in made if isinstance(written, Written)])
+    impatient = TaskService(database.executor, alice._user_id, Limits(max_tasks=1, trash_days=-1))
+    for _ in range(2):
+        with pytest.raises(TooManyTasks):
+            await impatient.create(TaskCreate(title="new"))
+    assert (await impatient.create(TaskCreate(title="new")))["title"] == "new"
 
 
 async def test_where_both_have_too_many_nothing_moves(alice: TaskService, bob: TaskService, database: Database) -> None:
