@@ -117,6 +117,7 @@ class _Requests:
     count: int = 0
     queue: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by the first of those that wait."""
+    waiting: int = 0
 
 
 class UserConcurrencyLimit:
@@ -150,10 +151,11 @@ class UserConcurrencyLimit:
 
     async def _acquire(self, requests: _Requests) -> None:
         semaphore = requests.semaphore
-        if not (semaphore.locked() or requests.queue.locked()):
+        if not (semaphore.locked() or requests.waiting):
             await semaphore.acquire()  # without a timeout, which costs more than the whole of this limit
             return
         until = time.monotonic() + GIVE_WAY
+        requests.waiting += 1
         try:
             async with asyncio.timeout(MAX_WAIT), requests.queue:
                 await semaphore.acquire()
@@ -164,6 +166,8 @@ class UserConcurrencyLimit:
                     raise
         except TimeoutError:
             raise _refusal(MAX_WAIT, "concurrency") from None
+        finally:
+            requests.waiting -= 1
 
 
 async def _give_way(until: float) -> None:

@@ -15,8 +15,10 @@ from backend.services.tasks import TaskService
 _users_with_expired = select(tasks.c.user_id).where(tasks.c.deleted_at < bindparam("expired")).distinct()
 _clock = bindparam("clock", type_=BigInteger)
 _later = case((owners.c.revision >= _clock, owners.c.revision + 1), else_=_clock)
-_start_anew = update(owners).values(revision=_later, forgotten=_later)
-_lock_owners = select(owners.c.user_id).order_by(bytewise(owners.c.user_id)).with_for_update()
+_locked = owners.alias("locked")
+# Locked in the order in which a transfer locks its two, and in one statement, which sees no row that is made meanwhile.
+_in_order = select(_locked.c.user_id).order_by(bytewise(_locked.c.user_id)).with_for_update()
+_start_anew = update(owners).where(owners.c.user_id.in_(_in_order)).values(revision=_later, forgotten=_later)
 _unknown_owners = (
     select(tasks.c.user_id).where(~select(literal(1)).where(owners.c.user_id == tasks.c.user_id).exists()).distinct()
 )
@@ -39,9 +41,7 @@ async def resync(executor: Executor) -> int:
     For a database that was restored to an earlier time, and for what processes of an older version wrote.
     """
     clock = {"clock": int(now().timestamp() * 1_000_000)}
-    async with transaction(executor) as within:
-        await within.exec(_lock_owners)  # in the order in which a transfer locks its two
-        known = changed_rows(await within.exec(_start_anew, params=clock))
+    known = changed_rows(await executor.exec(_start_anew, params=clock))
     unknown = (await executor.exec(_unknown_owners)).scalars().all()
     for user_id in unknown:
         async with transaction(executor) as within:

@@ -1,6 +1,7 @@
 """Whose request begins first, where one user asks for much at once."""
 
 import asyncio
+import random
 import time
 from collections.abc import Callable
 
@@ -71,6 +72,19 @@ async def test_nobody_overtakes_who_gives_way() -> None:
     await serve_others(until=lambda: len(entered) == 2)
     await asyncio.gather(waiting, late)
     assert entered == ["waited", "late"]
+
+
+async def test_requests_begin_in_the_order_in_which_they_came() -> None:
+    limit = UserConcurrencyLimit(3)
+    entered: list[str] = []
+    pick = random.Random(1)
+    came = []
+    for number in range(100):
+        came.append(asyncio.create_task(enter(limit, str(number), entered)))
+        for _ in range(pick.randrange(3)):
+            await asyncio.sleep(0)
+    await asyncio.gather(*came)
+    assert entered == [str(number) for number in range(100)]
 
 
 @pytest.mark.usefixtures("patient")
