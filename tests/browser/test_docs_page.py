@@ -78,9 +78,9 @@ async def execute(page: Page, operation: str, status: int) -> None:
 
 async def authorize(page: Page, token: str) -> None:
     await page.get_by_role("button", name="Authorize", exact=True).first.click()
-    dialog = page.locator(".dialog-ux")
-    await dialog.locator("input").fill(token)
-    await dialog.get_by_role("button", name="Apply credentials").click()
+    dialog = page.locator(".dialog-ux")  # the first of its forms; the second is for /health/db
+    await dialog.locator("input").first.fill(token)
+    await dialog.get_by_role("button", name="Apply credentials").first.click()
     await dialog.get_by_role("button", name="Close").last.click()
 
 
