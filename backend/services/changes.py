@@ -35,9 +35,6 @@ class Checkpoint:
 NOTHING = Checkpoint()
 """Where a follower stands that has found neither a task nor an owner."""
 
-FIRST = 1
-"""The revision of what a version before revisions has written. It may have no owner yet."""
-
 
 @dataclass(frozen=True, slots=True)
 class Changes:
@@ -84,22 +81,16 @@ class TaskChanges(OwnedTasks):
             parameters |= {"after": since.revision, "after_id": since.task_id}
         rows = (await self._run(_select_changes(everything=since is None), **parameters)).all()
         head, forgotten = rows[0][:2]
-        newest = max(head, FIRST)
-        if since is not None and not _is_good(since, newest, forgotten):
+        if since is not None and not _is_good(since, head, forgotten):
             raise CheckpointExpired("something was erased since, or the database was restored")
         if head == known:
             raise NotModified(self.etag(known))
-        base = newest if since is None else since.base
+        base = head if since is None else since.base
         found = [(deleted_at, task) for _, _, deleted_at, *task in rows if task[0] is not None]
         shown = found[:limit]
         checkpoints = [Checkpoint(task[_REVISION], task[0], base) for _, task in shown]
         more = len(found) > limit
-        if more:
-            last = checkpoints[-1]
-        elif found or head or since not in (None, NOTHING):
-            last = Checkpoint(newest, LAST_ID, newest)
-        else:
-            last = NOTHING
+        last = checkpoints[-1] if more else Checkpoint(head, LAST_ID, head)
         return Changes(
             [self._task(task) if at is None else DeletedChange(id=task[0], deleted=True) for at, task in shown],
             checkpoints,
@@ -109,14 +100,14 @@ class TaskChanges(OwnedTasks):
         )
 
 
-def _is_good(since: Checkpoint, newest: int, forgotten: int) -> bool:
+def _is_good(since: Checkpoint, head: int, forgotten: int) -> bool:
     """Tell whether a follower can go on.
 
-    It cannot where something was erased that it may still have, nor where it has seen more than there is: then the
-    database was restored to an earlier time. Who has seen nothing has nothing to forget.
+    It cannot where something was erased that it may still have, nor where it has seen more than there is: then all was
+    erased, or the database was restored to an earlier time. Who has seen nothing has nothing to forget.
     """
     if since == NOTHING:
         return True
     # A page can end between two tasks of one write, and those that were still to come may have been erased.
     seen = since.revision if since.task_id == LAST_ID else since.revision - 1
-    return forgotten <= max(seen, since.base) and max(since.revision, since.base) <= newest
+    return forgotten <= max(seen, since.base) and max(since.revision, since.base) <= head

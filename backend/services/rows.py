@@ -75,16 +75,18 @@ def these(statement: Statement) -> Statement:
 how_many = owned(select(func.count()).select_from(tasks)).scalar_subquery()
 """How many tasks the user has, the trash included."""
 
+_greatest = owned(select(tasks.c.revision)).order_by(tasks.c.revision.desc()).limit(1).scalar_subquery()
 owner_now = (
     select(
-        func.coalesce(func.max(owners.c.revision), 0).label("head"),
+        # What a version before revisions has written has revision 1, and may have no owner's row.
+        func.coalesce(func.max(owners.c.revision), _greatest, 0).label("head"),
         func.coalesce(func.max(owners.c.forgotten), 0).label("forgotten"),
     )
     .where(owners.c.user_id == bindparam("owner"))
     .subquery("owner_now")
 )
-"""The owner's revision, 0 for one who has never written. Read in the same statement as the tasks, it is the version of
-exactly the rows that are returned."""
+"""The owner's revision, 0 for one who has nothing and has never written. Read in the same statement as the tasks, it is
+the version of exactly the rows that are returned."""
 
 is_new = select(owner_now.c.head).scalar_subquery() != bindparam("known", type_=BigInteger)
 """Whether the client does not know this state yet. Where it does, no task is read."""

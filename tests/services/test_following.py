@@ -162,6 +162,21 @@ async def test_tasks_of_the_first_version_are_followed_and_forgotten(
     assert (replica.tasks, replica.restarts) == ({}, 1)
 
 
+async def test_tasks_of_the_first_version_that_are_all_erased_are_kept_by_nobody(
+    alice: TaskService, database: Database
+) -> None:
+    """The user has no owner's row, before and after."""
+    await make(alice)
+    await left_by_first_version(alice, database)
+    replica = Replica(alice)
+    await replica.follow()
+    known = (await page_of(alice)).head
+    assert await alice.delete_all() == 1
+    await replica.assert_equal()
+    assert (replica.tasks, replica.restarts) == ({}, 1)
+    assert (await page_of(alice, known=known)).tasks == []
+
+
 async def test_a_resync_tells_what_the_first_version_has_deleted(alice: TaskService, database: Database) -> None:
     gone, kept = await make(alice), await make(alice)
     await left_by_first_version(alice, database)
