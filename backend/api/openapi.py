@@ -9,6 +9,7 @@ from uuid import UUID
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from pydantic import BaseModel, Field, TypeAdapter
 
 from backend.api.cursors import encode_cursor
@@ -147,14 +148,31 @@ class ProblemDocument(BaseModel):
 
 
 def documented(
-    example: Any, *codes: str, headers: dict[str, Any] | None = None, security: Sequence[dict[str, Any]] = ()
+    example: Any,
+    *codes: str,
+    headers: dict[str, Any] | None = None,
+    query: type[BaseModel] | None = None,
+    security: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return what cannot be derived of a route: an example, headers, a token of its own, and problems of its own.
+    """Return what cannot be derived of a route: an example, headers, its query, a token and problems of its own.
 
     What every route of its kind can respond with `_document` derives from its address, its method and its body.
     """
     own = {"example": example, "codes": codes, "headers": headers or {}, "security": [*security]}
-    return {"openapi_extra": {_OWN: own}}
+    return {"openapi_extra": {_OWN: own} | ({} if query is None else {"parameters": _query_parameters(query)})}
+
+
+def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
+    schemas = model.model_json_schema()["properties"]
+    return [
+        {"name": name, "in": "query", "description": schema.pop("description"), "schema": schema}
+        for name, schema in schemas.items()
+    ]
+
+
+def takes_query(route: APIRoute) -> bool:
+    """Tell whether a route is documented with a query."""
+    return "parameters" in (route.openapi_extra or {})
 
 
 _OWN = "x-own"

@@ -217,6 +217,28 @@ class ListQuery(FilterQuery):
         return f"{address(request)}?{query}"
 
 
+class ChangesQuery(BaseModel):
+    """Since when, and how many at once."""
+
+    since: Annotated[str | None, WithJsonSchema({"type": "string"})] = Field(
+        None, description="The `checkpoint` of the page before; without it, everything."
+    )
+    limit: Limit = 100
+
+
+class DeletionQuery(BaseModel):
+    """What is deleted at once."""
+
+    completed: Flag = Field(None, description="`true`: all completed tasks, to the trash.")
+    all: Flag = Field(None, description="`true`, alone: all that there is, for good.")
+
+
+class ErasureQuery(BaseModel):
+    """Whether a task in the trash is erased."""
+
+    permanent: Flag = Field(None, description="Erase it.")
+
+
 def address(request: Request) -> str:
     """Return the path of the list, with the prefix that the service is mounted at."""
     return f"{request.scope.get('root_path', '')}{TASKS}"

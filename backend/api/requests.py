@@ -1,23 +1,25 @@
 """What a request must be before a route sees it: strict JSON of the right type, no stray or repeated parameters.
 
-FastAPI would ignore an unknown query parameter, take the last of a repeated one, and let Python's JSON decide on
-duplicate names, NaN and byte order marks.
+FastAPI would let Python's JSON decide on duplicate names, NaN and byte order marks. Of a query it would ignore an
+unknown parameter, take the last of a repeated one, and find out the type of each that there could be, in each request:
+a third of the time of a list that the client has already.
 """
 
 import re
-from collections.abc import Callable, Coroutine, Mapping
-from typing import Any
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl
 
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
 from starlette.types import Receive, Scope, Send
 
 from backend import strict_json
-from backend.api.field_errors import MAX_ERRORS, MAX_POINTED_NAME, FieldError
+from backend.api.field_errors import MAX_ERRORS, MAX_POINTED_NAME, FieldError, field_errors
+from backend.api.openapi import takes_query
 from backend.api.problems import Problem
 from backend.api.responses import not_modified
 from backend.services.rows import NotModified
@@ -30,6 +32,11 @@ _REFUSED = re.compile(r"q=0(\.0{0,3})?")
 _UTF_8 = frozenset({"utf-8", "utf8"})
 MAX_QUERY = 20 * 1024
 """Bytes that a query string may have. All filters at their longest, percent-encoded, and a cursor have 18 KiB."""
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class NoQuery(BaseModel):
+    """A query without parameters."""
 
 
 class StrictRequest(Request):
@@ -62,15 +69,12 @@ class Route(APIRoute):
 
 
 class StrictRoute(Route):
-    """A route that takes only the parameters it names, each once, and only the body it names."""
-
-    parameters: Mapping[str, bool]
-    """The query parameters, and whether each may be given more than once."""
+    """A route that takes only the body it names, and only the parameters of the query model it is documented with."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Check the request, then handle it as FastAPI does; 304 where the client knows the response already."""
         handle = super().get_route_handler()
-        parameters = self.parameters = _parameters(self)
+        without_query = not takes_query(self)
         media_types = (JSON, MERGE_PATCH) if "PATCH" in (self.methods or ()) else (JSON,)
 
         async def handle_strictly(request: Request) -> Response:
@@ -79,27 +83,14 @@ class StrictRoute(Route):
                 if await request.body():  # the type of none at all means nothing
                     check_media_type(request, media_types)
                 await request.json()  # read here: FastAPI would turn the problem into one of its own
-            if request.scope["query_string"]:
-                check_query_size(request.scope)
-                _check_parameters(request.scope["query_string"], parameters)
+            if without_query:
+                read_query(request, NoQuery)
             try:
                 return await handle(request)
             except NotModified as known:
                 return not_modified(known.etag)
 
         return handle_strictly
-
-
-def _parameters(route: APIRoute) -> dict[str, bool]:
-    """Return the query parameters of a route, and whether each may be given more than once."""
-    parameters: dict[str, bool] = {}
-    for field in route.dependant.query_params:
-        model = field.field_info.annotation
-        if isinstance(model, type) and issubclass(model, BaseModel):
-            parameters |= {name: each.default == [] for name, each in model.model_fields.items()}
-        else:
-            parameters[field.alias] = False
-    return parameters
 
 
 def _allowed_methods(scope: Scope) -> str:
@@ -119,22 +110,35 @@ def check_query_size(scope: Scope) -> None:
         raise Problem("validation_error", [FieldError("query", "", "too_long", "is too long")])
 
 
-def _check_parameters(query_string: bytes, known: Mapping[str, bool]) -> None:
+def read_query(request: Request, model: type[Model]) -> Model:
+    """Return what a request's query says. Raises `Problem`, also for a parameter that is unknown or repeated."""
+    query_string: bytes = request.scope["query_string"]
+    if not query_string:
+        return model()
+    check_query_size(request.scope)
     try:
         pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise Problem("validation_error", [FieldError("query", "", "too_long", "has too many parameters")]) from None
     found = []
-    seen = set()
-    for name, _ in pairs:
+    values: dict[str, Any] = {}
+    for name, value in pairs:
         shown = f"/{name}" if name.isidentifier() and len(name) <= MAX_POINTED_NAME else ""
-        if name not in known:
+        field = model.model_fields.get(name)
+        if field is None:
             found.append(FieldError("query", shown, "unknown_parameter", "is not a parameter of this address"))
-        elif name in seen and not known[name]:
+        elif field.default == []:
+            values.setdefault(name, []).append(value)
+        elif name in values:
             found.append(FieldError("query", shown, "repeated", "must be given once"))
-        seen.add(name)
+        else:
+            values[name] = value
     if found:
         raise Problem("validation_error", found[:MAX_ERRORS])
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        raise Problem("validation_error", field_errors(error.errors(), "query")) from None
 
 
 def check_media_type(request: Request, accepted: tuple[str, ...]) -> None:

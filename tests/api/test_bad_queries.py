@@ -68,6 +68,7 @@ async def test_a_boolean_is_exactly_true_or_false(alice: httpx.AsyncClient, valu
     [
         ("limit=1&limit=1", "/limit"),
         ("limit=1&limit=2", "/limit"),
+        ("search=&search=", "/search"),
         ("skip=0&skip=0", "/skip"),
         ("completed=true&completed=false", "/completed"),
         ("completed=true&limit=1&completed=true", "/completed"),

@@ -1,9 +1,8 @@
 """`/api/tasks`: each route asks `TaskService` for one thing. What may be sent back is documented in `openapi.py`."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query
-from pydantic import WithJsonSchema
+from fastapi import APIRouter
 from starlette.convertors import StringConvertor, register_url_convertor
 from starlette.requests import Request
 from starlette.responses import Response
@@ -15,8 +14,16 @@ from backend.api.openapi import NEW_TASK, NEXT_PAGE, TASK_EXAMPLE, documented
 from backend.api.paths import TASKS
 from backend.api.preconditions import if_match, is_known, known, must_exist, must_not_exist
 from backend.api.problems import Problem
-from backend.api.queries import CompletedQuery, FilterQuery, Flag, Limit, ListQuery, address
-from backend.api.requests import StrictRoute
+from backend.api.queries import (
+    ChangesQuery,
+    CompletedQuery,
+    DeletionQuery,
+    ErasureQuery,
+    FilterQuery,
+    ListQuery,
+    address,
+)
+from backend.api.requests import StrictRoute, read_query
 from backend.api.responses import JSONBytes, changes_content, json_response, not_modified, task_response, tasks_content
 from backend.api.schemas import BulkComplete, ChangesPage, Deleted, Move, TagCount, Transfer, Transferred, Updated
 from backend.errors import SameUser, TokenInvalid
@@ -70,13 +77,12 @@ async def put_task(request: Request, task_id: NewTaskId, task: TaskPut) -> Respo
     return task_response(written.task, written.successor, new_at=address(request) if written.created else None)
 
 
-@router.delete("/{id:task_id}", status_code=204, **documented(None))
-async def delete_task(
-    request: Request, task_id: TaskId, permanent: Annotated[Flag, Query(description="Erase it.")] = None
-) -> Response:
+@router.delete("/{id:task_id}", status_code=204, **documented(None, query=ErasureQuery))
+async def delete_task(request: Request, task_id: TaskId) -> Response:
     """Move a task to the trash. With `permanent=true` erase one that is in the trash."""
+    query = read_query(request, ErasureQuery)
     tasks = tasks_of(request)
-    await tasks.delete(task_id, match=if_match(request, tasks), permanent=bool(permanent))
+    await tasks.delete(task_id, match=if_match(request, tasks), permanent=bool(query.permanent))
     return Response(status_code=204)
 
 
@@ -88,9 +94,10 @@ async def toggle_task(request: Request, task_id: TaskId) -> Response:
     return task_response(written.task, written.successor)
 
 
-@router.get("", response_model=list[ListedTask], **documented([TASK_EXAMPLE], headers=NEXT_PAGE))
-async def list_tasks(request: Request, query: Annotated[ListQuery, Query()]) -> Response:
+@router.get("", response_model=list[ListedTask], **documented([TASK_EXAMPLE], headers=NEXT_PAGE, query=ListQuery))
+async def list_tasks(request: Request) -> Response:
     """List the user's tasks, newest first unless sorted. While more follow, `Link` has the next page's address."""
+    query = read_query(request, ListQuery)
     tasks = tasks_of(request)
     order = query.keys()
     page = await tasks.list(
@@ -123,34 +130,35 @@ async def create_task(request: Request, task: TaskCreate) -> Response:
     return task_response(await tasks_of(request).create(task), new_at=address(request))
 
 
-@router.delete("", response_model=Deleted, **documented({"deleted": 3}))
-async def delete_tasks(
-    request: Request,
-    completed: Annotated[Flag, Query(description="`true`: all completed tasks, to the trash.")] = None,
-    all: Annotated[Flag, Query(description="`true`, alone: all that there is, for good.")] = None,  # noqa: A002 # the API's name
-) -> Response:
+@router.delete("", response_model=Deleted, **documented({"deleted": 3}, query=DeletionQuery))
+async def delete_tasks(request: Request) -> Response:
     """Delete all completed tasks with `completed=true`, or erase everything with `all=true`. Nothing else is taken."""
-    if (completed, all) not in {(True, None), (None, True)}:
-        name = "all" if all is not None else "completed"
+    query = read_query(request, DeletionQuery)
+    if (query.completed, query.all) not in {(True, None), (None, True)}:
+        name = "all" if query.all is not None else "completed"
         raise Problem(
             "validation_error",
             [FieldError("query", f"/{name}", "not_true", "must be true, and alone: completed=true or all=true")],
         )
     tasks = tasks_of(request)
-    return json_response(Deleted(deleted=await (tasks.delete_all() if all else tasks.delete_completed())))
+    return json_response(Deleted(deleted=await (tasks.delete_all() if query.all else tasks.delete_completed())))
 
 
-@router.get("/stats", response_model=TaskStats, **documented({"total": 5, "completed": 3, "active": 2}))
-async def count_tasks(request: Request, query: Annotated[FilterQuery, Query()]) -> Response:
+@router.get(
+    "/stats", response_model=TaskStats, **documented({"total": 5, "completed": 3, "active": 2}, query=FilterQuery)
+)
+async def count_tasks(request: Request) -> Response:
     """Count the user's tasks."""
+    query = read_query(request, FilterQuery)
     tasks = tasks_of(request)
     stats, revision = await tasks.stats(query.wanted(), known=known(request, tasks))
     return json_response(stats, tasks.etag(revision))
 
 
-@router.get("/tags", response_model=list[TagCount], **documented([{"tag": "home", "count": 3}]))
-async def list_tags(request: Request, query: Annotated[CompletedQuery, Query()]) -> Response:
+@router.get("/tags", response_model=list[TagCount], **documented([{"tag": "home", "count": 3}], query=CompletedQuery))
+async def list_tags(request: Request) -> Response:
     """List the tags in use, most used first, then by name; at most 500."""
+    query = read_query(request, CompletedQuery)
     tasks = tasks_of(request)
     counts, revision = await tasks.tags(completed=query.completed, known=known(request, tasks))
     return json_response([{"tag": tag, "count": count} for tag, count in counts], tasks.etag(revision))
@@ -205,21 +213,16 @@ CHANGES_EXAMPLE = {
 }
 
 
-@router.get("/changes", response_model=ChangesPage, **documented(CHANGES_EXAMPLE, "checkpoint_expired"))
-async def list_changes(
-    request: Request,
-    since: Annotated[
-        str | None,
-        Query(description="The `checkpoint` of the page before; without it, everything."),
-        WithJsonSchema({"type": "string"}),
-    ] = None,
-    limit: Annotated[Limit, Query()] = 100,
-) -> Response:
+@router.get(
+    "/changes", response_model=ChangesPage, **documented(CHANGES_EXAMPLE, "checkpoint_expired", query=ChangesQuery)
+)
+async def list_changes(request: Request) -> Response:
     """List what has changed since a checkpoint, each task once, as it is now."""
+    query = read_query(request, ChangesQuery)
     tasks = tasks_of(request)
     user_id = user_of(request).user_id
-    checkpoint = None if since is None else decode_checkpoint(since, user_id)
-    found = await tasks.changes(checkpoint, limit=limit, known=known(request, tasks))
+    checkpoint = None if query.since is None else decode_checkpoint(query.since, user_id)
+    found = await tasks.changes(checkpoint, limit=query.limit, known=known(request, tasks))
     content, shown = changes_content(found.changes)
     cut = shown < len(found.changes)
     checkpoint_text = encode_checkpoint(found.checkpoints[shown - 1] if cut else found.last, user_id).encode()
