@@ -17,8 +17,10 @@ _taken = tasks.alias("taken")
 
 _count_living = living(select(func.count()).select_from(tasks))
 _count_all = owned(select(func.count()).select_from(tasks))
-_select_shared_ids = living(select(tasks.c.id)).where(
-    tasks.c.id.in_(select(_taken.c.id).where(_taken.c.user_id == bindparam("taker")))
+_select_shared_ids = (
+    living(select(tasks.c.id))
+    .where(tasks.c.id.in_(select(_taken.c.id).where(_taken.c.user_id == bindparam("taker"))))
+    .order_by(tasks.c.id)  # in which the new ones are made, so that the newest stays first
 )
 _give_new_id = owned(update(tasks)).where(tasks.c.id == bindparam("task_id")).values(id=bindparam("new_id"))
 _insert = insert(tasks).from_select(

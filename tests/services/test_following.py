@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
-from sqlalchemy import delete, literal_column, select, update
+from sqlalchemy import delete, literal_column, select, text, update
 from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
@@ -421,6 +421,17 @@ async def test_an_id_that_both_have_becomes_a_new_one(alice: TaskService, bob: T
     assert sorted(task["title"] for task in listed) == ["hers", "hers", "his"]
     assert [task["title"] for task in listed if task["id"] in {shared, in_trash}] == ["his"]
     assert (await bob.restore(in_trash))["title"] == "his"
+
+
+async def test_new_ids_keep_the_order_of_the_old_ones(alice: TaskService, bob: TaskService, database: Database) -> None:
+    shared = [uuid7() for _ in range(100)]
+    for task_id in random.Random(1).sample(shared, len(shared)):  # not as they lie in the table
+        for service in (alice, bob):
+            await service.put(task_id, TaskPut(title=f"{shared.index(task_id):02}"))
+    await database.executor.exec(text("ANALYZE tasks"))  # or PostgreSQL, which knows of no row, reads in order of ids
+    assert await alice.transfer_to(bob._user_id) == len(shared)
+    titles = [task["title"] for task in await all_of(bob) if task["id"] not in shared]
+    assert titles == sorted(titles, reverse=True)
 
 
 async def test_what_has_expired_in_the_takers_trash_makes_room(
