@@ -85,10 +85,11 @@ class Operation:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """A task as it was written, whether it is new, and the next task of a recurring one that was completed."""
+    """A task as it was written, whether it is new, whether it has changed, and the successor of one that recurs."""
 
     task: TaskPublic
     created: bool = False
+    changed: bool = True
     successor: UUID | None = None
 
 
@@ -228,7 +229,7 @@ class _UnitOfWork:
             changes.pop("recurrence", None)  # a retry of the completion that has moved the rule on
         values = stored(changes)
         if all(row[name] == values[name] for name in changes):
-            return Written(self.public(row))
+            return Written(self.public(row), changed=False)
         if operation.create_only:
             raise PreconditionFailed(self.public(row))
         return self._change(row, changes)
@@ -243,7 +244,7 @@ class _UnitOfWork:
 
     def _patch(self, operation: Operation) -> Written:
         row = self._found(operation)
-        return self._change(row, operation.changes) if operation.changes else Written(self.public(row))
+        return self._change(row, operation.changes) if operation.changes else Written(self.public(row), changed=False)
 
     def _toggle(self, operation: Operation) -> Written:
         row = self._found(operation)

@@ -147,7 +147,7 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
         """Change the fields that the patch names. Raises `TaskNotFound`, `PreconditionFailed`, `RuleBroken`."""
         changes = patch.changes()
         if not changes:
-            return Written(await self._unchanged(task_id, match))
+            return Written(await self._unchanged(task_id, match), changed=False)
         values = stored(changes)
         statement = _update_one(
             frozenset(values),
@@ -181,10 +181,11 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
             return changed
         try:
             recurring = (await self._run(_select_recurring, task_ids=wanted)).scalars().all()
-            operations = [Operation("patch", task_id, {"completed": True}) for task_id in recurring]
+            # A PUT leaves alone what somebody else has completed meanwhile; a PATCH to an equal value is a write.
+            operations = [Operation("put", task_id, {"completed": True}, must_exist=True) for task_id in recurring]
             for start in range(0, len(operations), RECURRING_AT_ONCE):
                 outcomes = await self.batch(operations[start : start + RECURRING_AT_ONCE], atomic=False)
-                changed += sum(isinstance(outcome, Written) for outcome in outcomes)
+                changed += sum(isinstance(outcome, Written) and outcome.changed for outcome in outcomes)
         except DatabaseError as error:
             if not changed:
                 raise

@@ -199,6 +199,16 @@ async def test_many_are_completed_at_once(alice: TaskService) -> None:
     assert len(await all_of(alice)) == 300
 
 
+async def test_many_who_complete_at_once_count_each_task_once(service_of: ServiceOf) -> None:
+    alice = service_of("alice")
+    made = await batch_of(alice, *(new({"title": str(number), **DAILY}) for number in range(10)))
+    ids = [written.task["id"] for written in made]
+    assert sum(await asyncio.gather(*(service_of("alice").complete(ids) for _ in range(5)))) == 10
+    assert len(await all_of(alice)) == 20
+    etags = {task["etag"] for task in await all_of(alice)}
+    assert len(etags) == 1, "what was completed already was written again"
+
+
 async def test_what_is_past_is_passed_over(alice: TaskService) -> None:
     task = await make(alice, due_date="2020-01-01", remind_at="2020-01-01T08:00", recurrence="FREQ=DAILY;COUNT=9")
     before = datetime.now(UTC).date()
