@@ -51,6 +51,10 @@ from backend.services.trash import ERASED_AT_ONCE, TaskTrash, has_expired
 MAX_OPERATIONS = 100
 """Operations of one request: the user's other writes wait for the end of their transaction."""
 
+NEVER = 0
+"""The revision of what a dry run shows: no task ever has it. The one that was taken is rolled back, and given again to
+the next write where the clock is behind."""
+
 Row = dict[str, Any]
 
 _COLUMNS = tuple(column for column in tasks.c if column.name != "user_id")
@@ -124,6 +128,8 @@ class TaskBatch(TaskTrash):
         outcomes: list[Outcome] = []
         async with transaction(self._executor) as within:
             work = await self._begin(within, task_ids(operation.task_id for operation in operations))
+            if dry_run:
+                work.revision = NEVER
             for number, operation in enumerate(operations):
                 await asyncio.sleep(0)  # to find a rule's next date can take 20 ms: others go on meanwhile
                 try:
@@ -133,7 +139,7 @@ class TaskBatch(TaskTrash):
                         raise work.failed(number, operation.task_id, error) from error
                     outcomes.append(error)
             await self._write(within, work)
-            if dry_run or not (work.changed or work.erased):
+            if dry_run or not (work.told or work.erased):
                 raise RollBack  # and the revision is not taken
         return outcomes
 
@@ -197,6 +203,8 @@ class _UnitOfWork:
     """As they were read: a change replaces a row, and leaves this one as it was."""
     changed: dict[UUID, None] = field(default_factory=dict)
     created: dict[UUID, None] = field(default_factory=dict)
+    told: bool = False
+    """Whether an outcome has the revision, though its task may be erased by a later operation."""
     erased: dict[UUID, int] = field(default_factory=dict)
     """With the revision that a follower must have seen to miss nothing: see `TaskTrash._erase`."""
     moment: datetime = field(default_factory=now)
@@ -320,7 +328,7 @@ class _UnitOfWork:
         self.room += 1
 
     def _set(self, row: Row) -> Row:
-        row["revision"], row["updated_at"] = self.revision, self.moment
+        row["revision"], row["updated_at"], self.told = self.revision, self.moment, True
         self.rows[row["id"]] = row
         self.changed[row["id"]] = None
         return row

@@ -13,7 +13,7 @@ from backend.db.session import Database
 from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
 from backend.models.task import TaskPut, TaskUpdate
 from backend.services.batch import Operation, OperationFailed, Outcome, Written
-from backend.services.rows import Limits, tasks
+from backend.services.rows import Limits, owners, tasks
 from backend.services.tasks import TaskService
 from tests.services.conftest import ServiceOf, all_of, batch_of, make, page_of
 from tests.services.following import Replica
@@ -264,6 +264,33 @@ async def test_a_dry_run_tells_all_and_writes_nothing(alice: TaskService) -> Non
     assert (after.tasks, after.head) == (before.tasks, before.head)
     with pytest.raises(OperationFailed):
         await alice.batch([Operation("toggle", uuid7())], dry_run=True)
+
+
+async def put_ahead_of_the_clock(service: TaskService, database: Database) -> None:
+    """Have the next revision be the last one and 1, as where the clock was put back."""
+    mine = owners.c.user_id == service._user_id
+    await database.executor.exec(update(owners).where(mine).values(revision=owners.c.revision + 10**12))
+
+
+async def test_no_task_ever_has_the_entity_tag_that_a_dry_run_shows(alice: TaskService, database: Database) -> None:
+    task = await make(alice)
+    await put_ahead_of_the_clock(alice, database)
+    [tried] = await batch_of(alice, Operation("toggle", task["id"]), dry_run=True)
+    updated = (await alice.update(task["id"], TaskUpdate(title="new"))).task
+    assert updated["etag"] not in {task["etag"], tried.task["etag"]}
+    with pytest.raises(PreconditionFailed):
+        await alice.toggle(task["id"], match=alice.revisions([tried.task["etag"]]))
+
+
+async def test_no_task_has_the_entity_tag_of_one_that_was_erased_in_its_own_batch(
+    alice: TaskService, database: Database
+) -> None:
+    keeps_nothing = TaskService(database.executor, alice._user_id, Limits(trash_days=0))
+    await make(alice)
+    await put_ahead_of_the_clock(alice, database)
+    task_id = uuid7()
+    made, _ = await batch_of(keeps_nothing, Operation("put", task_id, {"title": "x"}), Operation("delete", task_id))
+    assert (await make(alice))["etag"] != made.task["etag"]
 
 
 async def test_what_is_current_is_what_is_stored(alice: TaskService) -> None:
