@@ -163,7 +163,7 @@ class ListQuery(FilterQuery):
         0, description="Tasks to pass over; not together with `cursor`."
     )
     cursor: Annotated[
-        str | None, WithJsonSchema({"type": "string", "maxLength": MAX_CURSOR, "pattern": "^[A-Za-z0-9_-]+$"})
+        str | None, WithJsonSchema({"type": "string", "maxLength": MAX_CURSOR, "pattern": r"^[A-Za-z0-9_\-]+$"})
     ] = Field(None, max_length=MAX_CURSOR, description="Where the page before ended: its `X-Next-Cursor`.")
     count: Flag = Field(None, description="Add `X-Total-Count`: how many tasks there are under the filters.")
     deleted: Flag = Field(None, description="List the trash instead, the latest deletion first.")

@@ -195,7 +195,7 @@ TAGS_SCHEMA: dict[str, Any] = {
     "description": "Each is trimmed; equal ones are kept once. No comma.",
     "examples": [["home", "shopping"]],
 }
-_PART = "[A-Za-z]+=[A-Za-z0-9+,-]+"
+_PART = r"[A-Za-z]+=[A-Za-z0-9+,\-]+"  # a bare hyphen is an error to JavaScript's flag v, as in HTML's `pattern`
 RECURRENCE_SCHEMA: dict[str, Any] = {
     "type": "string",
     "maxLength": MAX_RECURRENCE,

@@ -54,6 +54,21 @@ def npx(command: str, folder: Path, **environment: str) -> str:
     return run([f"node_modules/.bin/{program}", *arguments], folder, **environment)
 
 
+def test_the_patterns_are_javascripts_with_either_flag(node: str, tmp_path: Path) -> None:
+    """JSON Schema says `u`, and HTML says `v` for the attribute of the same name."""
+    (tmp_path / "openapi.json").write_text(json.dumps(app.openapi()))
+    compile_all = """
+        let count = 0;
+        JSON.parse(require("fs").readFileSync("openapi.json"), (key, value) => {
+            if (key !== "pattern" || typeof value !== "string") return;
+            count += 1;
+            for (const flag of ["u", "v"]) new RegExp(value, flag);
+        });
+        console.log(count);
+    """
+    assert int(run([node, "-e", compile_all], tmp_path)) > 0
+
+
 @pytest.fixture(scope="module")
 def without_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service where nothing listens at the database's address."""
