@@ -10,15 +10,16 @@ from sqlalchemy import event
 from backend.db.pool import Pool
 from backend.db.session import Database
 from backend.db.statements import CompiledStatement
+from backend.db.url import SQLiteURL
 
 
 @contextmanager
 def _listening(database: Database, name: str, listener: Callable[..., None]) -> Iterator[None]:
     """Listen to SQLAlchemy where it runs the executor's statements: on SQLite."""
-    if database._autocommit_engine is None:
+    if not isinstance(database.url, SQLiteURL):
         yield
         return
-    engine = database._autocommit_engine.sync_engine
+    engine = database.engine.sync_engine
     event.listen(engine, name, listener)
     try:
         yield

@@ -21,7 +21,7 @@ def make_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
     On PostgreSQL it keeps `DATABASE_POOL_SIZE` connections, none where that is 0.
     """
     if isinstance(url, SQLiteURL):
-        return sqlite.make_session_engine(url, settings)
+        return sqlite.make_engine(url, settings)
     pool: dict[str, Any] = {"poolclass": NullPool}
     if settings.database_pool_size:
         pool = {
@@ -39,7 +39,7 @@ def make_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
 def make_migration_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
     """Make an engine for schema changes: one connection, real transactions."""
     if isinstance(url, SQLiteURL):
-        return sqlite.make_migration_engine(url, settings)
+        return sqlite.make_engine(url, settings, begin="BEGIN IMMEDIATE")  # which keeps two migrations apart
     return create_async_engine(
         URL.create("postgresql+asyncpg"),
         async_creator=lambda: connect(url, settings, command_timeout=MIGRATION_TIMEOUT),

@@ -1,11 +1,5 @@
 """The database: plain SQLModel sessions for scripts, and the executor that requests use.
 
-    engine, session_maker   SQLAlchemy's engine, and SQLModel's AsyncSession on it
-    get_session             a session, as a dependency of FastAPI; whoever uses it commits
-    get_session_context     a session in a block, committed when the block ends well
-    create_db_and_tables    brings the schema up to date
-    check_db_health         asks the database whether it responds
-
 Each function takes a `Database`; without one it uses the process's own, made from the settings when it is first needed:
 `engine` and `session_maker` of this module are that database's. What a session does and raises, SQLAlchemy and SQLModel
 document. Requests do not use sessions: one statement by `Database.executor` costs a quarter of one by a session
@@ -22,7 +16,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from sqlalchemy import ColumnElement, FromClause, Select, false, literal_column, select, true
-from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
+from sqlalchemy.ext.asyncio import async_sessionmaker
 from sqlmodel import SQLModel
 from sqlmodel.ext.asyncio.session import AsyncSession
 
@@ -38,15 +32,15 @@ logger = logging.getLogger(__name__)
 
 
 class Database:
-    """One database: its executor and, where somebody asks for it, an engine for sessions. Connects when first used."""
+    """One database: its executor, and an engine for sessions. Connects when first used."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
         self.url = database_url(settings)
         self.executor: DatabaseExecutor
         self._pool: Pool | None = None
-        self._autocommit_engine: AsyncEngine | None = None
-        self._engine: AsyncEngine | None = None
+        self.engine = make_engine(self.url, settings)
+        """SQLAlchemy's engine. Its connections are the sessions' own but on SQLite."""
         self._probe: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self.has_responded = False
@@ -54,25 +48,13 @@ class Database:
         self._row_security_was_told = False
         deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
         if isinstance(self.url, SQLiteURL):
-            if self.url.path is None:
-                self._engine = make_engine(self.url, settings)
-                self._autocommit_engine = sqlite.in_autocommit(self._engine)
-            else:
-                self._autocommit_engine = sqlite.make_autocommit_engine(self.url, settings)
             # A statement that waits for a lock cannot be given up, so both waits together must fit into the deadline.
             patience = min(settings.database_pool_timeout, settings.database_connect_timeout)
             semaphore = OverflowSemaphore(sqlite.CONNECTIONS if self.url.path else 1, 0, patience)
-            self.executor = sqlite.SQLiteExecutor(self._autocommit_engine, semaphore, deadline)
+            self.executor = sqlite.SQLiteExecutor(self.engine, semaphore, deadline)
         else:
             self._pool = Pool(self.url, settings)
             self.executor = PostgresExecutor(self._pool, deadline)
-
-    @property
-    def engine(self) -> AsyncEngine:
-        """SQLAlchemy's engine, with connections of its own."""
-        if self._engine is None:
-            self._engine = make_engine(self.url, self.settings)
-        return self._engine
 
     @functools.cached_property
     def session_maker(self) -> async_sessionmaker[AsyncSession]:
@@ -109,9 +91,7 @@ class Database:
         """Close all connections."""
         if self._pool is not None:
             self._pool.close()
-        for engine in (self._engine, self._autocommit_engine):
-            if engine is not None:
-                await engine.dispose()
+        await self.engine.dispose()
         await closed_connections()
 
 

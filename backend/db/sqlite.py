@@ -23,7 +23,7 @@ from backend.db.url import SQLiteURL
 from backend.errors import DatabaseUnavailable
 
 CONNECTIONS = 10
-"""Connections to an SQLite file, each with a thread of its own. Only one of them can write at a time."""
+"""The executor's to an SQLite file, and as many for sessions. Each has a thread; only one can write at a time."""
 
 _AUTOCOMMIT = "todo_autocommit"
 _BUFFERED = util.immutabledict({"prebuffer_rows": True})
@@ -38,41 +38,20 @@ RETURNING revision
 """`next_revision(owner)`; PostgreSQL's is made by the migration."""
 
 
-def make_session_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
-    """Make an engine for sessions: transactions begin when SQLAlchemy says so."""
-    engine = _make_engine(url, settings)
-    event.listen(engine.sync_engine, "begin", _begin)
-    return engine
-
-
-def make_migration_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
-    """Make an engine for schema changes. Its transactions keep two migrations apart."""
-    engine = _make_engine(url, settings)
-    event.listen(engine.sync_engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN IMMEDIATE"))
-    return engine
-
-
-def make_autocommit_engine(url: SQLiteURL, settings: Settings) -> AsyncEngine:
-    """Make an engine on which each statement commits by itself, unless BEGIN was said."""
-    return _make_engine(url, settings, skip_autocommit_rollback=True)
-
-
-def in_autocommit(engine: AsyncEngine) -> AsyncEngine:
-    """Return an engine for sessions that commits each statement: a database in memory can have one engine only."""
-    return engine.execution_options(**{_AUTOCOMMIT: True})
-
-
-def _make_engine(url: SQLiteURL, settings: Settings, **options: Any) -> AsyncEngine:
-    pool = {"pool_size": CONNECTIONS, "max_overflow": 0, "pool_timeout": settings.database_pool_timeout}
+def make_engine(url: SQLiteURL, settings: Settings, *, begin: str = "BEGIN") -> AsyncEngine:
+    """Make the engine. `begin` begins a transaction, when SQLAlchemy says so."""
+    pool = {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS, "pool_timeout": settings.database_pool_timeout}
     engine = create_async_engine(
         url.sqlalchemy_url,
         connect_args={"timeout": settings.database_command_timeout},
         **(pool if url.path else {}),
         # Python's sqlite3 begins transactions when it thinks fit, never for DDL. In autocommit we say when.
         isolation_level="AUTOCOMMIT",
+        skip_autocommit_rollback=True,
         hide_parameters=True,
-        **options,
     )
+    # To ask the connection's thread for a rollback costs a sixth of a statement: not where there is none to do.
+    engine.dialect.detect_autocommit_setting = _has_no_transaction  # type: ignore[method-assign] # which asks it before
     if url.path is not None:
         path = url.path
 
@@ -85,7 +64,17 @@ def _make_engine(url: SQLiteURL, settings: Settings, **options: Any) -> AsyncEng
 
         event.listen(engine.sync_engine, "do_connect", find_file)
     event.listen(engine.sync_engine, "connect", _set_up)
+
+    def begin_transaction(connection: Connection) -> None:
+        if _AUTOCOMMIT not in connection.get_execution_options():
+            connection.exec_driver_sql(begin)
+
+    event.listen(engine.sync_engine, "begin", begin_transaction)
     return engine
+
+
+def _has_no_transaction(dbapi_conn: DBAPIConnection) -> bool:
+    return not dbapi_conn.driver_connection.in_transaction
 
 
 def require_usable(path: Path) -> None:
@@ -120,11 +109,6 @@ def _is_frozen(path: Path) -> bool:
     return header[18:] == b"\2\2"  # https://www.sqlite.org/fileformat.html#the_database_header
 
 
-def _begin(connection: Connection) -> None:
-    if _AUTOCOMMIT not in connection.get_execution_options():
-        connection.exec_driver_sql("BEGIN")
-
-
 def _set_up(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     """Readers beside a writer (WAL), commits that outlive a power failure, foreign keys that hold.
 
@@ -150,14 +134,14 @@ def _set_up(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> 
 
 
 class SQLiteExecutor:
-    """A `DatabaseExecutor`: statements by SQLAlchemy, on an engine in autocommit.
+    """A `DatabaseExecutor`: statements by SQLAlchemy, each committed by itself unless BEGIN was said.
 
     SQLite lets one connection write at a time, and a statement that waits for it cannot be given up: so there are few
     connections, and whoever finds them all in use waits in order.
     """
 
     def __init__(self, engine: AsyncEngine, semaphore: OverflowSemaphore, deadline: float) -> None:
-        self._engine = engine
+        self._engine = engine.execution_options(**{_AUTOCOMMIT: True})
         self._semaphore = semaphore
         self._deadline = deadline
 
