@@ -1,24 +1,4 @@
-"""What can go wrong, in the service's own words. No framework, no driver: `api/problems.py` gives each its HTTP form.
-
-TodoError
-├── TaskNotFound
-├── TaskDeleted             the task is in the trash
-├── PreconditionFailed      the task is not as the client thinks
-├── TooManyTasks            the user has as many as may be
-├── RuleBroken              a field that is right by itself does not go with the stored task
-├── CheckpointExpired       a follower has to start anew
-├── SameUser                a transfer from a user to itself
-├── TokenError
-│   ├── TokenMissing
-│   └── TokenInvalid
-│       └── TokenExpired
-├── IssuerUnavailable       no key to judge a token by
-└── DatabaseError
-    ├── DatabaseUnavailable the statement surely had no effect
-    ├── OutcomeUnknown      a write was sent, and no response came
-    ├── DatabaseRefused     the role lacks a right
-    └── DatabaseNotMigrated
-"""
+"""What can go wrong, in the service's own words: no framework, no driver. `api/problems.py` says each in HTTP."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -6,11 +6,11 @@ line that names it: also for who embeds the service, and wants nothing but `crea
 
 from backend import __version__
 from backend.auth.tokens import TokenVerifier
-from backend.config import Settings, load_settings
-from backend.db.url import database_url, direct_database_url
+from backend.check.settings import checked_settings
+from backend.config import Settings
 
 # Before the imports below, which take a second: a wrong setting is reported at once.
-settings = load_settings(database_url, direct_database_url, TokenVerifier)
+settings = checked_settings()
 
 import asyncio
 import functools

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from backend.auth.tokens import TokenVerifier, issuer
+from backend.auth.tokens import issuer
+from backend.check.settings import checked_settings
 from backend.config import ConfigurationError, Settings, load_settings
-from backend.db.url import database_url, direct_database_url
 from tests.settings import SECRET
 
 CANARY = "c4n4ry"
@@ -161,7 +161,7 @@ def refusal(monkeypatch: pytest.MonkeyPatch, **variables: str) -> str:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     with pytest.raises(SystemExit) as end:
-        load_settings(database_url, direct_database_url, TokenVerifier)
+        checked_settings()
     line = end.value.code
     assert isinstance(line, str)
     assert len(line.splitlines()) == 1, line

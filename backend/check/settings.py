@@ -1,13 +1,21 @@
-"""What is wrong with the settings as such, though the service would start."""
+"""What is wrong with the settings as such: what keeps the service from starting, and what is likely a mistake."""
 
 from collections.abc import AsyncIterator
 from difflib import get_close_matches
 from urllib.parse import urlsplit
 
+from backend.auth.tokens import TokenVerifier
 from backend.check import Finding
-from backend.config import Settings, is_loopback, is_plain
+from backend.config import Settings, is_loopback, is_plain, load_settings
 from backend.config.sources import EnvFile
-from backend.db.url import PostgresURL, SQLiteURL, database_url
+from backend.db.url import PostgresURL, SQLiteURL, database_url, direct_database_url
+
+HS256_IN_PRODUCTION = "BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody"
+
+
+def checked_settings() -> Settings:
+    """Return the settings. Exits with one line where the service could not start with them."""
+    return load_settings(database_url, direct_database_url, TokenVerifier)
 
 
 async def look_at_settings(settings: Settings) -> AsyncIterator[Finding]:
@@ -41,7 +49,7 @@ def _warnings(settings: Settings) -> list[str]:
         if local:
             found.append(f"ALLOWED_ORIGINS has {local[0]}: any page that a user's own machine serves may call")
         if settings.better_auth_secret is not None:
-            found.append("BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody")
+            found.append(HS256_IN_PRODUCTION)
     else:
         hosts = [urlsplit(settings.better_auth_url or "").hostname or "", *origins.values()]
         hosts += [url.host or ""] if isinstance(url, PostgresURL) and not (url.host or "").startswith("/") else []

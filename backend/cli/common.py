@@ -6,9 +6,9 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from backend.auth.tokens import TokenVerifier, usable_subject
-from backend.config import Settings, load_settings
-from backend.db.url import database_url, direct_database_url
+from backend.auth.tokens import usable_subject
+from backend.check.settings import checked_settings
+from backend.config import Settings
 from backend.errors import DatabaseError, DatabaseNotMigrated, OutcomeUnknown
 from backend.log import configure_logging
 from backend.models.fields import OWNER_MAX
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def read_settings() -> Settings:
     """Return the settings, and log as they say. Exits with one line where one is wrong."""
-    settings = load_settings(database_url, direct_database_url, TokenVerifier)
+    settings = checked_settings()
     configure_logging(settings)
     return settings
 

@@ -18,6 +18,7 @@ import typer
 import backend
 from backend import __version__
 from backend.auth.tokens import TokenVerifier, mint
+from backend.check.settings import HS256_IN_PRODUCTION
 from backend.cli.common import fail, on_database, read_settings
 from backend.cli.data import migrate_to
 from backend.config import Settings, is_loopback, needs_extra
@@ -210,7 +211,7 @@ def _announce(settings: Settings, workers: int) -> None:
     migrations = (PACKAGE / "db/migrations/versions").glob("[0-9]*.py")
     schema = max(path.name.partition("_")[0] for path in migrations)  # Alembic would take long to import
     if settings.production and settings.better_auth_secret is not None:
-        logger.warning("BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody")
+        logger.warning(HS256_IN_PRODUCTION)
     logger.info("todo-backend %s, schema %s, workers: %d, %s", __version__, schema, workers, place)
 
 

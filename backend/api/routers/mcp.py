@@ -23,8 +23,8 @@ from backend.config import Settings
 METADATA = "/.well-known/oauth-protected-resource"
 """https://www.rfc-editor.org/rfc/rfc9728#section-3.1"""
 
-_PARSE_ERROR = (-32700, "The body is not valid JSON, is not in UTF-8, or has a name twice.")
-_INVALID_REQUEST = (-32600, "Send one JSON-RPC 2.0 request or notification.")
+_PARSE_ERROR = -32700
+_INVALID_REQUEST = -32600
 
 
 def resource(request: Request) -> str:
@@ -60,11 +60,12 @@ class _Endpoint:
         check_media_type(request, (JSON,))
         try:
             message = await request.json()
-        except Problem:
-            await _json_rpc_error(*_PARSE_ERROR)(scope, receive, send)
+        except Problem as problem:
+            await _json_rpc_error(_PARSE_ERROR, problem.detail)(scope, receive, send)
             return
         if not _is_message(message):
-            await _json_rpc_error(*_INVALID_REQUEST)(scope, receive, send)
+            refusal = _json_rpc_error(_INVALID_REQUEST, "Send one JSON-RPC 2.0 request or notification.")
+            await refusal(scope, receive, send)
             return
         await self._handle(scope, received_again(await request.body(), receive), send)
 
