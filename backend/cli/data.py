@@ -92,10 +92,10 @@ def export(user: User) -> None:
     check_user(user)
     from pydantic_core import to_json
 
-    from backend.services import maintenance
+    from backend.api.deps import tasks_of_user
 
     async def write(database: "Database") -> None:
-        async for task in maintenance.export(database.executor, user):
+        async for task in tasks_of_user(database, user).export():
             print(to_json(task).decode())
 
     on_database(settings, write, "not all was printed")

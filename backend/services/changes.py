@@ -13,10 +13,7 @@ from sqlalchemy import Select, bindparam, select, true, tuple_
 
 from backend.errors import CheckpointExpired
 from backend.models.task import DeletedChange, TaskPublic
-from backend.services.rows import PUBLIC, NotModified, OwnedTasks, is_new, living, owned, owner_now, tasks
-
-LAST_ID = UUID(int=2**128 - 1)
-"""Greater than every task's id: a checkpoint that has seen all of its revision."""
+from backend.services.rows import LAST_ID, PUBLIC, NotModified, OwnedTasks, is_new, living, owned, owner_now, tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +25,7 @@ class Checkpoint:
     """
 
     revision: int = 0
-    task_id: UUID = LAST_ID
+    task_id: UUID = LAST_ID  # it has seen all of the revision
     base: int = 0
 
 

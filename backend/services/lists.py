@@ -33,7 +33,18 @@ from backend.models.fields import POSITION_MAX, PRIORITIES, is_storable
 from backend.models.queries import ALL, NEWEST_FIRST, Cursor, Order, TaskFilter
 from backend.models.task import TaskPublic, TaskStats
 from backend.services.functions import bytewise, has_all, has_any, texts
-from backend.services.rows import PUBLIC, NotModified, OwnedTasks, is_new, living, owner_now, tasks, trashed
+from backend.services.rows import (
+    LAST_ID,
+    PUBLIC,
+    NotModified,
+    OwnedTasks,
+    is_new,
+    living,
+    owned,
+    owner_now,
+    tasks,
+    trashed,
+)
 
 PAGE = 500
 """Tasks that are read at once where all are."""
@@ -204,6 +215,14 @@ def _select_tags(shape: Shape) -> Select[*tuple[Any, ...]]:
     )
 
 
+_select_stored = (
+    owned(select(*PUBLIC, tasks.c.deleted_at))
+    .where(tasks.c.id < bindparam("before"))
+    .order_by(tasks.c.id.desc())
+    .limit(PAGE)
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """Some tasks in their order, and whether more follow."""
@@ -265,17 +284,29 @@ class TaskLists(OwnedTasks):
                 task["deleted_at"] = row[len(PUBLIC)]  # type: ignore[typeddict-unknown-key] # DeletedTask's
         return Page(tasks_shown, shown, order, len(found) > limit, head, rows[0][1] if counted else None)
 
-    async def every(
-        self, wanted: TaskFilter = ALL, *, order: tuple[Order, ...] = NEWEST_FIRST, deleted: bool = False
-    ) -> AsyncIterator[TaskPublic]:
-        """Yield all tasks of those wanted, in order, read page by page."""
+    async def every(self, wanted: TaskFilter) -> AsyncIterator[TaskPublic]:
+        """Yield all tasks of those wanted, newest first, read page by page."""
         after, more = None, True
         while more:
-            page = await self.list(wanted, order=order, limit=PAGE, after=after, deleted=deleted)
+            page = await self.list(wanted, limit=PAGE, after=after)
             for task in page.tasks:
                 yield task
             more = page.more
             after = page.cursor(-1) if more else None
+
+    async def export(self) -> AsyncIterator[TaskPublic]:
+        """Yield all tasks, newest first, those in the trash with `deleted_at`; read page by page.
+
+        What is deleted or restored meanwhile comes once, because no task changes its id.
+        """
+        before = LAST_ID
+        while rows := (await self._run(_select_stored, before=before)).all():
+            for row in rows:
+                task = self._task(row)
+                if row.deleted_at is not None:
+                    task["deleted_at"] = row.deleted_at  # type: ignore[typeddict-unknown-key] # DeletedTask's
+                yield task
+            before = rows[-1].id
 
     async def stats(self, wanted: TaskFilter = ALL, *, known: int = -1) -> tuple[TaskStats, int]:
         """Count the tasks that are wanted; return the numbers, and the owner's revision."""

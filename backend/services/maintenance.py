@@ -1,12 +1,9 @@
-"""What an operator does to all users, or to one: empty the trash, start followers anew, export a user's tasks."""
+"""What an operator does to all users: empty the trash, start followers anew."""
 
-from collections.abc import AsyncIterator
 from datetime import timedelta
 
 from sqlalchemy import BigInteger, bindparam, case, literal, select, update
 
-from backend.models.queries import LATEST_DELETION_FIRST
-from backend.models.task import TaskPublic
 from backend.services.executor import Executor, transaction
 from backend.services.functions import bytewise
 from backend.services.rows import Limits, changed_rows, next_revision, now, owners, tasks
@@ -47,12 +44,3 @@ async def resync(executor: Executor) -> int:
         async with transaction(executor) as within:
             await within.exec(next_revision, params={"owner": user_id})  # a new row forgets all before it
     return known + len(unknown)
-
-
-async def export(executor: Executor, user_id: str) -> AsyncIterator[TaskPublic]:
-    """Yield all of a user's tasks, newest first, then those in the trash with `deleted_at`."""
-    service = TaskService(executor, user_id)
-    async for task in service.every():
-        yield task
-    async for task in service.every(order=LATEST_DELETION_FIRST, deleted=True):
-        yield task

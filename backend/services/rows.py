@@ -38,6 +38,9 @@ NEW_TASK: Mapping[str, Any] = {
 }
 """What a new task has where nobody has said otherwise."""
 
+LAST_ID = UUID(int=2**128 - 1)
+"""Greater than every task's id."""
+
 Rows = Result[*tuple[Any, ...]]
 """What a statement gives: rows that have all been fetched."""
 

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -264,3 +265,25 @@ async def test_a_statement_is_made_once_for_any_number_of_words_and_tags(
             await page_of(alice, TaskFilter(words=texts, tags=texts[:10], any_tags=texts[:10]))
             await alice.stats(TaskFilter(words=texts, tags=texts[:10], any_tags=texts[:10]))
     assert len({sql for sql, _ in statements}) == 2
+
+
+async def test_an_export_has_each_task_once_whatever_is_deleted_and_restored_meanwhile(alice: TaskService) -> None:
+    made = [
+        written.task["id"]
+        for count in (100, 100, 100, 100, 100, 4)  # more than are read at once
+        for written in await batch_of(alice, *(new({"title": "x"}) for _ in range(count)))
+    ]
+    old, older, newer, newest = made[0], made[1], made[-2], made[-1]
+    for task_id in (older, newer):
+        await alice.delete(task_id)
+    exported: dict[UUID, bool] = {}
+    async for task in alice.export():
+        if not exported:
+            for task_id in (older, newer):
+                await alice.restore(task_id)
+            for task_id in (old, newest):
+                await alice.delete(task_id)
+        assert task["id"] not in exported
+        exported[task["id"]] = "deleted_at" in task
+    assert list(exported) == made[::-1]
+    assert [task_id for task_id, deleted in exported.items() if deleted] == [newer, old]  # as each was when it was read
