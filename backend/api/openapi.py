@@ -170,9 +170,9 @@ def _query_parameters(model: type[BaseModel]) -> list[dict[str, Any]]:
     ]
 
 
-def takes_query(route: APIRoute) -> bool:
-    """Tell whether a route is documented with a query."""
-    return "parameters" in (route.openapi_extra or {})
+def query_names(route: APIRoute) -> list[str]:
+    """Return the names of the query parameters that a route is documented with."""
+    return [parameter["name"] for parameter in (route.openapi_extra or {}).get("parameters", [])]
 
 
 _OWN = "x-own"

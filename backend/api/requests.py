@@ -19,7 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from backend import strict_json
 from backend.api.field_errors import MAX_ERRORS, MAX_POINTED_NAME, FieldError, field_errors
-from backend.api.openapi import takes_query
+from backend.api.openapi import query_names
 from backend.api.problems import Problem
 from backend.api.responses import not_modified
 from backend.services.rows import NotModified
@@ -71,10 +71,13 @@ class Route(APIRoute):
 class StrictRoute(Route):
     """A route that takes only the body it names, and only the parameters of the query model it is documented with."""
 
+    parameters: list[str]
+    """The names of the query parameters."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Check the request, then handle it as FastAPI does; 304 where the client knows the response already."""
         handle = super().get_route_handler()
-        without_query = not takes_query(self)
+        parameters = self.parameters = query_names(self)
         media_types = (JSON, MERGE_PATCH) if "PATCH" in (self.methods or ()) else (JSON,)
 
         async def handle_strictly(request: Request) -> Response:
@@ -83,7 +86,7 @@ class StrictRoute(Route):
                 if await request.body():  # the type of none at all means nothing
                     check_media_type(request, media_types)
                 await request.json()  # read here: FastAPI would turn the problem into one of its own
-            if without_query:
+            if not parameters:
                 read_query(request, NoQuery)
             try:
                 return await handle(request)
