@@ -5,6 +5,7 @@ What a statement touches is counted in PostgreSQL's own buffers, not in time.
 
 import json
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from typing import Any
 from uuid import UUID
 
@@ -37,37 +38,41 @@ PLAN = """UPDATE tasks SET tags = '["home"]', tags_folded = 'home', priority = '
 """Every tenth task gets what a filter can ask for."""
 
 
-@pytest.fixture(scope="module")
-async def crowded(postgres_server_url: str) -> AsyncIterator[tuple[Database, asyncpg.Connection]]:
-    """A database with one user of many tasks, one of few, and others around them."""
-    async with new_postgres_database(postgres_server_url) as address:
+Opened = tuple[Database, asyncpg.Connection]
+
+
+@asynccontextmanager
+async def migrated_database(server_url: str) -> AsyncIterator[Opened]:
+    async with new_postgres_database(server_url) as address:
         database = Database(make_settings(address))
         await create_db_and_tables(database)
         connection = await connect(address)
+        yield database, connection
+        await connection.close()
+        await database.close()
+
+
+@pytest.fixture(scope="module")
+async def crowded(postgres_server_url: str) -> AsyncIterator[Opened]:
+    """A database with one user of many tasks, one of few, and others around them."""
+    async with migrated_database(postgres_server_url) as (database, connection):
         await connection.execute(SEED, "many", MANY, 1)
         await connection.execute(SEED, "few", FEW, 2)
         for number in range(OTHERS):
             await connection.execute(SEED, f"other {number}", 200, 3 + number)
         await connection.execute("VACUUM ANALYZE tasks")
         yield database, connection
-        await connection.close()
-        await database.close()
 
 
 @pytest.fixture(scope="module")
-async def alone(postgres_server_url: str) -> AsyncIterator[tuple[Database, asyncpg.Connection]]:
+async def alone(postgres_server_url: str) -> AsyncIterator[Opened]:
     """A database with one user, of whose tasks some have tags and a priority: to read all of the table is cheap."""
-    async with new_postgres_database(postgres_server_url) as address:
-        database = Database(make_settings(address))
-        await create_db_and_tables(database)
-        connection = await connect(address)
+    async with migrated_database(postgres_server_url) as (database, connection):
         await connection.execute(SEED, "alone", ALONE, 1)
         await connection.execute(PLAN)
         for statement in ("CLUSTER tasks USING tasks_pkey", "VACUUM ANALYZE tasks"):  # as if they had been made so
             await connection.execute(statement)
         yield database, connection
-        await connection.close()
-        await database.close()
 
 
 class Recorder:
@@ -111,7 +116,7 @@ def buffers(plan: dict[str, Any]) -> int:
 
 
 @pytest.fixture
-def recorder(crowded: tuple[Database, asyncpg.Connection]) -> Iterator[Recorder]:
+def recorder(crowded: Opened) -> Iterator[Recorder]:
     with recorded_statements(crowded[0]) as statements:
         yield Recorder(*crowded, statements)
 
@@ -163,9 +168,7 @@ async def test_the_last_page_costs_what_the_first_costs(recorder: Recorder, comp
     ],
     ids=["tag", "tags", "priority", "all", "search"],
 )
-async def test_a_page_under_a_filter_is_read_in_order_until_it_is_full(
-    alone: tuple[Database, asyncpg.Connection], wanted: TaskFilter
-) -> None:
+async def test_a_page_under_a_filter_is_read_in_order_until_it_is_full(alone: Opened, wanted: TaskFilter) -> None:
     with recorded_statements(alone[0]) as statements:
         recorder = Recorder(*alone, statements)
         page = await recorder.service("alone").list(wanted, limit=100)
