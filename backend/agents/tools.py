@@ -141,7 +141,7 @@ async def list_tasks(tasks: TaskService, arguments: Arguments) -> Result:
     query = _list_query(arguments)
     order = query.keys()
     page = await tasks.list(query.wanted(), order=order, limit=query.limit, after=query.after(order))
-    content, count = tasks_content(page.tasks, deleted=False)
+    content, count = tasks_content(page.tasks)
     return {"tasks": json.loads(content), "next_cursor": query.next_cursor(page, count)}
 
 
@@ -239,7 +239,6 @@ class Tool:
 
     @property
     def name(self) -> str:
-        """Its name."""
         return self.run.__name__
 
     @property

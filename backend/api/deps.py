@@ -1,7 +1,7 @@
 """What routes take: ids, the user, and the user's tasks."""
 
 import re
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeGuard
 from uuid import UUID
 
 from fastapi import Path, Request
@@ -16,14 +16,14 @@ from backend.services.tasks import TaskService
 _UUID = re.compile("[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 
 
-def is_uuid(text: str) -> bool:
-    """Tell whether a text is a UUID in its usual form."""
-    return _UUID.fullmatch(text) is not None
+def is_uuid(value: Any) -> TypeGuard[str]:
+    """Tell whether a value is a UUID's text, in its usual form."""
+    return isinstance(value, str) and _UUID.fullmatch(value) is not None
 
 
 def _canonical_uuid(value: Any) -> UUID:
     # Python would also take braces, "urn:uuid:", and hyphens anywhere.
-    if not isinstance(value, str) or _UUID.fullmatch(value) is None:
+    if not is_uuid(value):
         raise PydanticCustomError("not_a_uuid", "must be a UUID")
     return UUID(value)
 
@@ -61,7 +61,6 @@ def user_of(request: Request) -> Identity:
 
 
 def tasks_of(request: Request) -> TaskService:
-    """Return the tasks of the request's user."""
     return tasks_of_user(request.app.state.database, user_of(request).user_id)
 
 

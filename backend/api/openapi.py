@@ -43,45 +43,36 @@ TASK_EXAMPLE: dict[str, Any] = {
 
 _CURSOR = encode_cursor(Cursor((), UUID(TASK_EXAMPLE["id"])), "")
 
+
+def _header(description: str, example: str | None = None, **schema: str) -> dict[str, Any]:
+    header = {"description": description, "schema": {"type": "string"} | schema}
+    return header if example is None else header | {"example": example}
+
+
 NEXT_PAGE = {
-    "X-Next-Cursor": {"description": "While more tasks follow: the next page's cursor.", "schema": {"type": "string"}},
-    "X-Total-Count": {"description": "With `count=true`: how many there are.", "schema": {"type": "integer"}},
-    "Link": {
-        "description": "While more tasks follow: the address of the next page, relation `next` (RFC 8288).",
-        "schema": {"type": "string"},
-        "example": f'</api/tasks?limit=100&cursor={_CURSOR}>; rel="next"',
-    },
+    "X-Next-Cursor": _header("While more tasks follow: the next page's cursor."),
+    "X-Total-Count": _header("With `count=true`: how many there are.", type="integer"),
+    "Link": _header(
+        "While more tasks follow: the address of the next page, relation `next` (RFC 8288).",
+        f'</api/tasks?limit=100&cursor={_CURSOR}>; rel="next"',
+    ),
 }
-
-_ETAG = {"ETag": {"description": "The entity tag (RFC 9110).", "schema": {"type": "string"}}}
-
-
-def _text(example: str, description: str) -> dict[str, Any]:
-    return {"description": description, "schema": {"type": "string"}, "example": example}
-
-
+_ETAG = {"ETag": _header("The entity tag (RFC 9110).")}
+_SUCCESSOR = {"X-Successor": _header("Where this completed a recurring task: the id of the next one.", format="uuid")}
+NEW_TASK = {"Location": _header("The new task's address."), **_ETAG}
 _MADE_FOR_EACH = {
-    "method_not_allowed": {"Allow": _text("GET, HEAD, POST", "The methods of the address.")},
-    "unsupported_media_type": {"Accept-Encoding": _text("identity", "Where the body is compressed.")},
+    "method_not_allowed": {"Allow": _header("The methods of the address.", "GET, HEAD, POST")},
+    "unsupported_media_type": {"Accept-Encoding": _header("Where the body is compressed.", "identity")},
     "too_many_requests": {
-        "RateLimit": _text('"user";r=0;t=1', "Requests that are left, and in how many seconds there will be one."),
-        "RateLimit-Policy": _text('"user";q=300;w=60', "With `RATE_LIMIT`: requests, and the seconds they are for."),
+        "RateLimit": _header("Requests that are left, and in how many seconds there will be one.", '"user";r=0;t=1'),
+        "RateLimit-Policy": _header("With `RATE_LIMIT`: requests, and the seconds they are for.", '"user";q=300;w=60'),
     },
 }
 """Headers of problems that are not always the same, by code."""
 
-_SUCCESSOR = {
-    "X-Successor": {
-        "description": "Where this completed a recurring task: the id of the next one.",
-        "schema": {"type": "string", "format": "uuid"},
-    }
-}
-
-NEW_TASK = {"Location": {"description": "The new task's address.", "schema": {"type": "string"}}, **_ETAG}
-
 
 def _condition(name: str, description: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "description": description, "schema": {"type": "string"}}
+    return {"name": name, "in": "header", **_header(description)}
 
 
 _IF_MATCH = _condition("If-Match", "Entity tags of which the task must have one, or `*`; else 412.")

@@ -7,14 +7,13 @@ from uuid import UUID
 from pydantic import TypeAdapter
 from starlette.responses import Response
 
-from backend.models.task import DeletedTask, TaskPublic
+from backend.models.task import ListedTask, TaskPublic
 
 MAX_CONTENT = 1024 * 1024
 """Bytes that a page of tasks may have."""
 
 _task = TypeAdapter(TaskPublic)
-_tasks = TypeAdapter(list[TaskPublic])
-_deleted_tasks = TypeAdapter(list[DeletedTask])
+_tasks = TypeAdapter(list[ListedTask])
 _any = TypeAdapter(Any)
 
 
@@ -34,9 +33,9 @@ def task_response(task: TaskPublic, successor: UUID | None = None, *, new_at: st
     return JSONBytes(_task.dump_json(task), 200 if new_at is None else 201, headers)
 
 
-def tasks_content(tasks: list[TaskPublic], *, deleted: bool) -> tuple[bytes, int]:
+def tasks_content(tasks: list[TaskPublic]) -> tuple[bytes, int]:
     """Return a page's content, and how many of the tasks it holds: as many as go into `MAX_CONTENT`, at least one."""
-    return _fitting(_deleted_tasks if deleted else _tasks, tasks)
+    return _fitting(_tasks, tasks)
 
 
 def changes_content(changes: Sequence[Any]) -> tuple[bytes, int]:
@@ -65,5 +64,4 @@ def json_response(value: Any, etag: str | None = None) -> Response:
 
 
 def not_modified(etag: str, *, weak: bool = True) -> Response:
-    """Respond that the client has it already."""
     return Response(status_code=304, headers={"ETag": f'W/"{etag}"' if weak else f'"{etag}"'})

@@ -189,7 +189,6 @@ def _warn_of_proxies() -> None:
 
 
 def _describe(error: Exception) -> str:
-    """Say what kind of failure a fetch had."""
     if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__:
         return f"no response within {FETCH_TIMEOUT:.0f} s"
     if isinstance(error, json.JSONDecodeError | KeyError | TypeError | UnicodeDecodeError):

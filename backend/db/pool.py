@@ -29,23 +29,19 @@ class OverflowSemaphore:
         self._max_overflow = overflow
         self._timeout = timeout
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._waiting = 0
-
-    @property
-    def waiting(self) -> int:
+        self.waiting = 0
         """How many wait for a permit."""
-        return self._waiting
 
     async def acquire(self) -> None:
         """Wait for a permit. Raises `DatabaseUnavailable` where none has come within `DATABASE_POOL_TIMEOUT`."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:  # a serverless adapter may have one for each request; no permit is taken there
             self._loop, self._semaphore = loop, asyncio.Semaphore(self._limit)
-            self._overflow, self._waiting = self._max_overflow, 0
+            self._overflow, self.waiting = self._max_overflow, 0
         if not self._semaphore.locked():
             await self._semaphore.acquire()
             return
-        self._waiting += 1
+        self.waiting += 1
         timer = loop.call_later(OVERFLOW_AFTER, self._add_overflow)
         try:
             async with asyncio.timeout(self._timeout):
@@ -54,11 +50,10 @@ class OverflowSemaphore:
             raise DatabaseUnavailable("no connection of the pool became free in time") from None
         finally:
             timer.cancel()
-            self._waiting -= 1
+            self.waiting -= 1
 
     def release(self) -> None:
-        """Give a permit back."""
-        if self._overflow < self._max_overflow and not self._waiting:
+        if self._overflow < self._max_overflow and not self.waiting:
             self._overflow += 1
         else:
             self._semaphore.release()

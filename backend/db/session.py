@@ -58,7 +58,6 @@ class Database:
 
     @functools.cached_property
     def session_maker(self) -> async_sessionmaker[AsyncSession]:
-        """What makes SQLModel's sessions on the engine."""
         return async_sessionmaker(self.engine, class_=AsyncSession, expire_on_commit=False)
 
     async def ping(self, *, max_age: float = 0) -> None:
@@ -84,11 +83,9 @@ class Database:
             logger.warning("row security is active for our role: todo-backend check tells whether it hides tasks")
 
     def state(self) -> dict[str, float]:
-        """Return figures of the pool, for metrics."""
         return {} if self._pool is None else self._pool.state()
 
     async def close(self) -> None:
-        """Close all connections."""
         if self._pool is not None:
             self._pool.close()
         await self.engine.dispose()

@@ -46,11 +46,9 @@ class _TextInUtc(TypeDecorator[datetime]):
     cache_ok = True
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Store in UTC."""
         return value.astimezone(UTC) if value is not None else None
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        """Say UTC."""
         return value.replace(tzinfo=UTC) if value is not None else None
 
 
@@ -244,12 +242,6 @@ class TaskPublic(TypedDict):
     ]
     created_at: Annotated[datetime, Field(description="RFC 3339, in UTC.", examples=[_MOMENT])]
     updated_at: Annotated[datetime, Field(description="Moves with every write to the task.", examples=[_MOMENT])]
-
-
-class DeletedTask(TaskPublic):
-    """A task in the trash."""
-
-    deleted_at: Annotated[datetime, Field(description="When it was deleted. RFC 3339, in UTC.")]
 
 
 class ListedTask(TaskPublic):

@@ -281,7 +281,7 @@ class TaskLists(OwnedTasks):
         tasks_shown = [self._task(row) for row in shown]
         if deleted:
             for task, row in zip(tasks_shown, shown, strict=True):
-                task["deleted_at"] = row[len(PUBLIC)]  # type: ignore[typeddict-unknown-key] # DeletedTask's
+                task["deleted_at"] = row[len(PUBLIC)]  # type: ignore[typeddict-unknown-key] # ListedTask's
         return Page(tasks_shown, shown, order, len(found) > limit, head, rows[0][1] if counted else None)
 
     async def every(self, wanted: TaskFilter) -> AsyncIterator[TaskPublic]:

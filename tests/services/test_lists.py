@@ -204,7 +204,7 @@ async def test_the_trash_is_listed_latest_deletion_first_and_nowhere_else(alice:
     trash = {"order": LATEST_DELETION_FIRST, "deleted": True}
     listed = await all_of(alice, **trash)
     assert [task["title"] for task in listed] == ["d milk", "a milk", "c milk"]
-    assert all(isinstance(task["deleted_at"], datetime) for task in listed)  # type: ignore[typeddict-item] # DeletedTask
+    assert all(isinstance(task["deleted_at"], datetime) for task in listed)  # type: ignore[typeddict-item] # ListedTask's
     first = await page_of(alice, TaskFilter(words=("milk",)), **trash, limit=1, counted=True)
     assert (first.tasks, first.more, first.total) == (listed[:1], True, 3)
     rest = await all_of(alice, TaskFilter(words=("milk",)), **trash, after=first.cursor(0))

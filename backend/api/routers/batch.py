@@ -1,12 +1,7 @@
 """`/api/tasks/batch`: several operations in one request, all or nothing, or each for itself."""
 
 from dataclasses import dataclass
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NotRequired,  # pydantic cannot read typing.TypedDict before Python 3.12
-)
+from typing import Annotated, Any, Literal, NotRequired
 from uuid import UUID
 
 from fastapi import APIRouter
@@ -25,7 +20,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
-from typing_extensions import TypedDict
+from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend.api.deps import CanonicalUUID, CanonicalUUID7, is_uuid, tasks_of
 from backend.api.field_errors import field_errors
@@ -102,8 +97,7 @@ def _stands_alone(value: Any, validate: ValidatorFunctionWrapHandler, info: Vali
         if info.data.get("atomic") is not False:
             raise
         sent = value.get("id") if isinstance(value, dict) else None
-        known = isinstance(sent, str) and is_uuid(sent)
-        return BrokenOperation(sent if known else None, error.errors(include_url=False))
+        return BrokenOperation(sent if is_uuid(sent) else None, error.errors(include_url=False))
 
 
 SoundOperation = PutOperation | PatchOperation | PlainOperation

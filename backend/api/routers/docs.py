@@ -17,29 +17,27 @@ from starlette.staticfiles import StaticFiles
 TITLE = "Tasks API"
 
 
-class _Document:
-    """The document's route. Its bytes are made once for each prefix that the service is reached under."""
+def _document_route() -> Route:
+    made: dict[str, tuple[bytes, str]] = {}  # once for each prefix that the service is reached under
 
-    def __init__(self) -> None:
-        self._made: dict[str, tuple[bytes, str]] = {}
-
-    async def __call__(self, request: Request) -> Response:
+    async def document(request: Request) -> Response:
         prefix = request.scope.get("root_path", "")
-        if prefix not in self._made:
+        if prefix not in made:
             document: dict[str, Any] = request.app.openapi()
             if prefix:
                 document = document | {"servers": [document["servers"][0] | {"url": prefix}]}
             content = json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-            self._made[prefix] = content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-        content, etag = self._made[prefix]
+            made[prefix] = content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
+        content, etag = made[prefix]
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
         if etag in request.headers.get("if-none-match", ""):
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type="application/json")
 
+    return Route("/openapi.json", document)
+
 
 async def docs(request: Request) -> HTMLResponse:
-    """Return the page."""
     prefix = request.scope.get("root_path", "")
     page = get_swagger_ui_html(
         openapi_url=f"{prefix}/openapi.json",
@@ -61,8 +59,7 @@ async def docs(request: Request) -> HTMLResponse:
 
 def routes(*, development: bool) -> list[BaseRoute]:
     """Return the document's route and, in development, the page's and its assets', which fastapi-offline carries."""
-    document = Route("/openapi.json", _Document().__call__)
     if not development:
-        return [document]
+        return [_document_route()]
     assets = Path(str(files("fastapi_offline") / "static"))
-    return [document, Route("/docs", docs), Mount("/docs/assets", StaticFiles(directory=assets))]
+    return [_document_route(), Route("/docs", docs), Mount("/docs/assets", StaticFiles(directory=assets))]

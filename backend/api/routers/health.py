@@ -35,7 +35,6 @@ class _Hidden(Route):
     """A route that is not there, by any method, without `HEALTH_DB_TOKEN`, where that is set."""
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Handle the request. Raises `Problem`."""
         request = Request(scope)
         token = request.app.state.settings.health_db_token
         if token is not None:

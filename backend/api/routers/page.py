@@ -50,7 +50,6 @@ class _Files(StaticFiles):
     """Files that get nothing from anywhere else."""
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
-        """Return a file, with those headers."""
         response = super().file_response(*arguments, **options)
         response.headers.update(_headers())
         return response

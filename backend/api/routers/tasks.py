@@ -110,7 +110,7 @@ async def list_tasks(request: Request) -> Response:
         counted=bool(query.count),
         known=known(request, tasks),
     )
-    content, shown = tasks_content(page.tasks, deleted=bool(query.deleted))
+    content, shown = tasks_content(page.tasks)
     headers = {"ETag": f'W/"{tasks.etag(page.head)}"'}
     if (cursor := query.next_cursor(page, shown)) is not None:
         headers |= {"Link": f'<{query.next_page(request, cursor)}>; rel="next"', "X-Next-Cursor": cursor}

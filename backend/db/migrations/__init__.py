@@ -235,7 +235,7 @@ def _rename_alembics_table(connection: Connection) -> None:
 
 
 def _config(connection: Connection | None = None, output: io.StringIO | None = None) -> Config:
-    config = Config(output_buffer=output) if output is not None else Config()
+    config = Config(output_buffer=output)
     config.set_main_option("script_location", str(Path(__file__).parent).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config

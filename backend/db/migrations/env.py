@@ -2,15 +2,13 @@
 
 import asyncio
 
-import asyncpg
 from alembic import context
 from sqlalchemy import Connection, event, text
-from sqlalchemy.ext.asyncio import create_async_engine
 from sqlmodel import SQLModel
 
 from backend.config import load_settings
+from backend.db.migrating import run_on_schema
 from backend.db.migrations import VERSION_TABLE
-from backend.db.url import PostgresURL, direct_database_url
 
 _LIMITS = text("SELECT set_config('lock_timeout', '2s', true), set_config('statement_timeout', '60s', true)")
 """Whoever waits for a lock on a table keeps all that come later waiting, too: so not for long, and rather again
@@ -51,24 +49,9 @@ def _write_sql() -> None:
         context.run_migrations()
 
 
-async def _connect_and_migrate() -> None:
-    settings = load_settings()
-    url = direct_database_url(settings)
-    if isinstance(url, PostgresURL):
-        engine = create_async_engine(
-            "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(**url.connect_arguments())
-        )
-    else:
-        engine = create_async_engine(url.sqlalchemy_url)
-    async with engine.connect() as connection:
-        await connection.run_sync(_migrate)
-        await connection.commit()
-    await engine.dispose()
-
-
 if context.is_offline_mode():
     _write_sql()
 elif context.config.attributes.get("connection") is None:
-    asyncio.run(_connect_and_migrate())
+    asyncio.run(run_on_schema(load_settings(), _migrate))
 else:
     _migrate(context.config.attributes["connection"])
