@@ -126,21 +126,27 @@ class TaskBatch(TaskTrash):
         outcome has its error. A dry run does all of it, and rolls back.
         """
         outcomes: list[Outcome] = []
-        async with transaction(self._executor) as within:
-            work = await self._begin(within, task_ids(operation.task_id for operation in operations))
-            if dry_run:
-                work.revision = NEVER
-            for number, operation in enumerate(operations):
-                await asyncio.sleep(0)  # to find a rule's next date can take 20 ms: others go on meanwhile
-                try:
-                    outcomes.append(work.apply(operation))
-                except TodoError as error:
-                    if atomic:
-                        raise work.failed(number, operation.task_id, error) from error
-                    outcomes.append(error)
-            await self._write(within, work)
-            if dry_run or not (work.told or work.erased):
-                raise RollBack  # and the revision is not taken
+        try:
+            async with transaction(self._executor) as within:
+                work = await self._begin(within, task_ids(operation.task_id for operation in operations))
+                if dry_run:
+                    work.revision = NEVER
+                for number, operation in enumerate(operations):
+                    await asyncio.sleep(0)  # to find a rule's next date can take 20 ms: others go on meanwhile
+                    try:
+                        outcomes.append(work.apply(operation))
+                    except TodoError as error:
+                        if atomic:
+                            raise work.failed(number, operation.task_id, error) from error
+                        outcomes.append(error)
+                await self._write(within, work)
+                if dry_run or not (work.told or work.erased or work.made_room):
+                    raise RollBack  # and the revision is not taken
+        except OperationFailed as failed:
+            if isinstance(failed.error, TooManyTasks) and work.made_room and not dry_run:  # which was rolled back
+                with suppress(DatabaseError):
+                    await self.erase_expired(limit=ERASED_AT_ONCE)
+            raise
         return outcomes
 
     async def _one(self, operation: Operation) -> Written:
@@ -148,21 +154,19 @@ class TaskBatch(TaskTrash):
         try:
             return (await self.batch([operation]))[0]  # type: ignore[return-value] # atomic: an error is raised
         except OperationFailed as failed:
-            if isinstance(failed.error, TooManyTasks):  # and what was erased has been rolled back
-                with suppress(DatabaseError):
-                    await self.erase_expired(limit=ERASED_AT_ONCE)
             raise failed.error from None
 
     async def _begin(self, within: Executor, ids: Sequence[UUID]) -> "_UnitOfWork":
         before = self._expired_before()
         revision, expired = (await self._run(_lock, within=within, expired=before)).one()
-        if expired:  # before anything is read: what is erased makes room
-            await self._erase_some_within(within, but=ids)
+        # Before anything is read: what is erased makes room.
+        made_room = expired and await self._erase_some_within(within, but=ids) > 0
         rows = (await self._run(_read, within=within, task_ids=ids)).all()
         names = [column.name for column in _COLUMNS]
         return _UnitOfWork(
             rows={row.id: dict(zip(names, row[1:], strict=True)) for row in rows if row.id is not None},
             revision=revision,
+            made_room=made_room,
             room=self._limits.max_tasks - rows[0][0],
             expired_before=before,
             trash=self._limits.trash_days != 0,
@@ -192,6 +196,8 @@ class _UnitOfWork:
 
     rows: dict[UUID, Row]
     revision: int
+    made_room: bool
+    """Whether expired tasks were erased, but for those that are named."""
     room: int
     """How many more tasks the user may have, but for those that make room."""
     expired_before: datetime

@@ -17,7 +17,7 @@ from uuid_utils.compat import uuid7
 from backend.db.session import Database
 from backend.errors import CheckpointExpired, PreconditionFailed, TaskNotFound, TodoError, TooManyTasks
 from backend.models.task import TaskCreate, TaskPut, TaskUpdate
-from backend.services.batch import Operation, Written
+from backend.services.batch import Operation, OperationFailed, Written
 from backend.services.changes import Checkpoint
 from backend.services.maintenance import resync
 from backend.services.rows import Limits, NotModified, owners, tasks
@@ -445,18 +445,35 @@ async def test_what_has_expired_in_the_takers_trash_makes_room(
     assert await all_of(bob, deleted=True) == []
 
 
-async def test_far_beyond_the_limit_each_create_erases_some_of_what_has_expired(
-    alice: TaskService, database: Database
+@pytest.mark.parametrize("write", ["create", "put", "batch", "each alone"])
+async def test_far_beyond_the_limit_each_write_erases_some_of_what_has_expired(
+    alice: TaskService, database: Database, write: str
 ) -> None:
     """As where the limit was lowered."""
     for _ in range(5):
         made = await alice.batch([new({"title": "old"}) for _ in range(50)])
         await alice.batch([Operation("delete", written.task["id"]) for written in made if isinstance(written, Written)])
     impatient = TaskService(database.executor, alice._user_id, Limits(max_tasks=1, trash_days=-1))
+    writes: Writes = {
+        "create": lambda: impatient.create(TaskCreate(title="new")),
+        "put": lambda: impatient.put(uuid7(), TaskPut(title="new")),
+        "batch": lambda: impatient.batch([new({"title": "new"})]),
+        "each alone": lambda: impatient.batch([new({"title": "new"})], atomic=False),
+    }
+    for _ in range(3):
+        with suppress(TooManyTasks, OperationFailed):
+            await writes[write]()
+    assert [task["title"] for task in await all_of(alice)] == ["new"]
+    assert await all_of(alice, deleted=True) == []
+
+
+async def test_a_dry_run_at_the_limit_erases_nothing(alice: TaskService, database: Database) -> None:
     for _ in range(2):
-        with pytest.raises(TooManyTasks):
-            await impatient.create(TaskCreate(title="new"))
-    assert (await impatient.create(TaskCreate(title="new")))["title"] == "new"
+        await alice.delete((await make(alice))["id"])
+    impatient = TaskService(database.executor, alice._user_id, Limits(max_tasks=0, trash_days=-1))
+    with pytest.raises(OperationFailed):
+        await impatient.batch([new({"title": "new"})], dry_run=True)
+    assert len(await all_of(alice, deleted=True)) == 2
 
 
 async def test_where_both_have_too_many_nothing_moves(alice: TaskService, bob: TaskService, database: Database) -> None:
