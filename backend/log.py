@@ -1,8 +1,6 @@
 """Logs: one line an event, as text for people or JSON for machines.
 
-No line holds what a user wrote. So the exception of a bug is logged as its type and the places in the code that it went
-through, without its message, which can quote the data; and libraries that would log statements, values or headers at
-DEBUG are kept at WARNING whatever `LOG_LEVEL` says.
+No line holds what a user wrote (specs/decisions/0008-logs.md).
 """
 
 import json
@@ -63,7 +61,7 @@ def _fields(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def describe_exception(error: BaseException) -> str:
-    """Return an exception's type and where it came from, its causes behind it; no message of any of them."""
+    """Return an exception's type and where it came from, its causes behind it; no message, which can quote the data."""
     parts = []
     current: BaseException | None = error
     seen = set()
@@ -183,7 +181,7 @@ def configure_logging(settings: Settings) -> None:
     logging._srcfile = None  # noqa: SLF001 # as above
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(logging.WARNING)
+    root.setLevel(logging.WARNING)  # at DEBUG libraries would log statements, values and headers
     for name in ("backend", "uvicorn"):
         logging.getLogger(name).setLevel(settings.log_level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):

@@ -1,7 +1,6 @@
 """CORS: what browsers on other origins may send, and read. An origin that is not listed gets no header at all.
 
-Starlette's CORSMiddleware would respond to strangers in plain text, and leave its headers out of errors, which a
-browser then hides from the frontend.
+It is our own for the reasons in specs/decisions/0006-guard.md.
 """
 
 import re

@@ -108,7 +108,7 @@ _UNDER_API = (
     "too_many_requests",
     "overloaded",
 )
-_WITH_DATABASE = ("database_unavailable", "database_not_migrated", "database_refused")
+WITH_DATABASE = ("database_unavailable", "database_not_migrated", "database_refused")
 _WITH_BODY = ("malformed_json", "unsupported_media_type")
 
 
@@ -187,7 +187,7 @@ def _document(path: str, method: str, operation: dict[str, Any]) -> None:
         operation["parameters"] = [*operation.get("parameters", []), *conditions]
     codes = [*_ANY_REQUEST, *own["codes"]]
     if under_api:
-        codes += [*_UNDER_API, *_WITH_DATABASE, *(() if reads else ("outcome_unknown",))]
+        codes += [*_UNDER_API, *WITH_DATABASE, *(() if reads else ("outcome_unknown",))]
         codes += _WITH_BODY if "requestBody" in operation else ()
     if "{id}" in path:
         codes += ("task_not_found",) if method != "put" else ()

@@ -15,6 +15,9 @@ from jose.backends import RSAKey
 from jose.backends.base import Key
 from jose.exceptions import JWKError
 from jose.utils import base64url_decode
+from pydantic import SecretStr
+
+from backend.config import ConfigurationError
 
 MINIMUM_RSA_BITS = 2048
 """RFC 7518, section 3.3."""
@@ -63,13 +66,13 @@ jwk.register_key("EdDSA", Ed25519Key)
 jwk.register_key("PS256", RSAPSSKey)
 
 
-def secret_key(secret: str) -> Key:
-    """Make the HS256 key of a shared secret. Raises `ValueError` for one that python-jose takes for a public key."""
+def secret_key(secret: SecretStr, variable: str) -> Key:
+    """Make the HS256 key of a secret. Raises `ConfigurationError` for one that python-jose takes for a public key."""
     try:
         # Made here, not inside jose.jwt.decode: that would read a secret that happens to be JSON as a key set.
-        key: Key = jwk.construct(secret, "HS256")
+        key: Key = jwk.construct(secret.get_secret_value(), "HS256")
     except JWKError:
-        raise ValueError("looks like a public key, which everybody may know") from None
+        raise ConfigurationError(variable, "looks like a public key, which everybody may know") from None
     # python-jose imports what it needs when a key is first used, and takes a failure of that, such as no free file
     # descriptor, for a bad signature.
     key.verify(b"", b"")

@@ -1,8 +1,7 @@
 """From a bearer token to an identity (RFC 7519, RFC 8725).
 
-Size and shape are checked before python-jose sees a byte, the key is chosen by the token's algorithm and key id and
-serves only that algorithm, and python-jose verifies the signature with exactly this one. The claims are checked here:
-python-jose lets many a bad one pass (specs/features/authentication.md has the list).
+python-jose verifies the signature, with one key and one algorithm; all else is checked here, before it and after it
+(specs/decisions/0007-tokens.md).
 """
 
 import base64
@@ -19,7 +18,6 @@ from urllib.parse import urlsplit
 from jose import jws, jwt
 from jose.backends.base import Key
 from jose.exceptions import JWSError
-from pydantic import SecretStr
 
 from backend import strict_json
 from backend.auth.identity import Identity
@@ -72,7 +70,7 @@ class TokenVerifier:
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._secrets = tuple(
-            _secret_key(secret, variable)
+            secret_key(secret, variable)
             for variable, secret in (
                 ("BETTER_AUTH_SECRET", settings.better_auth_secret),
                 ("BETTER_AUTH_PREVIOUS_SECRET", settings.better_auth_previous_secret),
@@ -182,13 +180,6 @@ class TokenVerifier:
 def usable_subject(subject: Any) -> TypeGuard[str]:
     """Tell whether a `sub` can own tasks: 1 to 255 characters, each of which every database can store."""
     return isinstance(subject, str) and 0 < len(subject) <= OWNER_MAX and is_storable(subject)
-
-
-def _secret_key(secret: SecretStr, variable: str) -> Key:
-    try:
-        return secret_key(secret.get_secret_value())
-    except ValueError as error:
-        raise ConfigurationError(variable, str(error)) from None
 
 
 def _is_signed(token: str, key: Key, algorithm: str) -> bool:

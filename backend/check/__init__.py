@@ -32,13 +32,13 @@ Look = Callable[[Settings], AsyncIterator[Finding]]
 """A function that yields what it finds. A `TodoError` that it raises becomes one more, a failure."""
 
 
+@dataclass(frozen=True, slots=True)
 class Report:
     """All findings, as lines or as one JSON document."""
 
-    def __init__(self, findings: list[Finding], *, hung: bool = False) -> None:
-        self.findings = findings
-        self.hung = hung
-        """Whether something had to be left behind, such as a look-up of a name, which nothing can stop."""
+    findings: list[Finding]
+    hung: bool = False
+    """Whether something had to be left behind, such as a look-up of a name, which nothing can stop."""
 
     @property
     def ok(self) -> bool:

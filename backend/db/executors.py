@@ -65,7 +65,7 @@ class Transaction:
 
     def __init__(self) -> None:
         self.sent = Sent()
-        self.commits_a_write = False
+        self.commits_a_write = False  # so that it may be kept, whatever comes next
         self._failed = False
 
     async def exec(self, statement: Executable, *, params: Params | None = None) -> Rows:
@@ -82,12 +82,8 @@ class Transaction:
         """Keep what was done. Raises `OutcomeUnknown` where no response came."""
         self._check()
         self.commits_a_write = self.sent.write
-        with translated(self.may_have_run):
+        with translated(lambda: self.commits_a_write):
             await self._commit()
-
-    def may_have_run(self) -> bool:
-        """Tell whether something may have been kept."""
-        return self.commits_a_write
 
     def _check(self) -> None:
         if self._failed:  # PostgreSQL would turn COMMIT into a silent ROLLBACK, SQLite would keep the others
@@ -101,15 +97,15 @@ class Transaction:
 
 
 @asynccontextmanager
-async def within_deadline(seconds: float, *, may_have_run: Callable[[], bool]) -> AsyncIterator[None]:
-    """Limit a block's time. An error of the block's own goes through as it is."""
+async def within_deadline(seconds: float, within: Transaction) -> AsyncIterator[None]:
+    """Limit a transaction's time. An error of the block's own goes through as it is."""
     try:
         async with asyncio.timeout(seconds) as limit:
             yield
     except TimeoutError as error:
         if not limit.expired():
             raise
-        with translated(may_have_run):
+        with translated(lambda: within.commits_a_write):
             raise error from None
 
 
@@ -157,7 +153,7 @@ class PostgresExecutor:
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several statements: see `DatabaseExecutor`. BEGIN and COMMIT cost a round trip each."""
         within = _PostgresTransaction(self._pool.types)
-        async with within_deadline(self._deadline, may_have_run=within.may_have_run):
+        async with within_deadline(self._deadline, within):
             connection = within.connection = await repeated(self._begin, deadline=self._deadline)
             try:
                 yield within

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import sys
 import time
 
 import asyncpg
@@ -19,9 +20,8 @@ OVERFLOW_AFTER = 0.05
 class OverflowSemaphore:
     """Admits as many at once as there are connections to keep, first come, first served.
 
-    SQLAlchemy's pool opens an overflow connection, which costs as much as a dozen statements, as soon as all kept ones
-    are busy, though one is free again in a moment. Here one who has waited `OVERFLOW_AFTER` adds a permit of the
-    overflow to the same queue, and it is taken back when nobody waits (specs/decisions/0004-neon-connection.md).
+    Who has waited `OVERFLOW_AFTER` adds a permit of the overflow to the queue, which is taken back when nobody waits
+    (specs/decisions/0004-neon-connection.md).
     """
 
     def __init__(self, limit: int, overflow: int, timeout: float) -> None:
@@ -82,11 +82,8 @@ class Pool:
         self._url = url
         self._settings = settings
         self._size = settings.database_pool_size
-        self._semaphore = (
-            OverflowSemaphore(self._size, settings.database_max_overflow, settings.database_pool_timeout)
-            if self._size
-            else None
-        )
+        limit = self._size or sys.maxsize
+        self._semaphore = OverflowSemaphore(limit, settings.database_max_overflow, settings.database_pool_timeout)
         self._connects, self._connect_seconds = 0, 0.0
         self.types = StatementTypes(settings.database_pool_recycle)
         """Of the statements that were run on any of the connections."""
@@ -96,11 +93,10 @@ class Pool:
 
     def state(self) -> dict[str, float]:
         """Return how many connections are idle and in use, how many requests wait for one, and what connecting took."""
-        waiting = 0 if self._semaphore is None else self._semaphore.waiting
         return {
             "connections_idle": len(self._idle),
             "connections_in_use": len(self._in_use),
-            "connections_waited_for": waiting,
+            "connections_waited_for": self._semaphore.waiting,
             "connects_total": self._connects,
             "connect_seconds_total": self._connect_seconds,
         }
@@ -119,21 +115,19 @@ class Pool:
         Raises `DatabaseUnavailable` where no permit has come in time, and what connecting raises. Without `retry` it is
         tried once to connect.
         """
-        if self._semaphore is not None:
-            await self._semaphore.acquire()
+        await self._semaphore.acquire()
         try:
             connection = await self._next_idle() or await self._connect(retry=retry)
         except BaseException:
-            self._release_permit()
+            self._semaphore.release()
             raise
         self._in_use.add(connection)
         return connection
 
     def release(self, connection: DriverConnection) -> None:
-        """Give a connection back that is ready for the next statement. It is kept unless as many as may be are idle.
+        """Give a connection back that is ready for the next statement.
 
-        So one of the overflow stays as long as it is needed: opening it anew for each statement would cost more than
-        the wait that it was opened for. Where none are kept, it is there until the next turn of the event loop.
+        It is kept unless enough are idle, of the overflow or not; without a pool until the next turn of the event loop.
         """
         self._in_use.remove(connection)  # raises where it was given back before: two must never have the same one
         enough = self._size and len(self._idle) >= self._size
@@ -146,7 +140,7 @@ class Pool:
             self._came_back = asyncio.Event()
             if not self._size:  # the next statement of the same request follows in the same turn of the loop, or never
                 asyncio.get_running_loop().call_soon(self._close_if_idle, connection)
-        self._release_permit()
+        self._semaphore.release()
 
     def discard(self, connection: DriverConnection, error: BaseException) -> None:
         """Give a connection back after an error. It is kept only if the error says nothing about the connection."""
@@ -156,13 +150,9 @@ class Pool:
         self._in_use.remove(connection)
         lost = connection.is_closed() or NOT_SENT in str(error)
         connection.close_soon()
-        self._release_permit()
+        self._semaphore.release()
         if lost or isinstance(error, TimeoutError) or is_failover(error):
             self._close_idle()  # what has ended this one will have ended those that were opened before it as well
-
-    def _release_permit(self) -> None:
-        if self._semaphore is not None:
-            self._semaphore.release()
 
     def close(self) -> None:
         """Close all connections in the background: now, or when they are given back."""

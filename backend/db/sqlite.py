@@ -171,7 +171,7 @@ class SQLiteExecutor:
         await timed(self._semaphore.acquire(), "waited")
         within = _SQLiteTransaction()
         try:
-            async with within_deadline(self._deadline, may_have_run=within.may_have_run), AsyncExitStack() as stack:
+            async with within_deadline(self._deadline, within), AsyncExitStack() as stack:
                 with translated():
                     connection = within.connection = await stack.enter_async_context(self._engine.connect())
                     await connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two that read first could both fail

@@ -1,9 +1,8 @@
 """SQLAlchemy's statements without SQLAlchemy's execution: compiled once, run by asyncpg itself.
 
-For a statement of one round trip SQLAlchemy's connection, execution context and cursor cost several times what the
-driver does (specs/decisions/0014-cost-of-a-request.md). What is compiled is kept by the statement object, so statements
-are module constants or come from a cached function keyed by their shape: one that is built for each request would be
-compiled for each request, which costs ten times as much as running it.
+What is compiled is kept by the statement object, so statements are module constants or come from a cached function
+keyed by their shape; one that is built for each request would be compiled for each
+(specs/decisions/0014-cost-of-a-request.md).
 """
 
 import functools

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.types import Receive, Scope, Send
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
-from backend.api.openapi import documented
+from backend.api.openapi import WITH_DATABASE, documented
 from backend.api.problems import ENDING, Problem
 from backend.api.requests import Route
 
@@ -45,7 +45,6 @@ class _Hidden(Route):
 
 
 HEALTHY: Healthy = {"status": "healthy", "database": "connected"}
-DATABASE = ("database_unavailable", "database_not_migrated", "database_refused")
 
 router = APIRouter(prefix="/health", tags=["health"], route_class=Route)
 
@@ -56,7 +55,7 @@ async def health() -> Alive:
     return {"status": "ok"}
 
 
-@router.get("/ready", **documented({"status": "ready"}, *DATABASE))
+@router.get("/ready", **documented({"status": "ready"}, *WITH_DATABASE))
 async def health_ready(request: Request) -> Ready:
     """Tell that the process can serve. Asks the database until it has responded once, and then never again."""
     _refuse_while_draining(request)
@@ -81,7 +80,7 @@ router.add_api_route(
     "/db",
     health_db,
     route_class_override=_Hidden,
-    **documented(HEALTHY, "not_found", *DATABASE, security=MAY_HAVE_TOKEN),
+    **documented(HEALTHY, "not_found", *WITH_DATABASE, security=MAY_HAVE_TOKEN),
 )
 
 
