@@ -86,7 +86,7 @@ owner_now = (
         func.coalesce(func.max(owners.c.forgotten), 0).label("forgotten"),
     )
     .where(owners.c.user_id == bindparam("owner"))
-    .subquery("owner_now")
+    .cte("owner_now")
 )
 """The owner's revision, 0 for one who has nothing and has never written. Read in the same statement as the tasks, it is
 the version of exactly the rows that are returned."""
