@@ -18,7 +18,9 @@ _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # a character of it: RFC 9110, section 
 _BEGINNING = re.compile(_TOKEN + rb"|\r?\Z")
 # RFC 9112, section 3: no fragment, no version 2
 _REQUEST_LINE = re.compile(_TOKEN + rb"+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")
-_METHOD = re.compile(rb"(?:DELETE|GET|HEAD|OPTIONS|PATCH|POST|PUT) ")
+_METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
+_COMMON = re.compile(rb"(?:%b) /" % b"|".join(_METHODS))
+_EMPTY_PATH = re.compile(rb"\Ahttps?://[^/? ]+(?=[? ])", re.IGNORECASE)  # RFC 9110, section 4.2.3: it is "/"
 _REQUEST_ID = re.compile(rb"\nX-Request-ID:[ \t]*([^\r\n]*)\r", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
@@ -54,9 +56,9 @@ class Unparsed:
         return taken
 
     def take_head(self) -> bytes | None:
-        """Take a head, with the blank line behind it; None while it is not whole. Raises `BadHead`.
+        """Take a head, as the parser takes it, with the blank line behind it. Raises `BadHead`.
 
-        A method that no address has becomes one that the parser takes.
+        Returns None while it is not whole.
         """
         start = 2 if self._bytes.startswith(b"\r\n") else 0  # one is ignored (RFC 9112, section 2.2)
         found = self._bytes.find(b"\r\n\r\n", max(start, self._searched))
@@ -71,9 +73,17 @@ class Unparsed:
             return None
         self._searched = 0
         del self._bytes[:size]
-        # The parser knows methods of other protocols and refuses them, and does not know every one of HTTP's. TRACE it
-        # knows, and no address has it.
-        return head if _METHOD.match(head) else b"TRACE" + head[head.index(b" ") :]
+        return head if _COMMON.match(head) else _as_the_parser_takes_it(head)
+
+
+def _as_the_parser_takes_it(head: bytes) -> bytes:
+    method, rest = head.split(b" ", 1)
+    if method == b"CONNECT":  # what comes behind it is meant for a tunnel, and no request (RFC 9110, section 9.3.6)
+        rest = rest.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    # The parser knows methods of other protocols and refuses them, and does not know every one of HTTP's. TRACE it
+    # knows, and no address has it.
+    method = method if method in _METHODS else b"TRACE"
+    return b"%b %b" % (method, _EMPTY_PATH.sub(rb"\g<0>/", rest))
 
 
 def refusal(code: str, head: bytes) -> bytes:

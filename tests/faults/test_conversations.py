@@ -22,7 +22,7 @@ ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 CONVERSATIONS = 200
 
 METHODS = (b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS", b"TRACE", b"CONNECT", b"SETUP", b"get")
-TARGETS = (b"/", b"/health", b"/api/tasks", b"/api/tasks/stats", b"/nowhere", b"http://test/api/tasks")
+TARGETS = (b"/", b"/health", b"/api/tasks", b"/api/tasks/stats", b"/nowhere", b"http://test/api/tasks", b"http://test")
 HIDDEN = b"GET /health HTTP/1.1\r\nHost: test\r\nX-Request-ID: hidden\r\n\r\n"
 CONTENTS = (b"{}", b'{"title": "by chance"}', HIDDEN, HIDDEN * 50, b"x" * 70_000)
 EXTENSIONS = (b"", b"", b";a", b";a=b", b';a="b;c"')
@@ -76,7 +76,7 @@ def a_request(random: Random, token: str, *, last: bool) -> Request:
         headers.append(b"Expect: 100-continue")
     headers += (b"Connection: close",) if last else random.choice(UPGRADES)
     data = b"\r\n".join((method + b" " + random.choice(TARGETS) + b" HTTP/1.1", *headers, b"", body))
-    may_be_last = last or expects or framing == "chunks" or len(content) > 65_536
+    may_be_last = last or expects or framing == "chunks" or len(content) > 65_536 or method == b"CONNECT"
     return Request(request_id, data, method == b"HEAD", may_be_last)
 
 

@@ -199,7 +199,7 @@ def test_what_is_no_request_of_http_1_is_a_problem(server: Server, head: bytes) 
     assert json.loads(received.rpartition(b"\r\n\r\n")[2])["code"] == "malformed_request"
 
 
-METHODS = ("BREW", "PROPFIND", "CONNECT", "PRI", "DESCRIBE", "GET_PARAMETER", "SOURCE", "get", "GETX", "X" * 300)
+METHODS = ("BREW", "PROPFIND", "connect", "PRI", "DESCRIBE", "GET_PARAMETER", "SOURCE", "get", "GETX", "X" * 300)
 
 
 @pytest.mark.parametrize("method", [*METHODS, "!#$%&'*+-.^_`|~09Az"])
@@ -214,6 +214,15 @@ def test_a_method_that_no_address_has_is_refused_as_such(server: Server, user: U
     assert b"\r\nallow: DELETE, GET, HEAD, POST\r\n" in received
 
 
+@pytest.mark.parametrize("authorized", [True, False])
+def test_what_is_meant_for_a_tunnel_is_no_request(server: Server, user: User, authorized: bool) -> None:
+    tunnel = user.request("CONNECT", "/api/tasks", "Connection: keep-alive", authorized=authorized)
+    received = server.exchange(tunnel + user.create())
+    assert statuses(received) == [405 if authorized else 401]
+    assert b"\r\nconnection: close\r\n" in received
+    assert user.tasks() == 0
+
+
 @pytest.mark.parametrize(
     "head",
     [
@@ -222,6 +231,8 @@ def test_a_method_that_no_address_has_is_refused_as_such(server: Server, user: U
         b"GET /health HTTP/1.1\r\nHost:\tx\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n",
         b"GET /health HTTP/1.1\r\nHost: x\r\nX-Name: J\xc3\xb6rg\r\nX-Empty:\r\n",
         b"GET /health?q={a|b} HTTP/1.1\r\nHost: x\r\n",
+        b"GET http://todo.example.com HTTP/1.1\r\nHost: todo.example.com\r\n",
+        b"GET HTTPS://todo.example.com:8443?empty=path HTTP/1.1\r\nHost: todo.example.com:8443\r\n",
     ],
 )
 def test_what_proxies_and_browsers_write_is_taken(server: Server, head: bytes) -> None:
