@@ -225,7 +225,7 @@ def _problems(codes: Iterable[str]) -> dict[str, Any]:
         response["content"][MEDIA_TYPE]["examples"][code] = {"summary": problem.detail, "value": _example(code)}
         constant = {
             name: {"schema": {"type": "string"}, "example": value}
-            for name, value in problem.headers
+            for name, value in problem.headers.items()
             if name != "Connection"
         }
         if headers := _MADE_FOR_EACH.get(code, {}) | constant:

@@ -5,7 +5,7 @@ here and in `field_errors.py`, the request's path and its id: nothing of its bod
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from urllib.parse import quote
 
@@ -28,7 +28,7 @@ class ProblemType:
     status: int
     code: str
     detail: str
-    headers: tuple[tuple[str, str], ...] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -45,10 +45,6 @@ class ProblemType:
             "code": self.code,
             "request_id": request_id,
         }
-
-
-def _retry_after(seconds: int) -> tuple[tuple[str, str], ...]:
-    return (("Retry-After", str(seconds)),)
 
 
 # RFC 9110's phrases, written out: Python's http.HTTPStatus words two of them differently from version to version.
@@ -72,8 +68,8 @@ _TITLES = {
     503: "Service Unavailable",
 }
 
-_INVALID_TOKEN = (("WWW-Authenticate", 'Bearer error="invalid_token"'),)
-_CLOSE = (("Connection", "close"),)  # the rest of the request is not read, so the connection cannot go on
+_INVALID_TOKEN = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
+_CLOSE = {"Connection": "close"}  # the rest of the request is not read, so the connection cannot go on
 
 PROBLEM_TYPES: Mapping[str, ProblemType] = {
     each.code: each
@@ -81,9 +77,7 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
         ProblemType(400, "malformed_json", "The body is not valid JSON, is not in UTF-8, or has a name twice."),
         ProblemType(400, "malformed_request", "The request is not HTTP/1.1.", _CLOSE),
         ProblemType(400, "ambiguous_length", "The body's length is told in two ways, or in an unknown one.", _CLOSE),
-        ProblemType(
-            401, "token_missing", "Send a token: Authorization: Bearer <JWT>.", (("WWW-Authenticate", "Bearer"),)
-        ),
+        ProblemType(401, "token_missing", "Send a token: Authorization: Bearer <JWT>.", {"WWW-Authenticate": "Bearer"}),
         ProblemType(401, "token_invalid", "The token is not valid for this service.", _INVALID_TOKEN),
         ProblemType(401, "token_expired", "The token has expired; get a new one.", _INVALID_TOKEN),
         ProblemType(403, "origin_not_allowed", "Pages of this origin may not call this address."),
@@ -105,17 +99,17 @@ PROBLEM_TYPES: Mapping[str, ProblemType] = {
             422, "invalid_from_token", "The token in from_token has expired, or is not valid for this service."
         ),
         ProblemType(422, "same_user", "Both tokens are the same user's."),
-        ProblemType(429, "too_many_requests", "Too many requests of yours; nothing was done.", _retry_after(1)),
+        ProblemType(429, "too_many_requests", "Too many requests of yours; nothing was done.", {"Retry-After": "1"}),
         ProblemType(431, "head_too_large", "The head is larger than 32 KiB, or has more than 100 headers.", _CLOSE),
         ProblemType(500, "internal_error", "The service failed. The request_id helps its operators to find out why."),
         ProblemType(
-            503, "database_unavailable", "The database cannot be used now; nothing was written.", _retry_after(2)
+            503, "database_unavailable", "The database cannot be used now; nothing was written.", {"Retry-After": "2"}
         ),
-        ProblemType(503, "outcome_unknown", "It is not known whether the write has happened.", _retry_after(2)),
-        ProblemType(503, "database_not_migrated", "The database is not set up yet.", _retry_after(30)),
+        ProblemType(503, "outcome_unknown", "It is not known whether the write has happened.", {"Retry-After": "2"}),
+        ProblemType(503, "database_not_migrated", "The database is not set up yet.", {"Retry-After": "30"}),
         ProblemType(503, "database_refused", "The database does not let the service do this; its operator has to."),
-        ProblemType(503, "overloaded", "Too many requests at once; nothing was done.", _retry_after(1)),
-        ProblemType(503, "issuer_unavailable", "The issuer's keys cannot be fetched now.", _retry_after(2)),
+        ProblemType(503, "overloaded", "Too many requests at once; nothing was done.", {"Retry-After": "1"}),
+        ProblemType(503, "issuer_unavailable", "The issuer's keys cannot be fetched now.", {"Retry-After": "2"}),
     )
 }
 
@@ -219,6 +213,6 @@ def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[st
 
 
 def problem_response(problem: Problem, scope: Scope, request_id: str) -> Response:
-    headers = dict(problem.type.headers) | dict(problem.headers)
+    headers = {**problem.type.headers, **problem.headers}
     content = to_json(problem_document(problem, scope, request_id))
     return Response(content, problem.type.status, headers, MEDIA_TYPE)

@@ -10,8 +10,9 @@ from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
+from backend.auth.tokens import TokenVerifier
 from backend.config import Settings
-from backend.errors import TodoError
+from backend.errors import TodoError, TokenExpired
 
 LIMIT = 10.0
 """Seconds for all looks together. With the start of the program that is less than 12."""
@@ -77,9 +78,6 @@ async def check_all(settings: Settings, limit: float = LIMIT) -> Report:
 
 async def check_token(settings: Settings, token: str) -> Report:
     """Tell whether a token is accepted, and if not, which rule it breaks."""
-    from backend.auth.tokens import TokenVerifier
-    from backend.errors import TokenExpired
-
     try:
         identity = await TokenVerifier(settings).verify(token)
     except TokenExpired:

@@ -1,6 +1,6 @@
 """The database: plain SQLModel sessions for scripts, and the executor that requests use.
 
-Each function takes a `Database`; without one it uses the process's own, made from the settings when it is first needed:
+A function that is given no `Database` uses the process's own, made from the settings when it is first needed:
 `engine` and `session_maker` of this module are that database's. What a session does and raises, SQLAlchemy and SQLModel
 document. Requests do not use sessions: one statement by `Database.executor` costs a quarter of one by a session
 (specs/decisions/0014-cost-of-a-request.md).
@@ -8,7 +8,6 @@ document. Requests do not use sessions: one statement by `Database.executor` cos
 
 import asyncio
 import functools
-import inspect
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -41,6 +40,7 @@ class Database:
         self._pool: Pool | None = None
         self.engine = make_engine(self.url, settings)
         """SQLAlchemy's engine. Its connections are the sessions' own but on SQLite."""
+        self.session_maker = async_sessionmaker(self.engine, class_=AsyncSession, expire_on_commit=False)
         self._probe: asyncio.Task[None] | None = None
         self._asked_at = 0.0
         self.has_responded = False
@@ -55,10 +55,6 @@ class Database:
         else:
             self._pool = Pool(self.url, settings)
             self.executor = PostgresExecutor(self._pool, deadline)
-
-    @functools.cached_property
-    def session_maker(self) -> async_sessionmaker[AsyncSession]:
-        return async_sessionmaker(self.engine, class_=AsyncSession, expire_on_commit=False)
 
     async def ping(self, *, max_age: float = 0) -> None:
         """Return when the database has shown that it has every column that we need, and lets us read it.
@@ -123,14 +119,10 @@ def __getattr__(name: str) -> Any:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-async def get_session(database: Database | None = None) -> AsyncIterator[AsyncSession]:
+async def get_session() -> AsyncIterator[AsyncSession]:
     """Yield a session and close it: for `Depends(get_session)`. What is not committed is rolled back."""
-    async with (database or default_database()).session_maker() as session:
+    async with default_database().session_maker() as session:
         yield session
-
-
-# FastAPI would take the database for a parameter of the request.
-get_session.__signature__ = inspect.Signature()  # type: ignore[attr-defined] # read by inspect.signature()
 
 
 @asynccontextmanager

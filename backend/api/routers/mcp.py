@@ -36,7 +36,7 @@ def resource(request: Request) -> str:
 def challenge(scope: Scope, problem: Problem) -> dict[str, str]:
     """Return the headers of a 401, which say where the document on tokens is (RFC 9728, section 5.1)."""
     address = resource(Request(scope)).removesuffix(MCP) + METADATA + MCP
-    scheme, _, reason = dict(problem.type.headers)["WWW-Authenticate"].partition(" ")
+    scheme, _, reason = problem.type.headers["WWW-Authenticate"].partition(" ")
     parameters = [*([reason] if reason else []), f'resource_metadata="{address}"']
     return {"WWW-Authenticate": f"{scheme} {', '.join(parameters)}"}
 
