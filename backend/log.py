@@ -45,6 +45,7 @@ class JSONFormatter(logging.Formatter):
     """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
+        """Write the line."""
         line = {"time": _time(record), "level": record.levelname, "logger": record.name, "message": record.getMessage()}
         return json.dumps(line | _fields(record))
 
@@ -89,6 +90,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         """Lines that found no room since the start."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Write a line, or have it written."""
         if self._waiting is None:
             super().emit(record)
         elif self._waiting.qsize() < MAX_WAITING:
@@ -155,6 +157,7 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def dropped_lines() -> int:
+    """Return how many lines the log has dropped since the start."""
     handler = _handler()
     return 0 if handler is None else handler.dropped
 

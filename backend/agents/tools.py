@@ -239,6 +239,7 @@ class Tool:
 
     @property
     def name(self) -> str:
+        """Its name."""
         return self.run.__name__
 
     @property

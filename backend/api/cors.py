@@ -39,6 +39,7 @@ class CORS:
         self._allowed_headers = ", ".join((HEADERS, *more_headers))
 
     def headers(self, origin: bytes | None) -> Headers:
+        """Return the headers of a response to this origin."""
         if origin is None:
             return []
         is_exact = origin in self._exact
@@ -51,6 +52,7 @@ class CORS:
         return found
 
     def preflight(self, origin: bytes | None) -> Response:
+        """Respond to a browser that asks what it may send."""
         if not self.headers(origin):
             return Response(status_code=204)
         return Response(

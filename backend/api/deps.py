@@ -61,6 +61,7 @@ def user_of(request: Request) -> Identity:
 
 
 def tasks_of(request: Request) -> TaskService:
+    """Return the tasks of the request's user."""
     return tasks_of_user(request.app.state.database, user_of(request).user_id)
 
 

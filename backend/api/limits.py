@@ -54,10 +54,12 @@ class ConcurrencyLimit:
 
     @property
     def taken(self) -> int:
+        """How many places are taken."""
         return self._limit - self._free
 
     @property
     def is_reached(self) -> bool:
+        """Whether no place is free."""
         return self._free == 0
 
     @property
@@ -94,6 +96,7 @@ class ConcurrencyLimit:
         self._free -= 1
 
     def release(self) -> None:
+        """Give a place back."""
         self._free += 1
         if self._free == self._limit:
             self._emptied.set()

@@ -32,6 +32,7 @@ class ProblemType:
 
     @property
     def title(self) -> str:
+        """The status in words."""
         return _TITLES[self.status]
 
     def document(self, instance: str, request_id: str) -> dict[str, Any]:
@@ -204,6 +205,7 @@ def detail_of(problem: Problem) -> str:
 
 
 def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[str, Any]:
+    """Return a problem as the document of a response to the request."""
     document = problem.type.document(_instance(scope), request_id) | {"detail": detail_of(problem)}
     if problem.errors:
         document["errors"] = [asdict(each) for each in problem.errors]
@@ -213,6 +215,7 @@ def problem_document(problem: Problem, scope: Scope, request_id: str) -> dict[st
 
 
 def problem_response(problem: Problem, scope: Scope, request_id: str) -> Response:
+    """Write a problem as the response to the request."""
     headers = {**problem.type.headers, **problem.headers}
     content = to_json(problem_document(problem, scope, request_id))
     return Response(content, problem.type.status, headers, MEDIA_TYPE)

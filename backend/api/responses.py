@@ -64,4 +64,5 @@ def json_response(value: Any, etag: str | None = None) -> Response:
 
 
 def not_modified(etag: str, *, weak: bool = True) -> Response:
+    """Respond that the client has it already."""
     return Response(status_code=304, headers={"ETag": f'W/"{etag}"' if weak else f'"{etag}"'})

@@ -46,6 +46,7 @@ class Move(BaseModel):
         return value
 
     def destination(self) -> Destination:
+        """Return where that is."""
         if self.to is not None:
             return Destination(self.to)
         return Destination("before", self.before) if self.before is not None else Destination("after", self.after)

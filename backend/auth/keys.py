@@ -39,6 +39,7 @@ class Ed25519Key(Key):
         self._key = Ed25519PublicKey.from_public_bytes(base64url_decode(key["x"].encode()))
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
+        """Tell whether `sig` is this key's signature of `msg`."""
         try:
             self._key.verify(sig, msg)
         except InvalidSignature:
@@ -53,6 +54,7 @@ class RSAPSSKey(Key):
         self._key = RSAKey(key, "RS256").prepared_key
 
     def verify(self, msg: bytes, sig: bytes) -> bool:
+        """Tell whether `sig` is this key's signature of `msg`."""
         if len(sig) * 8 < self._key.key_size:
             return False  # OpenSSL would take one that lost its leading zeros (RFC 8017, section 8.1.2)
         try:

@@ -43,6 +43,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
+        """Whether nothing failed."""
         return all(finding.level != "FAIL" for finding in self.findings)
 
     def lines(self) -> str:

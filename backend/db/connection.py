@@ -79,6 +79,7 @@ class DriverConnection(asyncpg.Connection):
         return kept is not None and not _is_readable(kept.fileno())
 
     async def close(self, *, timeout: float | None = None) -> None:
+        """Close in the background, within `CLOSE_TIMEOUT`."""
         self.close_soon()
 
     def close_soon(self) -> None:

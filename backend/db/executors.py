@@ -134,6 +134,7 @@ class PostgresExecutor:
         self._deadline = deadline
 
     async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
+        """Run one statement: see `DatabaseExecutor`."""
         compiled = _compiled(statement, params)
 
         async def run(sent: Sent) -> Rows:

@@ -101,6 +101,7 @@ def one_of(parameters: dict[str, str], name: str, allowed: tuple[_Word, ...]) ->
 
 
 def port_of(text: str) -> int:
+    """Return the port."""
     if not re.fullmatch("[0-9]{1,5}", text) or not 0 < int(text) < 65_536:
         raise Unusable("port must be a number from 1 to 65535")
     return int(text)

@@ -53,6 +53,7 @@ class OverflowSemaphore:
             self.waiting -= 1
 
     def release(self) -> None:
+        """Give a permit back."""
         if self._overflow < self._max_overflow and not self.waiting:
             self._overflow += 1
         else:

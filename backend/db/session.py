@@ -79,9 +79,11 @@ class Database:
             logger.warning("row security is active for our role: todo-backend check tells whether it hides tasks")
 
     def state(self) -> dict[str, float]:
+        """Return figures of the pool, for metrics."""
         return {} if self._pool is None else self._pool.state()
 
     async def close(self) -> None:
+        """Close all connections."""
         if self._pool is not None:
             self._pool.close()
         await self.engine.dispose()

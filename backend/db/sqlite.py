@@ -146,6 +146,7 @@ class SQLiteExecutor:
         self._deadline = deadline
 
     async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
+        """Run one statement: see `DatabaseExecutor`."""
         if isinstance(params, Sequence) and len(params) > 1:  # all rows or none; in autocommit each would be committed
             async with self.transaction() as within:
                 return await within.exec(statement, params=params)

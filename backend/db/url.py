@@ -39,6 +39,7 @@ class SQLiteURL:
 
     @property
     def sqlalchemy_url(self) -> str:
+        """The URL as SQLAlchemy reads it."""
         return f"{SQLITE_SCHEME}:///{'' if self.path is None else self.path}"
 
 

@@ -38,6 +38,7 @@ def _document_route() -> Route:
 
 
 async def docs(request: Request) -> HTMLResponse:
+    """Return the page."""
     prefix = request.scope.get("root_path", "")
     page = get_swagger_ui_html(
         openapi_url=f"{prefix}/openapi.json",
