@@ -44,7 +44,6 @@ class Metrics:
         )
         self._problems = Counter("todo_problems", "Responses that are a problem.", ["code"])
         self._retries = Counter("todo_retries", "New attempts to connect, or to run a statement.")
-        self._children: dict[tuple[str, str | None, int | None], Any] = {}
         Gauge("todo_build_info", "The version that runs.", ["version"], multiprocess_mode="livemax").labels(
             __version__
         ).set(1)
@@ -54,11 +53,7 @@ class Metrics:
     ) -> None:
         """Count a request. `status` is None for one whose client went away."""
         method = method if method in _METHODS else _OTHER
-        child = self._children.get((method, route, status))
-        if child is None:
-            child = self._durations.labels(method, route or _OTHER, status or "none")
-            self._children[method, route, status] = child
-        child.observe(seconds)
+        self._durations.labels(method, route or _OTHER, status or "none").observe(seconds)
         if observation.database:
             self._database.observe(observation.database)
         if observation.waited > MIN_WAIT:

@@ -49,25 +49,23 @@ class JWKS:
     def __init__(self, url: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._url = url
         self._clock = clock
-        self._keys: dict[tuple[str, str], Key] | None = None
+        self.keys: dict[tuple[str, str], Key] = {}
+        """Those that are known now, by key id and algorithm."""
         self._fetched_at = 0.0
         self._refetched_at = float("-inf")
         self._failure: str | None = None  # of the last fetch
-        self._replaced_at = 0.0
+        self._replaced_at: float | None = None
         self._fetches = self._failures = 0
         self._fetch: asyncio.Task[None] | None = None
         self.date: str | None = None
         """The issuer's clock at the last fetch: its `Date` header, if it sends one."""
 
-    @property
-    def keys(self) -> dict[tuple[str, str], Key]:
-        """The keys that are known now, by key id and algorithm."""
-        return self._keys or {}
-
     def state(self) -> dict[str, float]:
         """Return, for metrics, how many fetches there were, how many failed, and how old the keys are, if any."""
         counted: dict[str, float] = {"key_fetches_total": self._fetches, "key_fetch_failures_total": self._failures}
-        return counted if self._keys is None else counted | {"keys_age_seconds": self._clock() - self._replaced_at}
+        if self._replaced_at is None:
+            return counted
+        return counted | {"keys_age_seconds": self._clock() - self._replaced_at}
 
     async def key(self, key_id: str, algorithm: str) -> Key:
         """Return the issuer's key of this id for this algorithm, fetching the keys where that may help.
@@ -75,12 +73,12 @@ class JWKS:
         Raises `TokenInvalid` where the issuer has no such key, `IssuerUnavailable` where it cannot be asked.
         """
         wanted = (key_id, algorithm)
-        if self._keys is None:
+        if self._replaced_at is None:
             failed = self._failure is not None and not self._fetching()
             if failed and self._clock() - self._fetched_at < RETRY_INTERVAL:
                 raise IssuerUnavailable(f"the keys could not be fetched from {self._url}: {self._failure}")
             await self.fetch()
-        elif wanted in self._keys:
+        elif wanted in self.keys:
             if self._clock() - self._fetched_at >= REFRESH_AFTER:
                 self._start_fetch()
         elif self._fetching() or self._clock() - self._refetched_at >= REFETCH_INTERVAL:
@@ -118,7 +116,7 @@ class JWKS:
         try:
             async with asyncio.timeout(FETCH_TIMEOUT):
                 document = await self._download()
-            self._keys = _read(document)
+            self.keys = _read(document)
             self._replaced_at = self._clock()
             self._failure = None
         except Exception as error:  # noqa: BLE001 # whatever the issuer sends or does, what is known stays known

@@ -6,7 +6,7 @@ Every schema's pattern is one that all generators of clients can compile: no esc
 import re
 from collections.abc import Callable
 from datetime import date, time
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -22,7 +22,8 @@ POSITION_MAX = 2**53 - 1
 """JavaScript's greatest safe integer."""
 FIRST_YEAR = 1900
 
-PRIORITIES = ("low", "medium", "high", "urgent")
+_Priority = Literal["low", "medium", "high", "urgent"]
+PRIORITIES: tuple[str, ...] = get_args(_Priority)
 
 _UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 """NUL, which PostgreSQL cannot store and SQLite can; and surrogates, which are half a character and have no UTF-8."""
@@ -220,7 +221,7 @@ Title = Annotated[str, AfterValidator(_title), WithJsonSchema(TITLE_SCHEMA)]
 Description = Annotated[Annotated[str, AfterValidator(_description)] | None, nullable(DESCRIPTION_SCHEMA)]
 """Up to 2000 code points, stored as sent, or null."""
 Completed = Annotated[StrictBool, Field(examples=[False])]
-Priority = Annotated[Literal["low", "medium", "high", "urgent"] | None, nullable(PRIORITY_SCHEMA)]
+Priority = Annotated[_Priority | None, nullable(PRIORITY_SCHEMA)]
 DueDate = Annotated[Annotated[str, IsDate] | None, nullable(DUE_DATE_SCHEMA)]
 """A calendar date, as text in every place: a date has no zone that it could be converted by."""
 DueTime = Annotated[

@@ -286,13 +286,14 @@ class TaskLists(OwnedTasks):
 
     async def every(self, wanted: TaskFilter) -> AsyncIterator[TaskPublic]:
         """Yield all tasks of those wanted, newest first, read page by page."""
-        after, more = None, True
-        while more:
+        after = None
+        while True:
             page = await self.list(wanted, limit=PAGE, after=after)
             for task in page.tasks:
                 yield task
-            more = page.more
-            after = page.cursor(-1) if more else None
+            if not page.more:
+                return
+            after = page.cursor(-1)
 
     async def export(self) -> AsyncIterator[TaskPublic]:
         """Yield all tasks, newest first, those in the trash with `deleted_at`; read page by page.
@@ -304,7 +305,7 @@ class TaskLists(OwnedTasks):
             for row in rows:
                 task = self._task(row)
                 if row.deleted_at is not None:
-                    task["deleted_at"] = row.deleted_at  # type: ignore[typeddict-unknown-key] # DeletedTask's
+                    task["deleted_at"] = row.deleted_at  # type: ignore[typeddict-unknown-key] # ListedTask's
                 yield task
             before = rows[-1].id
 
