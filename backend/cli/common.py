@@ -35,10 +35,11 @@ def fail(reason: str, cause: Exception | None = None) -> NoReturn:
     sys.exit("todo-backend: " + " ".join(reason.split()))
 
 
-def check_user(user_id: str) -> None:
-    """Exit with one line where nobody can have this id."""
+def checked_user(user_id: str) -> str:
+    """Return a user's id. Exits with one line where nobody can have it."""
     if not usable_subject(user_id):
         fail(f"a user's id has 1 to {OWNER_MAX} characters, in UTF-8")
+    return user_id
 
 
 def run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.cli.common import check_user, fail, on_database, read_settings, run
+from backend.cli.common import checked_user, fail, on_database, read_settings, run
 from backend.config import Settings
 from backend.errors import SameUser, TooManyTasks
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 UNCHANGED = "the database was not brought up to date"
 
-User = Annotated[str, typer.Argument(metavar="USER", help="The user's id: the token's `sub`.")]
+User = Annotated[str, typer.Argument(metavar="USER", help="The user's id: the token's `sub`.", callback=checked_user)]
 
 
 def migrate(
@@ -47,13 +47,11 @@ def migrate_to(settings: Settings, to: str = "head", *, adopt: bool = False) -> 
 
 
 def transfer(
-    giver: Annotated[str, typer.Argument(metavar="FROM", help="Whose tasks.")],
-    taker: Annotated[str, typer.Argument(metavar="TO", help="Who gets them.")],
+    giver: Annotated[str, typer.Argument(metavar="FROM", help="Whose tasks.", callback=checked_user)],
+    taker: Annotated[str, typer.Argument(metavar="TO", help="Who gets them.", callback=checked_user)],
 ) -> None:
     """Give all tasks of one user but the trash to another, in one transaction."""
     settings = read_settings()
-    check_user(giver)
-    check_user(taker)
     from backend.api.deps import tasks_of_user
 
     nothing_done = "no task was transferred"
@@ -89,7 +87,6 @@ def resync() -> None:
 def export(user: User) -> None:
     """Print all of a user's tasks, those in the trash too, as JSON lines."""
     settings = read_settings()
-    check_user(user)
     from pydantic_core import to_json
 
     from backend.api.deps import tasks_of_user
@@ -104,7 +101,6 @@ def export(user: User) -> None:
 def erase(user: User) -> None:
     """Erase all that there is of a user, for good."""
     settings = read_settings()
-    check_user(user)
     from backend.api.deps import tasks_of_user
 
     erased = on_database(settings, lambda database: tasks_of_user(database, user).delete_all(), "nothing was erased")

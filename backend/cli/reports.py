@@ -10,16 +10,15 @@ from typing import Annotated, NoReturn
 import typer
 
 from backend.auth.tokens import mint
-from backend.cli.common import check_user, fail, read_settings
+from backend.cli.common import checked_user, fail, read_settings
 from backend.config import ConfigurationError
 
 
 def token(
-    user: Annotated[str, typer.Option(help="The user's id: the token's `sub`.")],
+    user: Annotated[str, typer.Option(help="The user's id: the token's `sub`.", callback=checked_user)],
     ttl: Annotated[int, typer.Option(help="Seconds for which it is good.", min=1, max=366 * 24 * 3600)] = 3600,
 ) -> None:
     """Print a token for a user, signed with BETTER_AUTH_SECRET. In development only."""
-    check_user(user)
     try:
         print(mint(read_settings(), user, ttl))
     except ConfigurationError as error:
