@@ -61,6 +61,9 @@ def _is_readable(descriptor: int) -> bool:
 class DriverConnection(asyncpg.Connection):
     """A connection whose `close()` returns at once: a goodbye costs a round trip, and no response waits for it."""
 
+    types: "StatementTypes"
+    """Of its pool."""
+
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.opened_at = time.monotonic()

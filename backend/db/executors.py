@@ -16,7 +16,7 @@ import asyncpg
 from sqlalchemy import Executable, Result
 from sqlalchemy.exc import IntegrityError
 
-from backend.db.connection import DriverConnection, StatementTypes
+from backend.db.connection import DriverConnection
 from backend.db.failures import DATABASE_FAILURES, is_repeatable, is_unreadable, may_mean_other_types, translated
 from backend.db.pool import Pool, can_be_kept
 from backend.db.statements import CompiledStatement, compile_statement
@@ -141,7 +141,7 @@ class PostgresExecutor:
             connection = await timed(self._pool.acquire(retry=retry), "waited")
             sent.connected = True
             try:
-                result = await _run(self._pool.types, connection, compiled, params, sent)
+                result = await _run(connection, compiled, params, sent)
             except BaseException as error:
                 self._pool.discard(connection, error)
                 raise
@@ -153,7 +153,7 @@ class PostgresExecutor:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several statements: see `DatabaseExecutor`. BEGIN and COMMIT cost a round trip each."""
-        within = _PostgresTransaction(self._pool.types)
+        within = _PostgresTransaction()
         async with within_deadline(self._deadline, within):
             connection = within.connection = await repeated(self._begin, deadline=self._deadline)
             try:
@@ -190,12 +190,8 @@ class PostgresExecutor:
 class _PostgresTransaction(Transaction):
     connection: DriverConnection
 
-    def __init__(self, types: StatementTypes) -> None:
-        super().__init__()
-        self._types = types
-
     async def _run(self, statement: Executable, params: Params | None) -> Rows:
-        return await _run(self._types, self.connection, _compiled(statement, params), params, self.sent)
+        return await _run(self.connection, _compiled(statement, params), params, self.sent)
 
     async def _commit(self) -> None:
         await self.connection.execute("COMMIT")
@@ -211,34 +207,24 @@ async def timed(awaitable: Awaitable[T], name: Literal["database", "waited"]) ->
         setattr(observed, name, getattr(observed, name) + time.perf_counter() - started)
 
 
-async def _run(
-    types: StatementTypes,
-    connection: DriverConnection,
-    compiled: CompiledStatement,
-    params: Params | None,
-    sent: Sent,
-) -> Rows:
+async def _run(connection: DriverConnection, compiled: CompiledStatement, params: Params | None, sent: Sent) -> Rows:
     """Run a statement, and have the request know how long it took, and which process of the server failed to."""
     try:
-        return await timed(_prepare_and_fetch(types, connection, compiled, params, sent), "database")
+        return await timed(_prepare_and_fetch(connection, compiled, params, sent), "database")
     except BaseException:
         observation.get().pid = connection.get_server_pid()
         raise
 
 
 async def _prepare_and_fetch(
-    types: StatementTypes,
-    connection: DriverConnection,
-    compiled: CompiledStatement,
-    params: Params | None,
-    sent: Sent,
+    connection: DriverConnection, compiled: CompiledStatement, params: Params | None, sent: Sent
 ) -> Rows:
     rows = params if isinstance(params, Sequence) else (params or {},)
     if len(rows) > 1 and compiled.metadata is not None:
         raise TypeError("asyncpg returns no rows for a list of parameters: use insert().values([...])")
     forms = [compiled.driver_form(values) for values in rows]
     query = forms[0][0]
-    described, known = await types.describe(connection, query)
+    described, known = await connection.types.describe(connection, query)
     sent.write = sent.write or compiled.writes
     fetched: list[Any] = []
     try:
@@ -248,7 +234,7 @@ async def _prepare_and_fetch(
             await described.executemany([arguments for _, arguments in forms])
     except Exception as error:
         if may_mean_other_types(error):
-            types.forget(query)
+            connection.types.forget(query)
         if known and is_unreadable(error):
             raise asyncpg.OutdatedSchemaCacheError("a column's type has changed") from error
         raise

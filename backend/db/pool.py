@@ -86,7 +86,7 @@ class Pool:
         limit = self._size or sys.maxsize
         self._semaphore = OverflowSemaphore(limit, settings.database_max_overflow, settings.database_pool_timeout)
         self._connects, self._connect_seconds = 0, 0.0
-        self.types = StatementTypes(settings.database_pool_recycle)
+        self._types = StatementTypes(settings.database_pool_recycle)
         """Of the statements that were run on any of the connections."""
         self._idle: list[DriverConnection] = []
         self._in_use: set[DriverConnection] = set()
@@ -105,7 +105,9 @@ class Pool:
     async def _connect(self, *, retry: bool) -> DriverConnection:
         begun = time.perf_counter()
         try:
-            return await connect(self._url, self._settings, retry=retry, pause=self._pause)
+            connection = await connect(self._url, self._settings, retry=retry, pause=self._pause)
+            connection.types = self._types
+            return connection
         finally:  # those that fail cost the most
             self._connects += 1
             self._connect_seconds += time.perf_counter() - begun
