@@ -69,14 +69,11 @@ class TokenVerifier:
 
     def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
-        self._secrets = tuple(
-            secret_key(secret, variable)
-            for variable, secret in (
-                ("BETTER_AUTH_SECRET", settings.better_auth_secret),
-                ("BETTER_AUTH_PREVIOUS_SECRET", settings.better_auth_previous_secret),
-            )
-            if secret is not None
-        )
+        secrets = {
+            "BETTER_AUTH_SECRET": settings.better_auth_secret,
+            "BETTER_AUTH_PREVIOUS_SECRET": settings.better_auth_previous_secret,
+        }
+        self._secrets = tuple(secret_key(each, variable) for variable, each in secrets.items() if each is not None)
         self.jwks: JWKS | None = None
         if settings.better_auth_url is not None:
             self.jwks = JWKS(settings.better_auth_jwks_url or f"{authorization_server(settings)}/jwks")

@@ -132,19 +132,9 @@ class TaskMoves(OwnedTasks):
             revision = (await self._run(next_revision, within=within)).scalar_one()
             await self._unchanged(task_id, match, within=within)
             positions = await self._make_room(within, task_id, destination)
-            await within.exec(
-                _set_position,
-                params=[
-                    {
-                        "owner": self._user_id,
-                        "task_id": moved,
-                        "new_position": position,
-                        "new_revision": revision,
-                        "now": parameters["now"],
-                    }
-                    for moved, position in positions
-                ],
-            )
+            shared = {"owner": self._user_id, "new_revision": revision, "now": parameters["now"]}
+            rows = [shared | {"task_id": moved, "new_position": position} for moved, position in positions]
+            await within.exec(_set_position, params=rows)
             return await self._find(task_id, within=within)
 
     async def _make_room(self, within: Executor, task_id: UUID, destination: Destination) -> list[_Placed]:

@@ -1,6 +1,7 @@
 """What Alembic runs: the migrations on the connection it was given, or, from its own command line, on one it makes."""
 
 import asyncio
+from typing import Any
 
 from alembic import context
 from sqlalchemy import Connection, event, text
@@ -23,34 +24,24 @@ def _limit_waits(connection: Connection) -> None:
 def _migrate(connection: Connection) -> None:
     if connection.dialect.name == "postgresql" and not event.contains(connection, "begin", _limit_waits):
         event.listen(connection, "begin", _limit_waits)
-    context.configure(
+    _run(
         connection=connection,
-        target_metadata=SQLModel.metadata,
-        version_table=VERSION_TABLE,
         render_as_batch=connection.dialect.name == "sqlite",
-        transactional_ddl=True,
         # In SQLite one transaction is what keeps two processes apart; elsewhere `db/migrating.py` does.
         transaction_per_migration=connection.dialect.name != "sqlite",
     )
+
+
+def _run(**options: Any) -> None:
+    metadata = SQLModel.metadata
+    context.configure(target_metadata=metadata, version_table=VERSION_TABLE, transactional_ddl=True, **options)
     with context.begin_transaction():
         context.run_migrations()
 
 
-def _write_sql() -> None:
-    context.configure(
-        dialect_name=context.config.attributes["dialect"],
-        target_metadata=SQLModel.metadata,
-        version_table=VERSION_TABLE,
-        literal_binds=True,
-        transactional_ddl=True,
-        transaction_per_migration=True,
-    )
-    with context.begin_transaction():
-        context.run_migrations()
-
-
-if context.is_offline_mode():
-    _write_sql()
+if context.is_offline_mode():  # to print the statements
+    dialect = context.config.attributes["dialect"]
+    _run(dialect_name=dialect, literal_binds=True, transaction_per_migration=True)
 elif context.config.attributes.get("connection") is None:
     asyncio.run(run_on_schema(load_settings(), _migrate))
 else:
