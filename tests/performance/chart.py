@@ -6,7 +6,7 @@ from typing import Any
 
 WIDTH, LEFT, BAR, GAP = 760, 80, 15, 14
 BEFORE = "before"
-COLOURS = {"service": "#2563eb", BEFORE: "#bfd4fb", "peer": "#3f9b5f", "recipe": "#d97706"}
+COLOURS = {"framework": "#9ca3af", "service": "#2563eb", BEFORE: "#bfd4fb", "peer": "#3f9b5f", "recipe": "#d97706"}
 FLOOR = "#111827"
 
 

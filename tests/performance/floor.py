@@ -74,6 +74,10 @@ async def read(receive: Any) -> Any:
             return json.loads(body)
 
 
+def written(value: Any) -> bytes:
+    return json.dumps(value, default=default, separators=(",", ":"), ensure_ascii=False).encode()
+
+
 async def respond(scope: Any, receive: Any) -> tuple[int, Any]:
     headers = dict(scope["headers"])
     user = jwt.decode(headers[b"authorization"][7:].decode(), KEY, algorithms=["HS256"])["sub"]
@@ -136,7 +140,7 @@ async def app(scope: Any, receive: Any, send: Any) -> None:
     content = b""
     headers = []
     if status != 304:
-        content = json.dumps(value, default=default, separators=(",", ":"), ensure_ascii=False).encode()
+        content = written(value)
         headers = [(b"content-type", b"application/json"), (b"content-length", str(len(content)).encode())]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": content})

@@ -201,11 +201,12 @@ def environment(port: int, pool_size: int) -> dict[str, str]:
 PEER = Path(__file__).parent / "peer"
 COMMANDS = {
     "floor": [str(BIN / "uvicorn"), "tests.performance.floor:app", "--no-access-log"],
+    "framework": [str(BIN / "uvicorn"), "tests.performance.framework:app", "--no-access-log"],
     "service": [str(BIN / "todo-backend"), "serve", "--host", "127.0.0.1"],
     "peer": [NODE, str(PEER / "server.mjs")],
     "recipe": [str(BIN / "uvicorn"), "tests.performance.baseline:app", "--no-access-log"],
 }
-ONLY_POOLED = frozenset({"floor", "peer"})
+ONLY_POOLED = frozenset({"floor", "framework", "peer"})
 """Those that always keep connections."""
 
 
