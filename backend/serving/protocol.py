@@ -66,7 +66,7 @@ class LimitedProtocol(HttpToolsProtocol):
     waiting_since: float | None = None
     """When it began to wait for its client, to send or to read; None while the client waits for a response."""
     _waits_until = math.inf
-    _paused_until = 0.0
+    _pauses = False  # it was refused for overload a moment ago
     _ignores_input = False
     _half_closed = False
     _warned_at: ClassVar[float] = -math.inf
@@ -219,8 +219,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._await_request()
         else:
             self._waits_until = self.loop.time() + DISCARD_TIMEOUT
-        self.flow.resume_reading()
-        self._parse()
+        if self._unparsed:
+            self.flow.pause_reading()
+            self.config.turns.wait(self._go_on)  # type: ignore[attr-defined] # of our Config
+        else:
+            self.flow.resume_reading()
 
     # Our own
 
@@ -251,7 +254,7 @@ class LimitedProtocol(HttpToolsProtocol):
         while self._unparsed and not self._ignores_input:
             if self._receives:
                 self._feed_body()
-            elif not self._idle or (self._paused_until and self._pauses()):
+            elif not self._idle or self._pauses:
                 self.flow.pause_reading()
                 return
             else:
@@ -275,16 +278,11 @@ class LimitedProtocol(HttpToolsProtocol):
             return
         self._respond(response)
         self._waits_until = self.loop.time() + DISCARD_TIMEOUT
-        self._paused_until = self.loop.time() + REFUSED_PAUSE
+        self._pauses = True
+        self.loop.call_later(REFUSED_PAUSE, self._go_on)
 
-    def _pauses(self) -> bool:
-        """Tell whether the client was refused for overload a moment ago; then go on when that moment is over."""
-        left = self._paused_until - self.loop.time()
-        if left > 0:
-            self.loop.call_later(left, self._end_pause)
-        return left > 0
-
-    def _end_pause(self) -> None:
+    def _go_on(self) -> None:
+        self._pauses = False
         if not self.transport.is_closing():
             self.flow.resume_reading()
             self._parse()

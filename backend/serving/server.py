@@ -26,6 +26,7 @@ from uvicorn.supervisors.statreload import StatReload
 
 from backend.log import logging_in_background
 from backend.serving.listeners import hear, keep_out
+from backend.serving.turns import Turns
 
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
@@ -46,6 +47,7 @@ class Config(uvicorn.Config):
     def __init__(self, app: str, *, drain: float = 0, max_connections: int | None = None, **options: Any) -> None:
         super().__init__(app, **options)
         self.drain = drain
+        self.turns = Turns()
         self.max_connections = min(_possible_connections(), max_connections or MAX_CONNECTIONS)
 
 
@@ -101,9 +103,15 @@ class Server(uvicorn.Server):
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GARBAGE_THRESHOLDS)
+        self._listeners = sockets or []
 
     async def on_tick(self, counter: int) -> bool:
-        """Tell whether to end, ten times a second. A worker ends with its supervisor, however that has ended."""
+        """Tell whether to end, ten times a second. A worker ends with its supervisor, however that has ended.
+
+        Let in who waits: libuv accepts one connection in a turn of the event loop, and many connections make it long.
+        """
+        # No more at once than the protocol makes room for, or the newest of them would close each other.
+        await self._let_in(self._take_waiting(self.config.max_connections // 10))
         if self._drained_at is not None and time.monotonic() >= self._drained_at and not self.should_exit:
             super().handle_exit(signal.SIGTERM, None)
         if _is_worker() and os.getppid() != self._parent:
@@ -113,14 +121,10 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End: take what is on its way, finish what is under way."""
         self.lifespan.state["draining"] = True
-        listeners = sockets or []
         if not _is_worker():  # of several it is the supervisor who knows whether all of them end
-            keep_out(listeners)
+            keep_out(self._listeners)
         await asyncio.sleep(LAST_ARRIVALS)
-        loop = asyncio.get_running_loop()
-        for waiting in self._close_listeners(listeners):
-            with suppress(OSError):  # its client has gone
-                await loop.connect_accepted_socket(self._make_protocol, waiting)
+        await self._let_in(self._close_listeners())
         for connection in self.server_state.connections:
             hear(connection.transport.get_extra_info("socket"))
         end = time.monotonic() + LAST_CALLS
@@ -128,21 +132,30 @@ class Server(uvicorn.Server):
             await asyncio.sleep(0.05)
         await super().shutdown(sockets)
 
-    def _close_listeners(self, listeners: list[socket.socket]) -> list[socket.socket]:
+    def _close_listeners(self) -> list[socket.socket]:
         """Take every connection that waits to be accepted, and close the listeners in the same step.
 
         What the kernel has let in and nobody has accepted it would reset. From now on it refuses, or lets others in.
         """
-        waiting = []
-        for listener in listeners:
-            with suppress(OSError):  # nobody waits any more
-                while True:
-                    waiting.append(listener.accept()[0])
+        waiting = self._take_waiting()
         for server in self.servers:
             server.close()
-        for listener in listeners:
+        for listener in self._listeners:
             listener.close()
         return waiting
+
+    def _take_waiting(self, most: int = sys.maxsize) -> list[socket.socket]:
+        waiting: list[socket.socket] = []
+        for listener in self._listeners:
+            with suppress(OSError):  # nobody waits any more
+                while len(waiting) < most:
+                    waiting.append(listener.accept()[0])
+        return waiting
+
+    async def _let_in(self, waiting: list[socket.socket]) -> None:
+        loop = asyncio.get_running_loop()
+        accepted = [loop.connect_accepted_socket(self._make_protocol, each) for each in waiting]
+        await asyncio.gather(*accepted, return_exceptions=True)  # of some the client has gone
 
     def _make_protocol(self) -> asyncio.Protocol:
         made: asyncio.Protocol = self.config.http_protocol_class(  # type: ignore[call-arg] # as uvicorn does

@@ -4,10 +4,11 @@ import contextlib
 import http.client
 import json
 import re
+import signal
 import socket
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import psutil
@@ -480,3 +481,62 @@ def test_who_waits_with_half_a_request_keeps_nobody_out(tmp_path: Path, sent: by
         for _ in range(20):
             received = server.exchange(b"GET /health HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             assert statuses(received) == [200]
+
+
+class Flooded:
+    """A service to which two hundred connections send thirty requests each, all at once."""
+
+    def __init__(self, server: Server, stack: ExitStack) -> None:
+        self.server = server
+        self._stack = stack
+        self._floods = [self.connect() for _ in range(200)]
+        for flood in self._floods:
+            flood.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert statuses(flood.recv(65_536)) == [200]
+
+    def connect(self) -> socket.socket:
+        return self._stack.enter_context(self.server.connect())
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is sent in the block, the flood too, arrives in the same moment."""
+        self.server.process.send_signal(signal.SIGSTOP)
+        for flood in self._floods:
+            flood.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
+        yield
+        self.server.process.send_signal(signal.SIGCONT)
+
+    def served_before(self, request_id: str, times: int) -> int:
+        """How many requests of the flood ended before the last of so many with this id."""
+        eventually(lambda: self.server.stderr.count(f"={request_id} ") == times, "all of them are logged")
+        return self.server.stderr.rpartition(f"={request_id} ")[0].count("status=404")
+
+
+@pytest.fixture
+def flooded(tmp_path: Path) -> Iterator[Flooded]:
+    with (
+        serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings_of(tmp_path)) as server,
+        ExitStack() as stack,
+    ):
+        yield Flooded(server, stack)
+
+
+def test_requests_that_were_sent_ahead_let_others_pass(flooded: Flooded) -> None:
+    headers = ("X-Request-ID: passes", "Connection: close", "Content-Length: 320000")
+    request = User(flooded.server).request("POST", "/api/tasks/batch", *headers, body="x" * 320_000)
+    connection = flooded.connect()
+    with flooded.stopped():
+        connection.sendall(request)
+    assert statuses(read_to_end(connection)) == [415]
+    # The body takes many reads, each in a turn of the event loop of its own, in which each flood would begin a request.
+    assert flooded.served_before("passes", 1) < 1000
+
+
+def test_newcomers_do_not_wait_for_each_other(flooded: Flooded) -> None:
+    with flooded.stopped():
+        newcomers = [flooded.connect() for _ in range(200)]
+        for connection in newcomers:
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: new\r\nConnection: close\r\n\r\n")
+    for connection in newcomers:
+        assert statuses(read_to_end(connection)) == [200]
+    assert flooded.served_before("new", 200) < 3000  # a turn of the event loop for each would be 4000, and more
