@@ -46,9 +46,7 @@ _OWN_RULES = frozenset(
 """Error types of our own validators, whose messages hold nothing that was sent."""
 
 _BOUNDS = {
-    "too_many_characters": ("too_long", "must have at most {limit} characters"),
     "string_too_long": ("too_long", "must have at most {max_length} characters"),
-    "too_many_tags": ("too_long", "must have at most {limit} entries"),
     "too_long": ("too_long", "must have at most {max_length} entries"),
     "too_short": ("too_short", "must not be empty"),
     "greater_than_equal": ("out_of_range", "must be at least {ge}"),

@@ -53,6 +53,7 @@ _NOT_YET = (
     "server login has been failing",  # PgBouncer
     "no more connections allowed",  # PgBouncer
 )
+NO_CONNECTION = "no connection of the pool became free in time"
 NO_TLS = "rejected SSL upgrade"
 """asyncpg's words for a server that has no TLS, where the URL asks for it."""
 _NEVER = ("endpoint is disabled", "cannot be found")
@@ -156,7 +157,7 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
     `may_have_run` tells that a write has been sent: then a lost connection leaves its outcome unknown.
     """
     if isinstance(error, PoolTimeoutError):
-        return DatabaseUnavailable("no connection of the pool became free in time")
+        return DatabaseUnavailable(NO_CONNECTION)
     if isinstance(error, TimeoutError):
         reason = f"timed out {error}".rstrip()
         return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason)

@@ -9,7 +9,7 @@ import asyncpg
 
 from backend.config import Settings
 from backend.db.connection import DriverConnection, StatementTypes, connect
-from backend.db.failures import DATABASE_FAILURES, NOT_SENT, is_failover
+from backend.db.failures import DATABASE_FAILURES, NO_CONNECTION, NOT_SENT, is_failover
 from backend.db.url import PostgresURL
 from backend.errors import DatabaseUnavailable
 
@@ -47,7 +47,7 @@ class OverflowSemaphore:
             async with asyncio.timeout(self._timeout):
                 await self._semaphore.acquire()
         except TimeoutError:
-            raise DatabaseUnavailable("no connection of the pool became free in time") from None
+            raise DatabaseUnavailable(NO_CONNECTION) from None
         finally:
             timer.cancel()
             self.waiting -= 1

@@ -9,7 +9,7 @@ from datetime import date, datetime, time
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic_core import PydanticCustomError, PydanticKnownError
 
 from backend.models.recurrence import MAX_RECURRENCE, normal_recurrence
 
@@ -57,9 +57,9 @@ def storable(text: str) -> str:
 
 
 def at_most(text: str, limit: int) -> str:
-    """Return the text. Raises `PydanticCustomError` for one of more characters than `limit`."""
+    """Return the text. Raises `PydanticKnownError` for one of more characters than `limit`."""
     if len(text) > limit:
-        raise PydanticCustomError("too_many_characters", "must have at most {limit} characters", {"limit": limit})
+        raise PydanticKnownError("string_too_long", {"max_length": limit})
     return text
 
 
@@ -75,7 +75,7 @@ def _description(text: str) -> str:
 
 
 def tag(text: str) -> str:
-    """Return a tag, trimmed. Raises `PydanticCustomError`."""
+    """Return a tag, trimmed. Raises `PydanticCustomError`, or pydantic's own for one that is too long."""
     trimmed = storable(text).strip()
     if not trimmed:
         raise PydanticCustomError("blank", "must not be blank")
@@ -85,10 +85,7 @@ def tag(text: str) -> str:
 
 
 def _unique(tags: list[str]) -> list[str]:
-    unique = list(dict.fromkeys(tags))
-    if len(unique) > TAGS_MAX:
-        raise PydanticCustomError("too_many_tags", "must have at most {limit} entries", {"limit": TAGS_MAX})
-    return unique
+    return list(dict.fromkeys(tags))
 
 
 def _matching(pattern: str, check: Callable[[str], object], code: str, detail: str) -> BeforeValidator:
@@ -223,7 +220,9 @@ RemindAt = Annotated[
     nullable(REMIND_AT_SCHEMA),
 ]
 Tag = Annotated[StrictStr, AfterValidator(tag)]
-Tags = Annotated[list[Tag], Field(max_length=500), AfterValidator(_unique), WithJsonSchema(TAGS_SCHEMA)]
+Tags = Annotated[
+    list[Tag], Field(max_length=500), AfterValidator(_unique), Field(max_length=TAGS_MAX), WithJsonSchema(TAGS_SCHEMA)
+]
 """Up to 20 after equal ones were dropped; the outer limit bounds the work."""
 Recurrence = Annotated[Annotated[str, AfterValidator(_recurrence)] | None, nullable(RECURRENCE_SCHEMA)]
 
