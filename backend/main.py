@@ -26,7 +26,6 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.routing import BaseRoute
 
-from backend.api.cors import CORS
 from backend.api.guard import Guard
 from backend.api.limits import ConcurrencyLimit
 from backend.api.openapi import DESCRIPTION, make_openapi
@@ -63,8 +62,7 @@ def create_app(settings: Settings) -> FastAPI:
                 return of_process | database.state() | verifier.state()
 
             sampling = None if metrics is None else asyncio.create_task(metrics.sample(state))
-            cors = CORS(settings.allowed_origins)
-            yield {"overload": Overload(places, cors, settings.root_path, observe)}  # the server asks it
+            yield {"overload": Overload(places, settings, observe)}  # the server asks it
             if sampling is not None:
                 sampling.cancel()
             await places.emptied(within=LAST_RESPONSES)  # of requests that the server has just cut off

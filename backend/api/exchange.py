@@ -64,6 +64,7 @@ class Exchange:
         self._send = send
         self._status: int | None = None
         self._places: ConcurrencyLimit | None = None
+        self._is_passed_on = False
         self._more_headers: list[tuple[bytes, bytes]] = []
         self._method: str = scope["method"]
         headers = dict(scope["headers"])  # of a repeated header the last; the ones that must not be are looked at apart
@@ -99,6 +100,7 @@ class Exchange:
         if places is not None:
             places.acquire()
             self._places = places
+        self._is_passed_on = True
         await app(self.scope, self._receive, self.send)
 
     def give_place_back(self) -> None:
@@ -108,9 +110,9 @@ class Exchange:
             self._places = None
 
     @property
-    def reads(self) -> bool:
-        """True where the request's method changes nothing."""
-        return self._method in {"GET", "HEAD", "OPTIONS"}
+    def may_have_written(self) -> bool:
+        """True where a route has the request, whole, and its method can change something."""
+        return self._is_passed_on and self._method not in {"GET", "HEAD", "OPTIONS"}
 
     async def send(self, message: Message) -> None:
         """Send a message of the response, with the headers that every response has."""

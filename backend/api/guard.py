@@ -58,8 +58,8 @@ class Guard:
             pass
         except asyncio.CancelledError:
             # The server is ending, and has waited as long as it may. A response is all that can still be sent.
-            cut_off = Problem("database_unavailable", detail=ENDING) if exchange.reads else Problem("outcome_unknown")
-            await exchange.respond_to_error(cut_off)
+            unknown, unwritten = Problem("outcome_unknown"), Problem("database_unavailable", detail=ENDING)
+            await exchange.respond_to_error(unknown if exchange.may_have_written else unwritten)
         except Exception as error:  # noqa: BLE001 # the last place where an error can become a response
             await exchange.respond_to_error(error)
         finally:

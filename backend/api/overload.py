@@ -13,13 +13,14 @@ from backend.api.exchange import PROBES, Observe, common_headers, request_id_of
 from backend.api.limits import ConcurrencyLimit
 from backend.api.paths import API, MCP
 from backend.api.problems import Problem, instance_of, problem_response
+from backend.config import Settings
 from backend.observation import Observation
 
 LOG_INTERVAL = 1.0
 """Seconds whose refusals share one line of the log: a line for each would add to the load."""
 
 _PROBES = frozenset(path.encode() for path in PROBES)
-_WITH_TOKEN = (f"{API}/".encode(), f"{MCP}/".encode())
+_API = f"{API}/".encode()
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,11 @@ logger = logging.getLogger(__name__)
 class Overload:
     """Tells which requests may begin, and what the others get as their response."""
 
-    def __init__(self, places: ConcurrencyLimit, cors: CORS, prefix: str = "", observe: Observe | None = None) -> None:
+    def __init__(self, places: ConcurrencyLimit, settings: Settings, observe: Observe | None = None) -> None:
         self._places = places
-        self._cors = cors
-        self._prefix = prefix.encode()
+        self._cors = CORS(settings.allowed_origins)
+        self._prefix = settings.root_path.encode()
+        self._agents = (MCP.encode(), f"{MCP}/".encode()) if settings.mcp else ()
         self._observe = observe
         self._refused = 0
         # Written once: only the path, the request id and the length differ from refusal to refusal.
@@ -62,7 +64,8 @@ class Overload:
         cors = _lines(self._cors.headers(headers.get(b"origin")))
         self._count(method.decode())
         sent = b"" if method == b"HEAD" else body
-        is_api = (path.removeprefix(self._prefix) + b"/").startswith(_WITH_TOKEN)
+        path = path.removeprefix(self._prefix)
+        is_api = (path + b"/").startswith(_API) or path in self._agents
         return self._heads[is_api] % (request_id.encode(), len(body), cors, sent)
 
     def _count(self, method: str) -> None:

@@ -120,7 +120,9 @@ def read_query(request: Request, model: type[Model]) -> Model:
         return model()
     check_query_size(request.scope)
     try:
-        pairs = parse_qsl(query_string.decode("latin-1"), keep_blank_values=True, max_num_fields=_MAX_PARAMETERS)
+        # What is no UTF-8 becomes lone surrogates, which no text may have.
+        text = query_string.decode(errors="surrogateescape")
+        pairs = parse_qsl(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=_MAX_PARAMETERS)
     except ValueError:
         raise Problem("validation_error", [FieldError("query", "", "too_long", "has too many parameters")]) from None
     found = []

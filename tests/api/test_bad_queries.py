@@ -107,6 +107,14 @@ async def test_an_unknown_parameter_is_422(alice: httpx.AsyncClient, query: str,
 
 
 @on_one_engine
+@pytest.mark.parametrize("value", ["%FF", "a%E4", "%C3", "%ED%A0%80", "%F4%90%80%80", "%C0%AF"])
+async def test_bytes_that_are_no_utf_8_are_422(alice: httpx.AsyncClient, value: str) -> None:
+    for name in ("search", "tag", "tag_any", "priority", "due_from", "sort", "cursor", "completed", "limit"):
+        document = assert_problem(await alice.get(f"/api/tasks?{name}={value}"), 422, "validation_error")
+        assert document["errors"][0]["pointer"].startswith(f"/{name}")
+
+
+@on_one_engine
 @pytest.mark.parametrize("count", [101, 5000])
 async def test_very_many_parameters_are_422(alice: httpx.AsyncClient, count: int) -> None:
     response = await alice.get("/api/tasks?" + "&".join(f"f{number}=1" for number in range(count)))

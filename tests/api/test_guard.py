@@ -377,14 +377,18 @@ async def test_a_large_body_that_waits_for_leave_is_refused_before_it_is_sent(al
 
 @pytest.mark.parametrize(
     ("method", "path", "code"),
-    [("GET", "/api/tasks/stats", "database_unavailable"), ("DELETE", f"/api/tasks/{ABSENT}", "outcome_unknown")],
+    [
+        ("GET", "/api/tasks/stats", "database_unavailable"),
+        ("DELETE", f"/api/tasks/{ABSENT}", "outcome_unknown"),
+        ("POST", "/api/tasks", "database_unavailable"),  # of which the body has not come
+    ],
 )
 async def test_a_request_that_the_ending_server_cuts_off_is_told_so(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, method: str, path: str, code: str
 ) -> None:
     entered = asyncio.Event()
 
-    async def wait(*_arguments: Any, **_parameters: Any) -> None:
+    async def wait(*_arguments: Any, **_parameters: Any) -> Any:
         entered.set()
         await asyncio.Event().wait()
 
@@ -392,13 +396,14 @@ async def test_a_request_that_the_ending_server_cuts_off_is_told_so(
     sent: list[Any] = []
 
     async def receive() -> Any:
-        return {"type": "http.request", "body": b"", "more_body": False}
+        return await wait() if method == "POST" else {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     async with running(settings) as app:
         headers = {"Authorization": f"Bearer {mint(settings, 'alice', 60)}", "X-Request-ID": "cut-off"}
+        headers |= {"Content-Length": "9"} if method == "POST" else {}
         request = asyncio.create_task(app(scope_of(method, path, headers), receive, send))
         await entered.wait()
         request.cancel()

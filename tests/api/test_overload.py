@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from backend.api.cors import CORS
 from backend.api.limits import OVERLOADED_FOR, ConcurrencyLimit
 from backend.api.overload import Overload
 from backend.api.problems import Problem
@@ -13,6 +12,9 @@ from backend.config import Settings
 from backend.observation import Observation
 from tests.api.shared import on_one_engine
 from tests.applications import client_of, running
+from tests.settings import make_settings
+
+SETTINGS = make_settings("sqlite+aiosqlite://")
 
 
 @on_one_engine
@@ -24,16 +26,23 @@ from tests.applications import client_of, running
         ("POST", "/api/tasks/%0A%22%25zz", {"Origin": "http://localhost:3000"}),
         ("DELETE", "/api/tasks/x", {"Origin": "https://unknown.example"}),
         ("GET", "/docs", {}),
+        ("GET", "/api", {}),
         ("GET", "/apis", {}),
+        ("POST", "/mcp", {}),
+        ("POST", "/mcp/", {}),
+        ("POST", "/mcp/x", {}),
     ],
 )
-async def test_it_is_the_guards_response(settings: Settings, method: str, path: str, headers: dict[str, str]) -> None:
-    changed = settings.model_copy(update={"max_concurrent_requests": 0})
+@pytest.mark.parametrize("mcp", [False, True])
+async def test_it_is_the_guards_response(
+    settings: Settings, method: str, path: str, headers: dict[str, str], *, mcp: bool
+) -> None:
+    changed = settings.model_copy(update={"max_concurrent_requests": 0, "mcp": mcp})
     headers["X-Request-ID"] = "one-id"
     async with running(changed) as app, client_of(app, settings, "alice") as client:
         expected = await client.request(method, path, headers=headers)
         given = {name.lower().encode(): value.encode() for name, value in headers.items()}
-        overload = Overload(ConcurrencyLimit(0), CORS(settings.allowed_origins))
+        overload = Overload(ConcurrencyLimit(0), changed)
         response = overload.refusal(method.encode(), path.encode(), given)
     head, _, body = response.partition(b"\r\n\r\n")
     status, *lines = head.decode().split("\r\n")
@@ -68,7 +77,7 @@ async def test_that_all_places_are_taken_is_no_overload_before_somebody_needs_on
 
 async def test_who_has_no_token_is_refused_under_overload_and_leaves_the_places_to_users() -> None:
     places = full()
-    overload = Overload(places, CORS(()))
+    overload = Overload(places, SETTINGS)
     assert not overload.admits(b"GET", b"/api/tasks", {b"authorization": b"Bearer x"})
     places.release()
     assert not any(overload.admits(b"GET", b"/api/tasks", {}) for _ in range(100))
@@ -93,7 +102,10 @@ PREFLIGHT = {b"origin": b"http://a.example", b"access-control-request-method": b
 async def test_only_probes_and_preflights_need_no_place(
     method: bytes, path: bytes, headers: dict[bytes, bytes], *, admitted: bool
 ) -> None:
-    assert Overload(full(), CORS(()), "/prefix").admits(method, path, headers) is admitted
+    assert (
+        Overload(full(), make_settings("sqlite+aiosqlite://", root_path="/prefix")).admits(method, path, headers)
+        is admitted
+    )
 
 
 def full() -> ConcurrencyLimit:
@@ -108,7 +120,7 @@ async def test_it_is_counted() -> None:
     def observe(method: str, route: str | None, status: int | None, seconds: float, found: Observation) -> None:
         seen.append((method, route, status, found.code))
 
-    overload = Overload(full(), CORS(()), observe=observe)
+    overload = Overload(full(), SETTINGS, observe)
     for _ in range(3):
         overload.refusal(b"GET", b"/api/tasks", {})
     assert seen == [("GET", None, 503, "overloaded")] * 3
