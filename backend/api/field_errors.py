@@ -27,11 +27,9 @@ _RULES: Mapping[str, tuple[str, str]] = {
     "string_unicode": ("invalid_character", "must not contain NUL or a lone surrogate"),
     "bool_type": ("not_a_boolean", "must be true or false"),
     "int_type": ("not_an_integer", "must be a whole number"),
-    "int_from_float": ("not_an_integer", "must be a whole number"),
     "list_type": ("not_a_list", "must be a list"),
     "model_attributes_type": ("not_an_object", "must be a JSON object"),
     "model_type": ("not_an_object", "must be a JSON object"),
-    "dict_type": ("not_an_object", "must be a JSON object"),
     "union_tag_invalid": ("unknown_operation", "must have an op that is put, patch, delete, toggle or restore"),
     "union_tag_not_found": ("required", "must have an op"),
 }

@@ -6,6 +6,7 @@ here and in `field_errors.py`, the request's path and its id: nothing of its bod
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from http import HTTPStatus
 from typing import Any
 from urllib.parse import quote
 
@@ -33,7 +34,7 @@ class ProblemType:
     @property
     def title(self) -> str:
         """The status in words."""
-        return _TITLES[self.status]
+        return _TITLES.get(self.status) or HTTPStatus(self.status).phrase
 
     def document(self, instance: str, request_id: str) -> dict[str, Any]:
         """Return the members that every problem document has."""
@@ -48,26 +49,8 @@ class ProblemType:
         }
 
 
-# RFC 9110's phrases, written out: Python's http.HTTPStatus words two of them differently from version to version.
-_TITLES = {
-    400: "Bad Request",
-    401: "Unauthorized",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    406: "Not Acceptable",
-    408: "Request Timeout",
-    409: "Conflict",
-    410: "Gone",
-    412: "Precondition Failed",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
+_TITLES = {413: "Content Too Large", 422: "Unprocessable Content"}
+"""RFC 9110's phrases where http.HTTPStatus has older ones before Python 3.13."""
 
 _INVALID_TOKEN = {"WWW-Authenticate": 'Bearer error="invalid_token"'}
 _CLOSE = {"Connection": "close"}  # the rest of the request is not read, so the connection cannot go on
