@@ -185,8 +185,9 @@ def database_url(port: int) -> str:
 
 def environment(port: int, pool_size: int) -> dict[str, str]:
     """The settings of all the services."""
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     return {
-        **os.environ,
+        **inherited,  # without what would have the service alone compile its modules at each start
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "BETTER_AUTH_SECRET": SECRET,
         "DATABASE_URL": database_url(port),
