@@ -67,6 +67,7 @@ class LimitedProtocol(HttpToolsProtocol):
     """When it began to wait for its client, to send or to read; None while the client waits for a response."""
     _waits_until = math.inf
     _pauses = False  # it was refused for overload a moment ago
+    _ended = False  # the client's side
     _ignores_input = False
     _half_closed = False
     _warned_at: ClassVar[float] = -math.inf
@@ -103,13 +104,9 @@ class LimitedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()  # until the request takes this piece of its body; of framing alone it never hears
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what is returned; uvicorn returns nothing
-        """Keep the way back open for a client that has sent its request and closed its own side."""
-        if not self._idle and not self._receives:
-            self.cycle.keep_alive = False
-        elif self._idle and self._unsent.size():
-            self._waits_until = 0
-        else:
-            return False
+        """Keep the way back open for a client that has sent its requests and closed its own side."""
+        self._ended = True
+        self._parse()
         return True
 
     # What the parser calls
@@ -196,24 +193,29 @@ class LimitedProtocol(HttpToolsProtocol):
     def close(self) -> None:
         """Close. Who still sends is heard for a while: it would be reset, and could lose the response.
 
+        The request that is under way, if one is, learns that its client has gone.
         What is unsent keeps its deadline: of a closed connection the kernel would keep it for as long as it likes.
         """
         self._send_held()
-        sends = self._receives or self._ignores_input or len(self._unparsed) > 0
+        sends = not self._ended and (self._receives or self._ignores_input or len(self._unparsed) > 0)
         if not sends and not self._unsent.size():
             self.transport.close()
-        elif not self._half_closed and not self.transport.is_closing():
-            self._ignores_input = self._half_closed = True
+        elif not self.transport.is_closing():
             self._waits_until = self.loop.time() + DISCARD_TIMEOUT if sends else 0
-            self.flow.resume_reading()
-            self.transport.write_eof()
+            if not self._half_closed:
+                self._ignores_input = self._half_closed = True
+                self.flow.resume_reading()
+                self.transport.write_eof()
+        if not self._idle:
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
 
     def on_response_complete(self) -> None:
         """Go on to what has come meanwhile."""
         self.server_state.total_requests += 1
         self.cycle.body.clear()  # of a body that nobody has asked for
         self._send_held()
-        if self._half_closed or self.transport.is_closing():
+        if self.is_closing():
             return
         if not self._receives:
             self._await_request()
@@ -223,7 +225,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             self.config.turns.wait(self._go_on)  # type: ignore[attr-defined] # of our Config
         else:
-            self.flow.resume_reading()
+            self._go_on()
 
     # Our own
 
@@ -250,7 +252,10 @@ class LimitedProtocol(HttpToolsProtocol):
             self._waits_until = self.waiting_since + (HEAD_TIMEOUT if self._unparsed else self.timeout_keep_alive)
 
     def _parse(self) -> None:
-        """Feed the parser with the body that is due, or with one head, if no request is under way."""
+        """Feed the parser with the body that is due, or with one head, if no request is under way.
+
+        Close when nothing is due that has come whole and nothing more will come.
+        """
         while self._unparsed and not self._ignores_input:
             if self._receives:
                 self._feed_body()
@@ -264,9 +269,11 @@ class LimitedProtocol(HttpToolsProtocol):
                     self._refuse(error.code, error.head)
                     return
                 if head is None:
-                    return
+                    break
                 self._head = head
                 self._feed_head(head)
+        if self._ended and (self._idle or self._receives):
+            self.close()
 
     def _shed(self, response: bytes) -> None:
         """Respond to a request that does not begin, and hear nothing of its client for a moment."""
@@ -318,18 +325,13 @@ class LimitedProtocol(HttpToolsProtocol):
         """Hear nothing more; respond with a problem, unless there is a response before it, which then is the last."""
         self._ignores_input = True
         self._unparsed = Unparsed()
-        if self._idle:
-            if not self._receives:
-                self._respond(refusal(code, head))
-            self.close()
-        elif self._receives and not self.cycle.response_started:
-            self._respond(refusal(code, head))
-            self.close()
-            self.cycle.disconnected = True
-            self.cycle.message_event.set()
-        else:
+        if not self._idle and (self.cycle.response_started or not self._receives):
             self.cycle.keep_alive = False
             self.flow.pause_reading()
+            return
+        if not (self._idle and self._receives):
+            self._respond(refusal(code, head))
+        self.close()
 
     def _respond(self, response: bytes) -> None:
         self._unsent.written += len(response)

@@ -142,6 +142,19 @@ def test_a_caller_that_has_closed_its_side_gets_its_answer(server: Server, user:
         assert statuses(read_to_end(connection)) == [201]
 
 
+@pytest.mark.parametrize("rest", [b"", b"GET / HT", b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf"])
+def test_who_has_closed_its_side_gets_the_responses_to_all_that_it_has_sent_whole(
+    server: Server, user: User, rest: bytes
+) -> None:
+    body = TITLE.encode() + b" " * 40_000  # of several reads: the end is heard while its request is under way
+    head = user.request("POST", "/api/tasks", "Content-Type: application/json", f"Content-Length: {len(body)}")
+    with server.connect() as connection:
+        connection.sendall(head + body + user.create() * 20 + rest)
+        connection.shutdown(socket.SHUT_WR)
+        assert statuses(read_to_end(connection)) == [201] * 21
+    assert user.tasks() == 21
+
+
 def test_callers_that_do_not_read_hold_no_place(server: Server, user: User) -> None:
     with ExitStack() as stack:
         for _ in range(5):
