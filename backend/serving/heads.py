@@ -14,6 +14,9 @@ MAX_HEADERS = 100
 MAX_PATH = 1024
 """Bytes of a bad request's path that its response repeats."""
 
+HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?[ \t]*")
+"""What the `Host` header may be: RFC 9110, section 7.2."""
+
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # a character of it: RFC 9110, section 5.6.2
 _BEGINNING = re.compile(_TOKEN + rb"|\r?\Z")
 # RFC 9112, section 3: no fragment, no version 2

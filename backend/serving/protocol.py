@@ -16,7 +16,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.api.body import content_length
 from backend.api.overload import Overload
-from backend.serving.heads import MAX_HEAD, BadHead, Unparsed, refusal
+from backend.serving.heads import HOST, MAX_HEAD, BadHead, Unparsed, refusal
 from backend.serving.sockets import SmallReads, Unsent
 
 HEAD_TIMEOUT = 10.0
@@ -126,9 +126,9 @@ class LimitedProtocol(HttpToolsProtocol):
         """Go on to the request, if its head is acceptable."""
         headers = dict(self.headers)
         # Of two hosts, a proxy before this server may have looked at the other (RFC 9112, section 3.2).
-        hosts = [name for name, _ in self.headers if name == b"host"]
+        hosts = [value for name, value in self.headers if name == b"host"]
         is_1_0 = self.parser.get_http_version() == "1.0"
-        if len(hosts) > 1 or not (hosts or is_1_0):
+        if len(hosts) > 1 or not (hosts or is_1_0) or not HOST.fullmatch(b"".join(hosts)):
             raise ValueError("not one host")
         if is_1_0:
             self.expect_100_continue = False  # its client would take a 100 for the response (RFC 9110, section 10.1.1)

@@ -190,6 +190,14 @@ HOST = b"Host: test\r\n"
     [
         b"GET /health HTTP/1.1\r\n",
         b"GET /health HTTP/1.1\r\n" + HOST + HOST,
+        b"GET /health HTTP/1.1\r\nHost: a b\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a, b\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a/b\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a@b\r\n",
+        b'GET /health HTTP/1.1\r\nHost: a"b\r\n',
+        b"GET /health HTTP/1.1\r\nHost: a:b\r\n",
+        b"GET /health HTTP/1.1\r\nHost: [::1\r\n",
+        b"GET /health HTTP/1.1\r\nHost: \xc3\xa4\r\n",
         b"GET /health\r\n" + HOST,
         b"GET /health HTTP/0.9\r\n" + HOST,
         b"GET /health HTTP/2.0\r\n" + HOST,
@@ -205,7 +213,7 @@ HOST = b"Host: test\r\n"
         b"PROXY TCP4 192.0.2.1 192.0.2.2 5000 80\r\nGET /health HTTP/1.1\r\n" + HOST,
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",  # TLS
     ],
-    ids=lambda head: repr(head[:30]),
+    ids=lambda head: repr(head[:40]),
 )
 def test_what_is_no_request_of_http_1_is_a_problem(server: Server, head: bytes) -> None:
     received = server.exchange(head + b"\r\n")
@@ -242,6 +250,9 @@ def test_what_is_meant_for_a_tunnel_is_no_request(server: Server, user: User, au
     [
         b"GET http://todo.example.com/health HTTP/1.1\r\nHost: todo.example.com\r\n",
         b"GET /health HTTP/1.1\r\nHost:\r\n",
+        b"GET /health HTTP/1.1\r\nHost: [::1]:8000 \r\n",
+        b"GET /health HTTP/1.1\r\nHost: todo_1.example.com.:8000\r\n",
+        b"GET /health HTTP/1.1\r\nHost: %C3%A4:\t\r\n",
         b"GET /health HTTP/1.1\r\nHost:\tx\r\nKeep-Alive: timeout=5\r\nTE: trailers\r\n",
         b"GET /health HTTP/1.1\r\nHost: x\r\nX-Name: J\xc3\xb6rg\r\nX-Empty:\r\n",
         b"GET /health?q={a|b} HTTP/1.1\r\nHost: x\r\n",
