@@ -14,7 +14,7 @@ MAX_HEADERS = 100
 MAX_PATH = 1024
 """Bytes of a bad request's path that its response repeats."""
 
-HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?[ \t]*")
+HOST = re.compile(rb"(?:[\w.~!$&'()*+,;=%-]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]*)?")
 """What the `Host` header may be: RFC 9110, section 7.2."""
 
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]"  # a character of it: RFC 9110, section 5.6.2

@@ -120,7 +120,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header of the head, and drop those behind the body (RFC 9110, section 6.5.1)."""
         if self._parses_head:
-            super().on_header(name, value)
+            super().on_header(name, value.rstrip(b" \t"))  # which the parser leaves (RFC 9110, section 5.5)
 
     def on_headers_complete(self) -> None:
         """Go on to the request, if its head is acceptable."""

@@ -264,6 +264,18 @@ def test_what_proxies_and_browsers_write_is_taken(server: Server, head: bytes) -
     assert statuses(server.exchange(head + b"Connection: close\r\n\r\n")) == [200]
 
 
+def test_white_space_around_a_value_is_none_of_it(server: Server, user: User) -> None:
+    request = user.create("X-Request-ID: \t mine \t", "Connection: close\t", "Expect: 100-continue ")
+    head, _, body = request.replace(b"\r\nContent-Type", b" \t\r\nContent-Type", 1).partition(b"\r\n\r\n")
+    with server.connect() as connection:
+        connection.sendall(head + b"\r\n\r\n")
+        assert statuses(connection.recv(65_536)) == [100]
+        connection.sendall(body)
+        received = read_to_end(connection)
+    assert statuses(received) == [201]
+    assert b"\r\nx-request-id: mine\r\n" in received
+
+
 def test_http_1_0_needs_no_host_and_an_empty_line_may_come_first(server: Server) -> None:
     assert statuses(server.exchange(b"\r\nGET /health HTTP/1.0\r\n\r\n")) == [200]
 
