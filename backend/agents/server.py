@@ -6,16 +6,20 @@ not served (specs/decisions/0018-agents.md).
 
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from typing import Any
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any, cast
 
+import anyio
 import mcp_types as protocol
 from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
+from mcp.shared.message import SessionMessage
+from pydantic import ValidationError
 
-from backend import __version__
+from backend import __version__, strict_json
 from backend.agents.tools import TOOLS, ToolFailed
 from backend.api.body import MAX_BATCH
 from backend.api.deps import tasks_of
@@ -124,7 +128,38 @@ def http_application() -> Callable[[Any, Any, Any], Awaitable[None]]:
 
 
 async def serve_stdio(tasks_of_call: TasksOf) -> None:
-    """Serve over standard input and output until the input ends."""
+    """Serve over standard input and output until the input ends.
+
+    The SDK would be silent on a line that is no message, and whoever sent it would wait.
+    """
     server = make_server(tasks_of_call)
-    async with stdio_server() as (incoming, outgoing):
-        await server.run(incoming, outgoing, server.create_initialization_options())
+    messages, checked = anyio.create_memory_object_stream[SessionMessage | Exception]()
+    lines = cast("anyio.AsyncFile[str]", _strict_lines())  # the SDK only iterates over it
+    async with stdio_server(lines) as (incoming, outgoing), anyio.create_task_group() as group, messages:
+        group.start_soon(server.run, checked, outgoing, server.create_initialization_options())
+        async for message in incoming:
+            if isinstance(message, ValidationError):
+                await outgoing.send(SessionMessage(_refusal(message)))
+            else:
+                await messages.send(message)
+
+
+async def _strict_lines() -> AsyncIterator[str]:
+    """Yield the lines of standard input. What is no strict JSON becomes a line that the SDK cannot read either."""
+    async for line in anyio.wrap_file(sys.stdin.buffer):
+        try:
+            strict_json.loads(line)
+        except (ValueError, RecursionError):
+            yield "\n"
+        else:
+            yield line.decode()
+
+
+def _refusal(error: ValidationError) -> protocol.JSONRPCError:
+    if error.errors(include_input=False)[0]["type"] == "json_invalid":
+        reason = protocol.ErrorData(code=protocol.PARSE_ERROR, message="Send strict JSON in UTF-8, one message a line.")
+    else:
+        reason = protocol.ErrorData(
+            code=protocol.INVALID_REQUEST, message="Send one JSON-RPC 2.0 request or notification."
+        )
+    return protocol.JSONRPCError(jsonrpc="2.0", id=None, error=reason)

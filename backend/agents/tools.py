@@ -195,7 +195,7 @@ async def _change(
     ids, by = await named.find(tasks)
 
     def pointer(number: int, field: str) -> str:
-        return f"/ids/{number}" if by == "ids" else field or f"/{by}"
+        return f"/ids/{named.ids.index(ids[number])}" if by == "ids" else field or f"/{by}"
 
     return _shown(await _run(tasks, [Operation(op, task_id, changes) for task_id in ids], pointer))
 

@@ -1,6 +1,8 @@
 """`todo-backend mcp`, as a desktop client starts it."""
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -8,7 +10,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from backend.auth.tokens import LEEWAY, mint
-from tests.processes import SCRIPT, run
+from tests.processes import DEADLINE, SCRIPT, environment, run
 from tests.settings import make_settings, settings_of
 
 pytestmark = pytest.mark.process
@@ -26,6 +28,40 @@ async def test_a_desktop_client_works_on_its_users_tasks(tmp_path: Path) -> None
         await client.call_tool("add_task", {"title": "from the desktop"})
         listed = await client.call_tool("list_tasks", {})
     assert [task["title"] for task in listed.structured_content["tasks"]] == ["from the desktop"]
+
+
+CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add_task","arguments":{"title":%s}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("line", "code"),
+    [
+        (b"not JSON\n", -32700),
+        (CALL % b'"not \xff UTF-8"', -32700),
+        (CALL % b'"twice","title":"named"', -32700),
+        (CALL % b'"no number","position":NaN', -32700),
+        (CALL % b'"a lone surrogate \\ud800"', -32700),
+        (CALL % (b'"long","position":' + b"9" * 6_000), -32700),
+        (CALL % (b"[" * 20_000 + b"]" * 20_000), -32700),
+        (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]\n', -32600),
+    ],
+    ids=["text", "bytes", "twice", "NaN", "surrogate", "digits", "levels", "batch"],
+)
+def test_a_line_that_is_no_message_has_a_response(line: bytes, code: int, tmp_path: Path) -> None:
+    ping = b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n'
+    variables = environment(**settings_of(tmp_path, MCP_TOKEN=token(3600)))
+    with subprocess.Popen(
+        [SCRIPT, "mcp"], cwd=tmp_path, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(line + ping)
+        process.stdin.flush()
+        refused = json.loads(process.stdout.readline())
+        assert (refused["id"], refused.get("error", {}).get("code")) == (None, code)
+        assert json.loads(process.stdout.readline())["id"] == 2
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0
 
 
 @pytest.mark.parametrize(

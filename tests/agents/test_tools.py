@@ -125,6 +125,8 @@ async def test_several_are_changed_or_none(agent: Agent, user_id: UserId) -> Non
             refused = await fail(client, tool, ids=[task["id"], MISSING], **more)
             assert (refused["code"], refused["errors"][0]["pointer"]) == ("task_not_found", "/ids/1")
             assert (await fail(client, tool, id=MISSING, **more))["errors"][0]["pointer"] == "/id"
+            refused = await fail(client, tool, ids=[task["id"], task["id"], MISSING], **more)
+            assert refused["errors"][0]["pointer"] == "/ids/2"
         assert (await call(client, "list_tasks"))["tasks"] == [task]
 
         refused = await fail(client, "update_task", id=task["id"], due_time="09:00")
