@@ -3,6 +3,7 @@
 import os
 import sys
 import traceback
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -26,6 +27,8 @@ def main() -> None:
     debug = len(arguments) < len(sys.argv) - 1
     if debug:
         os.environ["LOG_LEVEL"] = "DEBUG"
+    if isinstance(sys.stdout, TextIOWrapper):  # which it is unless it is closed
+        sys.stdout.reconfigure(encoding="utf-8")  # whatever the locale: programs read it, too
     try:
         try:
             app(arguments)

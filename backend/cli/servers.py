@@ -96,7 +96,8 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
             env_file.touch(mode=0o600)
             env_file.write_text(
                 "# Made by `todo-backend dev`; .env.example has every setting.\n"
-                f"BETTER_AUTH_SECRET={secrets.token_urlsafe(48)}\n"
+                f"BETTER_AUTH_SECRET={secrets.token_urlsafe(48)}\n",
+                "utf-8",
             )
         except OSError as error:
             fail(f".env: cannot be made in this folder: {error.strerror}", error)

@@ -120,7 +120,8 @@ def next_date(rule: str, due: date, today: date) -> date | None:
     interval = int(parts.get("INTERVAL", 1))
     if not parts.get("BYDAY", "any") or not _has_day(parts):
         return None
-    if _by_month(parts) and interval % 7 == 0 and due.strftime("%a")[:2].upper() not in parts.get("BYDAY", _WEEKDAY):
+    weekday = ["MO", "TU", "WE", "TH", "FR", "SA", "SU"][due.weekday()]
+    if _by_month(parts) and interval % 7 == 0 and weekday not in parts.get("BYDAY", weekday):
         return None  # weeks later it is the same weekday
     after = max(due, today - timedelta(days=2))
     start = due

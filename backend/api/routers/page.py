@@ -59,7 +59,7 @@ def routes(settings: Settings) -> list[BaseRoute]:
     """Return the route of `/` and, in development, those of the page's files."""
     development, server = not settings.production, authorization_server(settings)
     description = {"name": "todo-backend", "version": __version__}
-    page, headers = (STATIC / "index.html").read_text(), _headers() | _BY_ACCEPT
+    page, headers = (STATIC / "index.html").read_text("utf-8"), _headers() | _BY_ACCEPT
     if server is not None:
         server = quote(server, safe=":/[]%")  # so that it is one word of the policy, and of the page
         page, headers = page.replace('hidden data-url=""', f'data-url="{server}"'), _headers(f" {server}/") | _BY_ACCEPT
