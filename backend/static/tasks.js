@@ -26,7 +26,7 @@ export class TasksError extends Error {
     }
     /** Whether the API would refuse the same request again. */
     get isFinal() {
-        return (this.code !== "not_the_api" || this.status === 413) && this.status !== 401 && !passes(this);
+        return (this.code !== "not_the_api" || BY_CONTENT.has(this.status)) && this.status !== 401 && !passes(this);
     }
 }
 let lastTime = 0;
@@ -50,6 +50,8 @@ const MAX_PAUSE = 15; // seconds between attempts: longer only where the service
 const KEPT = 20;
 /** With these nothing was done, and any request can be sent again; with others that pass, one that may run twice. */
 const NOT_DONE = new Set(["database_unavailable", "overloaded", "issuer_unavailable", "too_many_requests"]);
+/** With these one change is refused for what is in it, also by a proxy or a firewall; a captive portal has others. */
+const BY_CONTENT = new Set([403, 406, 413, 422]);
 const passes = ({ status }) => status >= 500 || status === 408 || status === 429;
 /** What belongs to one user, and is thrown away as a whole. */
 class Session {
@@ -169,7 +171,7 @@ export class TasksClient {
             results.push(...pushed.map((result, at) => (isGone(result, at) ? { id: result.id, status: 204 } : result)));
         }
         catch (error) {
-            if (!(error instanceof TasksError && [413, 422].includes(error.status)))
+            if (!(error instanceof TasksError && BY_CONTENT.has(error.status)))
                 throw error;
             // One that cannot be read is no reason to refuse the others.
             if (operations.length > 1)

@@ -16,15 +16,11 @@ export interface TaskFields {
   description?: string | null;
   completed?: boolean;
   priority?: Priority | null;
-  /** A calendar date, `YYYY-MM-DD`: no zone, never converted. */
-  due_date?: string | null;
-  /** Wall-clock time of that date, `HH:MM`. */
-  due_time?: string | null;
-  /** Wall-clock time, `YYYY-MM-DDTHH:MM`, for the client to show. */
-  remind_at?: string | null;
+  /** A calendar date, `YYYY-MM-DD`: no zone, never converted. */ due_date?: string | null;
+  /** Wall-clock time of that date, `HH:MM`. */ due_time?: string | null;
+  /** Wall-clock time, `YYYY-MM-DDTHH:MM`, for the client to show. */ remind_at?: string | null;
   tags?: string[];
-  /** An RFC 5545 rule, `FREQ=WEEKLY;BYDAY=MO`. */
-  recurrence?: string | null;
+  /** An RFC 5545 rule, `FREQ=WEEKLY;BYDAY=MO`. */ recurrence?: string | null;
   position?: number;
 }
 
@@ -120,7 +116,7 @@ export class TasksError extends Error {
 
   /** Whether the API would refuse the same request again. */
   get isFinal(): boolean {
-    return (this.code !== "not_the_api" || this.status === 413) && this.status !== 401 && !passes(this);
+    return (this.code !== "not_the_api" || BY_CONTENT.has(this.status)) && this.status !== 401 && !passes(this);
   }
 }
 
@@ -148,6 +144,8 @@ const MAX_PAUSE = 15; // seconds between attempts: longer only where the service
 const KEPT = 20;
 /** With these nothing was done, and any request can be sent again; with others that pass, one that may run twice. */
 const NOT_DONE = new Set(["database_unavailable", "overloaded", "issuer_unavailable", "too_many_requests"]);
+/** With these one change is refused for what is in it, also by a proxy or a firewall; a captive portal has others. */
+const BY_CONTENT = new Set([403, 406, 413, 422]);
 const passes = ({ status }: ProblemDocument) => status >= 500 || status === 408 || status === 429;
 
 /** A patient request is sent again until the service is reached, however long that takes. */
@@ -299,7 +297,7 @@ export class TasksClient {
       const isGone = ({ problem }: Result, at: number) => operations[at]!.op === "delete" && problem?.status === 404;
       results.push(...pushed.map((result, at) => (isGone(result, at) ? { id: result.id, status: 204 } : result)));
     } catch (error) {
-      if (!(error instanceof TasksError && [413, 422].includes(error.status))) throw error;
+      if (!(error instanceof TasksError && BY_CONTENT.has(error.status))) throw error;
       // One that cannot be read is no reason to refuse the others.
       if (operations.length > 1) for (const operation of operations) await this.#push([operation], waiting, results);
       else results.push({ id: operations[0]!.id, status: error.status, problem: error });

@@ -526,16 +526,27 @@ test("who is patient waits while something else responds for the service", async
   assert.equal(requests.length, 3 + 3 + 1);
 });
 
-test("a change that a proxy finds too large is refused, and the rest goes on", async () => {
-  const { client, requests } = watched(as(ALICE), (request, count, { body }) =>
-    body?.includes("large") ? new Response("<html>", { status: 413 }) : undefined,
-  );
-  const follower = client.follow(() => undefined, assert.ifError);
-  const put = (title) => ({ op: "put", id: uuid7(), task: { title } });
-  const [large, small] = await follower.exchange([put("large"), put("small")]);
-  assert.deepEqual([large.status, large.problem.isFinal, small.status], [413, true, 201]);
-  assert.deepEqual(requests.map(({ path }) => path.split("/").at(-1).split("?")[0]), ["changes", "batch", "batch", "batch", "changes"]);
-  follower.stop();
+test("a change that a proxy or a firewall refuses is refused, and the rest goes on", async () => {
+  for (const status of [403, 406, 413]) {
+    const { client, requests } = watched(as(ALICE), (request, count, { body }) =>
+      body?.includes("<script>") ? new Response("<html>", { status }) : undefined,
+    );
+    const follower = client.follow(() => undefined, assert.ifError);
+    const put = (title) => ({ op: "put", id: uuid7(), task: { title } });
+    const [refused, other] = await follower.exchange([put("learn <script>"), put("other")]);
+    assert.deepEqual([refused.status, refused.problem.isFinal, other.status], [status, true, 201]);
+    const [later] = await follower.exchange([put("later")]);
+    assert.equal(later.status, 201);
+    const paths = requests.map(({ path }) => path.split("/").at(-1).split("?")[0]);
+    assert.deepEqual(paths, ["changes", "batch", "batch", "batch", "changes", "batch", "changes"]);
+    follower.stop();
+  }
+});
+
+test("a firewall that lets nothing be read is told, and waited for in vain by nobody", async () => {
+  const { client } = watched(as(ALICE), () => new Response("<html>", { status: 403 }));
+  const { status, code } = await new Promise((resolve) => client.follow(assert.fail, resolve));
+  assert.deepEqual([status, code], [403, "not_the_api"]);
 });
 
 test("what was pushed is known, although what has changed cannot be read or applied", async () => {

@@ -342,6 +342,8 @@ async def test_what_there_is_no_room_for_waits_until_there_is(context: BrowserCo
     [
         (200, "Offline."),
         (401, "Something other than the tasks API has answered."),
+        (403, "Something other than the tasks API has answered."),
+        (404, "Something other than the tasks API has answered."),
         (413, "Something other than the tasks API has answered."),
         (422, "Something other than the tasks API has answered."),
     ],
@@ -354,6 +356,27 @@ async def test_what_responds_in_the_services_place_refuses_nothing(page: Page, s
     await expect(page.locator("#status")).to_contain_text("Everything is saved.", timeout=20_000)  # at the next try
     await fetch_anew(page)
     assert sorted(await titles(page)) == ["One", "Two"]
+
+
+@pytest.mark.parametrize("status", [403, 406])
+async def test_a_change_that_a_firewall_refuses_holds_up_no_other(page: Page, rows: Locator, status: int):
+    async def guard(route: Route) -> None:
+        refused = "<script>" in (route.request.post_data or "") or route.request.url.endswith("/move")
+        await (route.fulfill(status=status, body="<h1>Forbidden</h1>") if refused else route.continue_())
+
+    await page.route("**/api/**", guard)
+    await add(page, "Learn <script>", "Buy milk", "Pay the rent")
+    await rows.nth(0).locator(".handle").focus()
+    await page.keyboard.press("ArrowDown")
+    waiting = "Something other than the tasks API has answered. 2 of your changes wait to be sent."
+    await expect(page.locator("#status")).to_contain_text(waiting)
+    tasks = await (await elsewhere(page, "GET", "?sort=title")).json()
+    assert [task["title"] for task in tasks] == ["Buy milk", "Pay the rent"]
+    await page.unroute("**/api/**")
+    await synchronize(page)
+    await saved(page)
+    await fetch_anew(page)
+    assert sorted(await titles(page)) == ["Buy milk", "Learn <script>", "Pay the rent"]
 
 
 async def test_two_tabs_of_one_user_agree(page: Page, other: Page):
