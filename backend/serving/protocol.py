@@ -18,6 +18,7 @@ from backend.api.body import content_length
 from backend.api.overload import Overload
 from backend.serving.heads import HOST, MAX_HEAD, BadHead, Unparsed, refusal
 from backend.serving.sockets import SmallReads, Unsent
+from backend.serving.turns import Turns
 
 HEAD_TIMEOUT = 10.0
 """Seconds in which a head must have arrived, from the connection's first moment or the head's first byte."""
@@ -77,6 +78,7 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_protocol(SmallReads(self))
         self._unparsed, self._unsent = Unparsed(), Unsent(transport)
+        self._turns: Turns = self.config.turns  # type: ignore[attr-defined] # of our Config
         self.waiting_since = self.loop.time()
         self._waits_until = self.waiting_since + HEAD_TIMEOUT
         self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
@@ -100,8 +102,6 @@ class LimitedProtocol(HttpToolsProtocol):
             self._waits_until = self.loop.time() + HEAD_TIMEOUT
         self._unparsed.add(data)
         self._parse()
-        if self._receives and not self._idle and not self._ignores_input and self.cycle.body:
-            self.flow.pause_reading()  # until the request takes this piece of its body; of framing alone it never hears
 
     def eof_received(self) -> bool:  # type: ignore[override] # asyncio reads what is returned; uvicorn returns nothing
         """Keep the way back open for a client that has sent its requests and closed its own side."""
@@ -221,11 +221,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self._await_request()
         else:
             self._waits_until = self.loop.time() + DISCARD_TIMEOUT
-        if self._unparsed:
-            self.flow.pause_reading()
-            self.config.turns.wait(self._go_on)  # type: ignore[attr-defined] # of our Config
-        else:
-            self._go_on()
+        self._go_on()
 
     # Our own
 
@@ -259,7 +255,7 @@ class LimitedProtocol(HttpToolsProtocol):
         while self._unparsed and not self._ignores_input:
             if self._receives:
                 self._feed_body()
-            elif not self._idle or self._pauses:
+            elif not self._idle or self._pauses or (self.cycle and not self._turns.may_begin(self._go_on)):
                 self.flow.pause_reading()
                 return
             else:
@@ -272,6 +268,8 @@ class LimitedProtocol(HttpToolsProtocol):
                     break
                 self._head = head
                 self._feed_head(head)
+        if self._receives and not self._idle and not self._ignores_input and self.cycle.body:
+            self.flow.pause_reading()  # until the request takes this piece of its body; of framing alone it never hears
         if self._ended and (self._idle or self._receives):
             self.close()
 

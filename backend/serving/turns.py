@@ -1,27 +1,31 @@
-"""Requests that were sent ahead wait for their turn, so that a few connections' floods cost others no time."""
+"""Who may begin a request now: a few in each turn of the event loop, so that many clients cost a newcomer no time."""
 
 import asyncio
 from collections import deque
 from collections.abc import Callable
 
 AT_ONCE = 20
-"""Requests that begin in one turn of the event loop, of those that were sent ahead."""
+"""Requests that begin in one turn of the event loop, but for the first ones of connections."""
 
 
 class Turns:
-    """Begins a few requests in each turn of the event loop, in the order in which they asked."""
+    """Lets a few begin in each turn of the event loop, in the order in which they asked."""
 
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
+        self._begun = 0
 
-    def wait(self, begin: Callable[[], None]) -> None:
-        """Call `begin` when it is its turn."""
-        self._waiting.append(begin)
-        if len(self._waiting) == 1:
-            asyncio.get_running_loop().call_soon(self._begin)
+    def may_begin(self, ask_again: Callable[[], None]) -> bool:
+        """Tell whether a request may begin. If not, `ask_again` is called when it may."""
+        if self._begun == AT_ONCE:
+            self._waiting.append(ask_again)
+            return False
+        if self._begun == 0:
+            asyncio.get_running_loop().call_soon(self._next)
+        self._begun += 1
+        return True
 
-    def _begin(self) -> None:
-        for _ in range(min(AT_ONCE, len(self._waiting))):
+    def _next(self) -> None:
+        self._begun = 0
+        while self._waiting and self._begun < AT_ONCE:  # of some the client has gone
             self._waiting.popleft()()
-        if self._waiting:
-            asyncio.get_running_loop().call_soon(self._begin)

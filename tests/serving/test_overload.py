@@ -204,7 +204,9 @@ def test_what_waits_to_be_refused_holds_little_of_its_body(tmp_path: Path) -> No
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
             assert statuses(receive(connection)) == [200]
         before = process.memory_info().rss
-        for connection in connections:
+        connections[0].sendall(head)  # the one request that may begin
+        assert server.responds()
+        for connection in connections[1:]:
             connection.sendall(head + b" " * 60_000)
         found = [statuses(receive(connection)) for connection in connections[1:]]
         assert found == [[429]] * 299

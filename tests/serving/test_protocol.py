@@ -557,7 +557,7 @@ def flooded(tmp_path: Path) -> Iterator[Flooded]:
         yield Flooded(server, stack)
 
 
-def test_requests_that_were_sent_ahead_let_others_pass(flooded: Flooded) -> None:
+def test_a_newcomer_passes_those_who_have_sent_many_requests(flooded: Flooded) -> None:
     headers = ("X-Request-ID: passes", "Connection: close", "Content-Length: 320000")
     request = User(flooded.server).request("POST", "/api/tasks/batch", *headers, body="x" * 320_000)
     connection = flooded.connect()
