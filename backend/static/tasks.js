@@ -12,12 +12,9 @@ export class TasksError extends Error {
     status;
     code;
     detail;
-    /** Names the request in the service's log; null where none was sent. */
-    requestId;
-    /** With status 422: which field breaks which rule. */
-    errors;
-    /** With status 412: the task as it is now. */
-    current;
+    /** Names the request in the service's log; null where none was sent. */ requestId;
+    /** With status 422: which field breaks which rule. */ errors;
+    /** With status 412: the task as it is now. */ current;
     retryAfter; // seconds; 0 where the service does not ask to wait
     constructor({ status, code, detail, request_id = "", errors, current }, retryAfter = 0) {
         super(detail);
@@ -274,15 +271,17 @@ export class TasksClient {
         const session = this.#session;
         const signal = AbortSignal.any([session.ended.signal, options.signal ?? []].flat());
         for (let [attempt, refused, mayHaveRun] = [1, false, false];;) {
+            const silence = new AbortController();
             try {
                 const token = this.#token(session);
                 const authorization = `Bearer ${await until(token, signal)}`;
-                const response = await fetch(this.#base + path, {
+                const fetching = fetch(this.#base + path, {
                     ...request, headers: { ...request.headers, Authorization: authorization }, cache: "no-store",
-                    signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]), // no response takes that long
+                    signal: AbortSignal.any([signal, silence.signal]),
                 });
+                const response = await unlessSilent(fetching, silence);
                 if (response.status !== 401 || refused)
-                    return await until(received(response), signal);
+                    return await until(received(response, silence), signal);
                 refused = true;
                 if (session.token === token)
                     session.token = null; // else another request has fetched a new one already
@@ -319,10 +318,7 @@ export class TasksClient {
             session.user = user;
             return token;
         }));
-        fetching.catch(() => {
-            if (session.token === fetching)
-                session.token = null; // the next request tries again
-        });
+        fetching.catch(() => session.token === fetching && (session.token = null)); // the next request tries again
         return fetching;
     }
 }
@@ -337,7 +333,8 @@ function doneBefore({ method, headers, body }, { code, current }) {
     return (isDone && current) || undefined;
 }
 function search(query) {
-    const pairs = Object.entries(query).flatMap(([name, value]) => value == null ? [] : [value].flat().map((one) => [name, String(one)]));
+    const named = ([name, value]) => [value ?? []].flat().map((one) => [name, String(one)]);
+    const pairs = Object.entries(query).flatMap(named);
     return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;
 }
 function subject(token) {
@@ -351,15 +348,29 @@ function subject(token) {
     }
 }
 /** What a response holds. Raises `TasksError` where that is a problem. */
-async function received(response) {
+async function received(response, silence) {
     const { status, headers } = response;
     const isEmpty = status === 204 || status === 304;
     if (response.ok || isEmpty)
-        return { status, headers, body: (isEmpty ? null : await response.json()) };
+        return { status, headers, body: isEmpty ? null : await json(response, silence) };
     const isProblem = headers.get("Content-Type")?.startsWith("application/problem+json");
     const other = { status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
-    const problem = isProblem ? (await response.json()) : other;
+    const problem = isProblem ? await json(response, silence) : other;
     throw new TasksError(problem, Math.min(Number(headers.get("Retry-After")) || 0, 3600));
+}
+/** Read a response, however slowly it comes. */
+async function json({ body }, silence) {
+    const pieces = body.pipeThrough(new TextDecoderStream()).getReader();
+    let text = "";
+    for (let piece; !(piece = await unlessSilent(pieces.read(), silence)).done;)
+        text += piece.value;
+    return JSON.parse(text);
+}
+/** What a promise brings, or a `TimeoutError`, which gives its request up, where that takes a minute. */
+function unlessSilent(promise, silence) {
+    // Not `AbortSignal.timeout`: Node.js 20 has one that only an `AbortSignal.any` holds collected before its time.
+    const timer = setTimeout(() => silence.abort(new DOMException("Nothing has arrived for a minute.", "TimeoutError")), 60_000);
+    return until(promise, silence.signal).finally(() => clearTimeout(timer));
 }
 /** What a promise brings, or the signal's reason where that aborts before. */
 function until(promise, signal) {

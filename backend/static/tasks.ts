@@ -25,25 +25,19 @@ export interface TaskFields {
 }
 
 export interface Task extends Required<TaskFields> {
-  /** A UUID version 7: greater is newer. */
-  id: string;
+  /** A UUID version 7: greater is newer. */ id: string;
   completed_at: string | null;
-  created_at: string;
-  updated_at: string;
-  /** What `ifMatch` takes. */
-  etag: string;
+  created_at: string; updated_at: string;
+  /** What `ifMatch` takes. */ etag: string;
   deleted_at?: string;
 }
 
 export interface Filters {
   completed?: boolean;
   search?: string;
-  tag?: string[];
-  tag_any?: string[];
+  tag?: string[]; tag_any?: string[];
   priority?: (Priority | "none")[];
-  due_from?: string;
-  due_to?: string;
-  due?: "none";
+  due_from?: string; due_to?: string; due?: "none";
 }
 
 export interface Query extends Filters {
@@ -63,18 +57,15 @@ export type Change = Task | { id: string; deleted: true };
 
 export interface Changes {
   changes: Change[];
-  /** Keep it: the next call takes it, and returns what has changed since. */
-  checkpoint: string;
-  /** True where the checkpoint had expired: what the replica has is void, and these changes are everything. */
-  anew: boolean;
+  /** Keep it: the next call takes it, and returns what has changed since. */ checkpoint: string;
+  /** True where the checkpoint had expired: what the replica has is void, and these changes are everything. */ anew: boolean;
 }
 
 export interface Operation {
   op: "put" | "patch" | "delete" | "toggle" | "restore";
   id: string;
   task?: Partial<TaskFields>;
-  if_match?: string;
-  if_none_match?: "*";
+  if_match?: string; if_none_match?: "*";
 }
 
 /** What `follow` returns. `exchange` pushes, in turn, and applies what has changed. `stop` ends all that waits, at once. */
@@ -100,12 +91,9 @@ export class TasksError extends Error {
   readonly status: number;
   readonly code: string;
   readonly detail: string;
-  /** Names the request in the service's log; null where none was sent. */
-  readonly requestId: string | null;
-  /** With status 422: which field breaks which rule. */
-  readonly errors: FieldProblem[];
-  /** With status 412: the task as it is now. */
-  readonly current: Task | null;
+  /** Names the request in the service's log; null where none was sent. */ readonly requestId: string | null;
+  /** With status 422: which field breaks which rule. */ readonly errors: FieldProblem[];
+  /** With status 412: the task as it is now. */ readonly current: Task | null;
   readonly retryAfter: number; // seconds; 0 where the service does not ask to wait
 
   constructor({ status, code, detail, request_id = "", errors, current }: ProblemDocument, retryAfter = 0) {
@@ -394,14 +382,16 @@ export class TasksClient {
     const session = this.#session;
     const signal = AbortSignal.any([session.ended.signal, options.signal ?? []].flat());
     for (let [attempt, refused, mayHaveRun] = [1, false, false]; ; ) {
+      const silence = new AbortController();
       try {
         const token = this.#token(session);
         const authorization = `Bearer ${await until(token, signal)}`;
-        const response = await fetch(this.#base + path, {
+        const fetching = fetch(this.#base + path, {
           ...request, headers: { ...request.headers, Authorization: authorization }, cache: "no-store",
-          signal: AbortSignal.any([signal, AbortSignal.timeout(60_000)]), // no response takes that long
+          signal: AbortSignal.any([signal, silence.signal]),
         });
-        if (response.status !== 401 || refused) return await until(received<T>(response), signal);
+        const response = await unlessSilent(fetching, silence);
+        if (response.status !== 401 || refused) return await until(received<T>(response, silence), signal);
         refused = true;
         if (session.token === token) session.token = null; // else another request has fetched a new one already
       } catch (error) {
@@ -433,9 +423,7 @@ export class TasksClient {
       session.user = user;
       return token;
     }));
-    fetching.catch(() => {
-      if (session.token === fetching) session.token = null; // the next request tries again
-    });
+    fetching.catch(() => session.token === fetching && (session.token = null)); // the next request tries again
     return fetching;
   }
 }
@@ -452,9 +440,8 @@ function doneBefore({ method, headers, body }: Sent, { code, current }: TasksErr
 }
 
 function search(query: object): string {
-  const pairs = Object.entries(query).flatMap(([name, value]: [string, unknown]) =>
-    value == null ? [] : [value].flat().map((one) => [name, String(one)]),
-  );
+  const named = ([name, value]: [string, unknown]) => [value ?? []].flat().map((one) => [name, String(one)]);
+  const pairs = Object.entries(query).flatMap(named);
   return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;
 }
 
@@ -469,14 +456,29 @@ function subject(token: string): string {
 }
 
 /** What a response holds. Raises `TasksError` where that is a problem. */
-async function received<T>(response: Response): Promise<Received<T>> {
+async function received<T>(response: Response, silence: AbortController): Promise<Received<T>> {
   const { status, headers } = response;
   const isEmpty = status === 204 || status === 304;
-  if (response.ok || isEmpty) return { status, headers, body: (isEmpty ? null : await response.json()) as T };
+  if (response.ok || isEmpty) return { status, headers, body: isEmpty ? (null as T) : await json<T>(response, silence) };
   const isProblem = headers.get("Content-Type")?.startsWith("application/problem+json");
   const other = { status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
-  const problem = isProblem ? ((await response.json()) as ProblemDocument) : other;
+  const problem = isProblem ? await json<ProblemDocument>(response, silence) : other;
   throw new TasksError(problem, Math.min(Number(headers.get("Retry-After")) || 0, 3600));
+}
+
+/** Read a response, however slowly it comes. */
+async function json<T>({ body }: Response, silence: AbortController): Promise<T> {
+  const pieces = body!.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (let piece; !(piece = await unlessSilent(pieces.read(), silence)).done; ) text += piece.value;
+  return JSON.parse(text) as T;
+}
+
+/** What a promise brings, or a `TimeoutError`, which gives its request up, where that takes a minute. */
+function unlessSilent<T>(promise: Promise<T>, silence: AbortController): Promise<T> {
+  // Not `AbortSignal.timeout`: Node.js 20 has one that only an `AbortSignal.any` holds collected before its time.
+  const timer = setTimeout(() => silence.abort(new DOMException("Nothing has arrived for a minute.", "TimeoutError")), 60_000);
+  return until(promise, silence.signal).finally(() => clearTimeout(timer));
 }
 
 /** What a promise brings, or the signal's reason where that aborts before. */

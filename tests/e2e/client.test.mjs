@@ -47,6 +47,21 @@ function hurried(t, length = 1) {
   return pauses;
 }
 
+/** The client's limits to silence that run, oldest first: a test calls one where a minute is over. Pauses pass at once. */
+function limits(t) {
+  const [running, set, clear] = [new Map(), globalThis.setTimeout, globalThis.clearTimeout];
+  t.mock.method(globalThis, "setTimeout", (action, milliseconds, ...rest) => {
+    const timer = set(action, Number.isInteger(milliseconds) ? milliseconds : 1, ...rest);
+    if (milliseconds === 60_000) running.set(timer, action);
+    return timer;
+  });
+  t.mock.method(globalThis, "clearTimeout", (timer) => {
+    running.delete(timer);
+    clear(timer);
+  });
+  return running;
+}
+
 /** A service that takes requests and never responds. */
 async function silent(t) {
   const server = createServer().listen(0, "127.0.0.1");
@@ -381,13 +396,15 @@ test("what was begun in one session does not go on in the next", async () => {
   let token = ALICE;
   const { client, requests } = watched(async () => token, async ({ path }, count, options) => {
     const response = await network(API_URL + path, options);
-    const body = await response.text();
-    response.json = async () => {
-      token = BOB;
-      client.forget(); // at the last moment at which there is something to abort
-      return JSON.parse(body);
-    };
-    return response;
+    const bytes = new Uint8Array(await response.arrayBuffer());
+    return new Response(new ReadableStream({
+      pull(body) {
+        body.enqueue(bytes);
+        body.close();
+        token = BOB;
+        client.forget(); // at the last moment at which there is something to abort
+      },
+    }, { highWaterMark: 0 }), response);
   });
   for (const limit of [1, 500]) { // the next page is not asked for, and the last one does not arrive
     await assert.rejects(client.changes(null, limit), { name: "AbortError" });
@@ -415,12 +432,39 @@ test("pages that one user has begun to read do not go on as another's", async ()
 });
 
 test("a response that never comes is taken for lost", async (t) => {
-  const { url } = await silent(t);
-  const timeout = AbortSignal.timeout;
-  t.mock.method(AbortSignal, "timeout", () => timeout.call(AbortSignal, 50)); // not a minute
+  const { server, url } = await silent(t);
+  const running = limits(t);
   const { client, requests } = watched(as(ALICE), ({ path }, count, options) => (count === 1 ? network(url, options) : undefined));
-  await client.list();
+  const asked = once(server, "connection");
+  const listing = client.list();
+  await asked;
+  const [minute] = running.values();
+  minute();
+  await listing;
   assert.equal(requests.length, 2);
+  assert.equal(running.size, 0); // nothing keeps the process
+});
+
+test("a response is read however slowly it comes, and given up where it stops", async (t) => {
+  const running = limits(t);
+  const page = JSON.stringify({ changes: [], checkpoint: "ä€😀", more: false });
+  const bytes = new TextEncoder().encode(page);
+  const slowly = (end, minutes = new Set()) => new Response(new ReadableStream({
+    async pull(body) {
+      await new Promise(setImmediate); // the client waits for the next piece by then
+      const [[minute, isOver]] = running;
+      if (minutes.has(minute)) isOver(); // each piece must have one of its own
+      minutes.add(minute);
+      const sent = (minutes.size - 1) * 6;
+      if (sent < end) body.enqueue(bytes.slice(sent, sent + 6));
+      else if (end < bytes.length) isOver();
+      else body.close();
+    },
+  }));
+  const { client, requests } = watched(as(ALICE), (request, count) => slowly(count === 1 ? 12 : bytes.length));
+  assert.equal((await client.changes()).checkpoint, "ä€😀");
+  assert.equal(requests.length, 2);
+  assert.equal(running.size, 0);
 });
 
 test("as long as the service asks, nothing is sent, and who cannot wait is told", async (t) => {
