@@ -5,11 +5,13 @@ from pathlib import Path
 
 import pytest
 from pydantic import SecretStr
+from starlette.routing import Mount, Route
 
 from backend.auth.tokens import issuer
 from backend.check.settings import checked_settings
 from backend.config import ConfigurationError, Settings, load_settings
-from tests.settings import SECRET
+from backend.main import create_app
+from tests.settings import SECRET, make_settings
 
 CANARY = "c4n4ry"
 NOT_A_NUMBER = ("c4n4ry-number", "1,5")
@@ -375,6 +377,7 @@ def test_a_configuration_error_names_its_variable() -> None:
         ("SERVER_TIMING", " True", "server_timing", True),
         ("DATABASE_POOL_SIZE", " 5 ", "database_pool_size", 5),
         ("ROOT_PATH", "/todo/", "root_path", "/todo"),
+        ("ROOT_PATH", "/api/todo", "root_path", "/api/todo"),
         ("RATE_LIMIT", "300 / Minute", "rate_limit", (300, 60)),
         ("RATE_LIMIT", "1_000/hour", "rate_limit", (1000, 3600)),
         ("RATE_LIMIT", "0300/minute", "rate_limit", (300, 60)),
@@ -389,6 +392,17 @@ def test_words_are_taken_in_either_case_and_with_blanks_around_them(
     monkeypatch.setenv("DATABASE_URL", "sqlite+aiosqlite://")
     monkeypatch.setenv(variable, value)
     assert getattr(Settings(), field) == read
+
+
+def test_a_prefix_that_would_hide_an_address_is_refused() -> None:
+    settings = make_settings("sqlite+aiosqlite://", mcp=True)
+    addresses = [route.path for route in create_app(settings).routes if isinstance(route, Route | Mount)]
+    assert "/api/tasks/stats" in addresses
+    for address in addresses:
+        for prefix in ("/" + address.split("/")[1], address.partition("{")[0]):
+            if prefix.strip("/"):
+                with pytest.raises(ValueError, match="an address of the service"):
+                    make_settings("sqlite+aiosqlite://", root_path=prefix)
 
 
 SECRETS = ("DATABASE_URL", "BETTER_AUTH_SECRET", "HEALTH_DB_TOKEN", "LOG_USER_KEY", "MCP_TOKEN")

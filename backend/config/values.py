@@ -23,6 +23,9 @@ _APPS_ORIGIN = re.compile(
 )
 """Of pages that an application or a browser's extension brings with it."""
 
+_OWN_ADDRESS = re.compile(r"/(api(/tasks(/.*)?)?|(health|docs|openapi\.json|static|mcp|\.well-known)(/.*)?)")
+"""A prefix that is none of these, such as `/api/todo`, can be told from the service's own addresses."""
+
 
 def is_quoted(text: str) -> bool:
     """Tell whether a value has quotes around it, as `docker --env-file` hands them over."""
@@ -128,6 +131,10 @@ def _root_path(value: str) -> str:
     path = value.rstrip("/")
     if not re.fullmatch(r"(/(?!\.{1,2}(?:/|$))[A-Za-z0-9._~-]+)*", path):
         raise ValueError("must be a path such as /todo")
+    if _OWN_ADDRESS.fullmatch(path):
+        raise ValueError(
+            "must not be like an address of the service, which would be taken for the prefix in front of it"
+        )
     return path
 
 
