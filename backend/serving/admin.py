@@ -3,6 +3,7 @@
 import http.client
 import os
 import shutil
+import socket
 import tempfile
 import threading
 from contextlib import suppress
@@ -19,11 +20,12 @@ FOLDER = "todo-metrics-"
 def prepare_metrics() -> None:
     """Have every process that is started from now on measure. Raises `OSError` where no file can be written.
 
-    What it writes is removed by the next start: a process that a signal ends, as uvicorn's does, removes nothing.
+    What it writes is removed by the next start: a process that a signal ends, as uvicorn's does, removes nothing. In a
+    container the next one may have its number.
     """
     for folder in Path(tempfile.gettempdir()).glob(f"{FOLDER}[0-9]*-*"):
         pid = folder.name.split("-")[2]
-        if pid.isdecimal() and not _is_running(int(pid)):
+        if pid.isdecimal() and (int(pid) == os.getpid() or not _is_running(int(pid))):
             shutil.rmtree(folder, ignore_errors=True)  # another user's stays
     os.environ["PROMETHEUS_MULTIPROC_DIR"] = tempfile.mkdtemp(prefix=f"{FOLDER}{os.getpid()}-")
 
@@ -71,7 +73,10 @@ def start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
         def log_message(self, format: str, *_arguments: object) -> None:  # noqa: A002 # http.server's name
             """Leave scrapes out of the log."""
 
-    threading.Thread(target=ThreadingHTTPServer((host, port), Handler).serve_forever, daemon=True).start()
+    class Server(ThreadingHTTPServer):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    threading.Thread(target=Server((host, port), Handler).serve_forever, daemon=True).start()
 
 
 def ask(service: tuple[str, int], path: str) -> tuple[int, str, bytes]:
