@@ -23,7 +23,7 @@ from backend.db.connection import DriverConnection, closed_connections, connect
 from backend.db.failures import is_lock_timeout, translated
 from backend.db.migrating import run_on_schema
 from backend.db.session import Database
-from backend.db.sqlite import require_usable
+from backend.db.sqlite import require_file
 from backend.db.url import PostgresURL, SQLiteURL, database_url, direct_database_url
 from backend.errors import DatabaseError, DatabaseNotMigrated, DatabaseRefused, TodoError
 from backend.models.task import TaskCreate, TaskUpdate
@@ -92,7 +92,7 @@ async def look_at_database(settings: Settings) -> AsyncIterator[Finding]:
     """Yield what a request would meet."""
     url = database_url(settings)
     if isinstance(url, SQLiteURL):
-        _require_file(url)
+        require_file(url)
         async for finding in _look_at_file(settings):
             yield finding
         return
@@ -121,7 +121,7 @@ async def look_at_migrations(settings: Settings) -> AsyncIterator[Finding]:
     """Yield what the next migration would meet, over the direct address."""
     url = direct_database_url(settings)
     if isinstance(url, SQLiteURL):
-        _require_file(url)
+        require_file(url)
     revision, owns = await run_on_schema(settings, _examine_schema)
     if migrations.is_newer(revision):
         yield Finding("migrations", "ok", f"at {revision}, which is newer than this version's {migrations.head()}")
@@ -145,12 +145,6 @@ def _examine_schema(connection: Connection) -> tuple[str | None, bool]:
         creates = connection.scalar(text("SELECT has_schema_privilege(current_schema(), 'CREATE')"))
         owns = bool(creates) if owner is None else bool(owner)
     return migrations.examine(connection), owns
-
-
-def _require_file(url: SQLiteURL) -> None:
-    if url.path is not None and not url.path.exists():  # to connect would make an empty one
-        require_usable(url.path)
-        raise DatabaseNotMigrated("there is no file yet: run todo-backend migrate")
 
 
 async def _look_at_file(settings: Settings) -> AsyncIterator[Finding]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from backend.auth.tokens import usable_subject
 from backend.check.settings import checked_settings
 from backend.config import Settings
+from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError, DatabaseNotMigrated, OutcomeUnknown
 from backend.log import configure_logging
 from backend.models.fields import OWNER_MAX
@@ -52,12 +53,17 @@ def run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:
         fail(f"{nothing_done}: {error}", error)
 
 
-def on_database(settings: Settings, work: Callable[["Database"], Awaitable[T]], nothing_done: str) -> T:
-    """Run work on the database that requests use: see `run`."""
+def on_database(
+    settings: Settings, work: Callable[["Database"], Awaitable[T]], nothing_done: str, *, makes_file: bool = False
+) -> T:
+    """Run work on the database that requests use: see `run`. An SQLite file must be there, unless the work makes it."""
     from backend.db.session import Database
+    from backend.db.sqlite import require_file
 
     async def work_and_close() -> T:
         database = Database(settings)
+        if isinstance(database.url, SQLiteURL) and not makes_file:
+            require_file(database.url)
         try:
             return await work(database)
         except DatabaseNotMigrated as error:

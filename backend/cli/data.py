@@ -6,6 +6,7 @@ import typer
 
 from backend.cli.common import checked_user, fail, on_database, read_settings, run
 from backend.config import Settings
+from backend.db.url import SQLiteURL, direct_database_url
 from backend.errors import SameUser, TooManyTasks
 
 if TYPE_CHECKING:
@@ -27,9 +28,15 @@ def migrate(
     settings = read_settings()
     if sql:
         from backend.db import migrating, migrations
+        from backend.db.sqlite import require_file
 
-        statements = migrating.run_on_schema(settings, lambda connection: migrations.sql(connection, to))
-        print(run(statements, UNCHANGED), end="")
+        async def statements() -> str:
+            url = direct_database_url(settings)
+            if isinstance(url, SQLiteURL):
+                require_file(url)
+            return await migrating.run_on_schema(settings, lambda connection: migrations.sql(connection, to))
+
+        print(run(statements(), UNCHANGED), end="")
     else:
         migrate_to(settings, to, adopt=adopt)
 

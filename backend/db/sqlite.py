@@ -20,7 +20,7 @@ from backend.db.failures import translated
 from backend.db.pool import OverflowSemaphore
 from backend.db.statements import is_read
 from backend.db.url import SQLiteURL
-from backend.errors import DatabaseUnavailable
+from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
 
 CONNECTIONS = 10
 """The executor's to an SQLite file, and as many for sessions. Each has a thread; only one can write at a time."""
@@ -90,6 +90,13 @@ def require_usable(path: Path) -> None:
     else:
         return
     raise DatabaseUnavailable(f"DATABASE_URL: {reason}")
+
+
+def require_file(url: SQLiteURL) -> None:
+    """Raise `DatabaseError` where a file is not there: to connect would make an empty one."""
+    if url.path is not None and not url.path.exists():
+        require_usable(url.path)
+        raise DatabaseNotMigrated("DATABASE_URL: there is no such file yet; run todo-backend migrate")
 
 
 def _is_frozen(path: Path) -> bool:

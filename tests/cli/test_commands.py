@@ -14,7 +14,7 @@ import pytest
 from backend.auth.tokens import mint
 from tests.databases import new_postgres_database
 from tests.network import free_port
-from tests.processes import SCRIPT, backend, environment, eventually, run, serving
+from tests.processes import ROOT, SCRIPT, backend, environment, eventually, run, serving
 from tests.settings import SECRET, make_settings, settings_of
 
 COMMANDS = ("dev", "serve", "migrate", "token", "transfer", "openapi", "check")
@@ -238,11 +238,24 @@ def test_a_senseless_transfer_is_refused_and_moves_nothing(
     assert owners(tmp_path / "todo.db") == [("alice", 2)]
 
 
-@pytest.mark.parametrize("command", ["transfer a b", "erase a", "export a", "purge", "resync"])
+COMMANDS_ON_TABLES = ["transfer a b", "erase a", "export a", "purge", "resync"]
+
+
+@pytest.mark.parametrize("command", COMMANDS_ON_TABLES)
 def test_without_tables_a_command_says_what_makes_them(command: str, tmp_path: Path) -> None:
+    (tmp_path / "todo.db").touch()
     result = backend(*command.split(), cwd=tmp_path, **settings_of(tmp_path))
     assert (result.returncode, result.stdout) == (1, "")
     assert re.fullmatch(r"todo-backend: [^\n]+; run todo-backend migrate\n", result.stderr)
+
+
+@pytest.mark.parametrize("command", [*COMMANDS_ON_TABLES, "migrate --sql"])
+def test_without_a_file_a_command_says_so_and_makes_none(command: str, tmp_path: Path) -> None:
+    result = backend(*command.split(), cwd=tmp_path, **settings_of(tmp_path))
+    assert (result.returncode, result.stdout) == (1, "")
+    reason = "DATABASE_URL: there is no such file yet; run todo-backend migrate"
+    assert re.fullmatch(rf"todo-backend: [^\n:]+: {reason}\n", result.stderr)
+    assert list(tmp_path.iterdir()) == []
 
 
 # standard output
@@ -260,10 +273,12 @@ def test_output_that_finds_no_room_is_one_line(command: str, unbuffered: str, tm
 # openapi
 
 
-def test_openapi_prints_the_document_and_nothing_else(tmp_path: Path) -> None:
-    result = backend("openapi", cwd=tmp_path, **settings_of(tmp_path))
+def test_openapi_prints_the_document_and_nothing_else_whatever_is_set(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("BETTER_AUTH_URL=not a URL\nROOT_PATH=/todo\n")
+    variables = {"ENVIRONMENT": "production", "BETTER_AUTH_SECRET_FILE": "missing", "LOG_LEVEL": "loud"}
+    result = backend("openapi", cwd=tmp_path, **variables)
     assert (result.returncode, result.stderr) == (0, "")
-    assert json.loads(result.stdout)["openapi"].startswith("3.")
+    assert json.loads(result.stdout) == json.loads((ROOT / "specs/openapi.json").read_text("utf-8"))
 
 
 # serve

@@ -256,6 +256,7 @@ async def test_requests_pass_a_migration_that_waits_for_a_long_query(
 
 @pytest.mark.parametrize("engine", ["postgres", "sqlite"])
 async def test_the_statements_can_be_printed_and_run_by_hand(engine: str, url: str, tmp_path: Path) -> None:
+    (tmp_path / "todo.db").touch()
     url = url if engine == "postgres" else f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}"
     printed = await migrate(url, "--sql")
     assert (printed.returncode, printed.stderr) == (0, "")
