@@ -6,10 +6,11 @@ No line holds what a user wrote (specs/decisions/0008-logs.md).
 import json
 import logging
 import os
+import select
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from queue import SimpleQueue
@@ -23,6 +24,8 @@ PAUSE = 0.05
 """Seconds between two writes of several lines: to wake a thread for each line would cost more than to write it."""
 LAST_LINES = 1.0
 """Seconds that the end of the process waits for the last lines to be written."""
+WRITTEN_WHOLE: int = getattr(select, "PIPE_BUF", 512)
+"""Bytes of one write that those of other processes, such as workers, to the same pipe do not take apart."""
 
 _FIELDS = (
     *("request_id", "method", "route", "status", "duration_ms", "code", "db_ms", "wait_ms", "body_ms", "attempts"),
@@ -136,7 +139,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
             if self.dropped > said:
                 lines.append(self._note(self.dropped - said))
                 said = self.dropped
-            _write_all(descriptor, "".join(f"{each}\n" for each in lines).encode(errors="backslashreplace"))
+            for chunk in _chunks(lines):
+                _write_all(descriptor, chunk)
             if line is not None:
                 time.sleep(PAUSE)
                 line = waiting.get()
@@ -144,6 +148,18 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def _note(self, dropped: int) -> str:
         note = "%d lines were dropped here, because nobody read the log"
         return self.format(logging.LogRecord(__name__, logging.WARNING, __file__, 0, note, (dropped,), None))
+
+
+def _chunks(lines: Iterable[str]) -> Iterator[bytes]:
+    """Put lines together for writing: as many as fit into what is written whole; a longer one is alone."""
+    chunk = b""
+    for line in lines:
+        data = f"{line}\n".encode(errors="backslashreplace")
+        if len(chunk) + len(data) > WRITTEN_WHOLE:
+            yield chunk
+            chunk = b""
+        chunk += data
+    yield chunk
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

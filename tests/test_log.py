@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from backend.db.session import Database
-from backend.log import JSONFormatter, TextFormatter, configure_logging, describe_exception
+from backend.log import WRITTEN_WHOLE, JSONFormatter, LogHandler, TextFormatter, configure_logging, describe_exception
 from tests.settings import make_settings
 
 
@@ -163,3 +164,24 @@ def test_what_other_servers_write_into_their_lines_is_there() -> None:
     record = logging.getLogger("gunicorn.error").makeRecord("gunicorn.error", logging.INFO, "", 0, "up", (), None)
     line = logging.Formatter("[%(process)d] %(thread)d %(lineno)d %(message)s").format(record)
     assert line.startswith(f"[{os.getpid()}] ")
+
+
+def test_lines_are_written_whole_in_what_a_pipe_keeps_together() -> None:
+    """Each datagram is a write: into a pipe, those of several workers come between one another's."""
+    reader, writer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    lines = [f"{number} " + "x" * (number if number % 100 else 10_000) for number in range(300)]
+    handler = LogHandler()
+    writes: list[bytes] = []
+    with reader, writer.makefile("w") as stream, writer:
+        handler.setStream(stream)
+        reader.settimeout(30)
+        with handler.in_background():
+            for line in lines:
+                handler.emit(record(line))
+            while b"".join(writes).count(b"\n") < len(lines):
+                writes.append(reader.recv(1_000_000))
+    assert b"".join(writes).decode().splitlines() == lines
+    assert len(writes) < len(lines) / 2
+    for write in writes:
+        assert write.endswith(b"\n")
+        assert len(write) <= WRITTEN_WHOLE or write.count(b"\n") == 1
