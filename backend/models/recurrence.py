@@ -87,6 +87,16 @@ def _possible(parts: dict[str, str]) -> dict[str, str]:
     return parts
 
 
+def _of_one_kind(parts: dict[str, str]) -> list[dict[str, str]]:
+    """Return the rule once with its plain weekdays and once with its numbered ones.
+
+    RFC 5545 joins the days of BYDAY; dateutil takes only what is of both kinds.
+    """
+    days = parts.get("BYDAY", "").split(",")
+    kinds = [",".join(kind) for kind in ([d for d in days if d.isalpha()], [d for d in days if not d.isalpha()])]
+    return [parts | {"BYDAY": kind} for kind in kinds] if all(kinds) else [parts]
+
+
 def _has_day(parts: Mapping[str, str]) -> bool:
     """Tell whether one of the months has one of the days: 30 February would be looked for for long."""
     days = [abs(int(day)) for day in parts.get("BYMONTHDAY", "1").split(",")]
@@ -116,7 +126,11 @@ def next_date(rule: str, due: date, today: date) -> date | None:
 
     `today` is the date in UTC: yesterday's is still today somewhere. COUNT is not looked at: `next_rule` counts.
     """
-    parts = _possible(_parts(rule))
+    found = [_next_date(parts, due, today) for parts in _of_one_kind(_possible(_parts(rule)))]
+    return min((following for following in found if following is not None), default=None)
+
+
+def _next_date(parts: Mapping[str, str], due: date, today: date) -> date | None:
     interval = int(parts.get("INTERVAL", 1))
     if not parts.get("BYDAY", "any") or not _has_day(parts):
         return None
