@@ -40,7 +40,7 @@ EXPECTED: dict[str, set[int]] = {
     "POST /api/tasks/{id}/toggle": COMMON | {404, 412},
     "POST /api/tasks/{id}/restore": COMMON | {404, 412},
     "POST /api/tasks/{id}/move": COMMON | {404, 412, 415},
-    "GET /": ANY | {200},
+    "GET /": ANY | {200, 503},
     "GET /health": ANY | {200},
     "GET /health/ready": ANY | {200, 503},
     "GET /health/db": ANY | {200, 404, 503},

@@ -77,6 +77,6 @@ def routes(settings: Settings) -> list[BaseRoute]:
         response_model=ServiceDescription,
         responses={200: {"content": {"text/html": _HTML}}} if development else {},
         tags=["service"],
-        **documented(description),
+        **documented(description, "overloaded"),
     )
     return [root, *([Mount("/static", _Files(directory=STATIC))] if development else [])]
