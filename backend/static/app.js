@@ -18,7 +18,7 @@ const [list, filters, deleted] = ["#tasks", "#filters", "#deleted"].map((selecto
 
 // The page lies at the API's root, wherever that is. The token lives as long as the tab.
 const client = new TasksClient(new URL(".", location.href).href, getToken);
-let [user, replica, trouble] = [null, null, null]; // trouble: why the service was not reached
+let [user, replica, trouble, problem] = [null, null, null, ""]; // trouble: why the service was not reached
 
 // Signing in and out: with a token, or at Better Auth, whose session is its cookie, and gives a token whenever one is needed
 
@@ -61,17 +61,17 @@ function signOut(reason) {
 
 /** In this tab alone. */
 function leave(reason) {
-  const problem = reason + waiting(": sign in again.");
+  const text = reason + waiting(": sign in again.");
   sessionStorage.removeItem("token");
   client.forget();
   start();
-  showProblem(problem);
+  showProblem(text);
 }
 
-function refuse(error, refusals = []) {
+function refuse(error) {
   if (error.name === "AbortError") return; // somebody else's turn by now
   const end = sessionStorage.getItem("token") === SESSION ? signOut : leave; // another tab may have a better token
-  end([...refusals, error.message].join("\n"));
+  end([...refusals(), error.message].join("\n"));
 }
 
 function start() {
@@ -96,6 +96,7 @@ function start() {
 function render() {
   if (replica === null) return;
   showStatus();
+  showProblem();
   if (find(".moving", list)) return; // until it is dropped
   const all = replica.tasks;
   showTags(all);
@@ -173,9 +174,11 @@ function compare(one, other) {
   return one < other ? -1 : one > other ? 1 : 0;
 }
 
-function showProblem(text) {
-  find("#problem").textContent = text;
-  find("#problem").hidden = !text;
+function showProblem(other = problem) {
+  problem = other;
+  const [alert, text] = [find("#problem"), [problem, ...refusals()].filter(Boolean).join("\n")];
+  if (alert.textContent !== text) alert.textContent = text; // what is said once is not read out again
+  alert.hidden = !text;
 }
 
 function say(text) {
@@ -186,6 +189,7 @@ function say(text) {
 
 /** Returns whether there was room for the change; where there was not, what was typed must stay. */
 function change(action) {
+  replica.dismiss();
   showProblem("");
   try {
     action();
@@ -204,21 +208,20 @@ async function sync() {
   if (mine === null) return;
   const error = await mine.sync().then(() => null, (error) => error);
   if (mine !== replica) return;
-  const refusals = mine.refused.splice(0).map(refusal).filter(Boolean);
   const isRefused = error instanceof TasksError && error.status === 401 && error.code !== "not_the_api";
-  if (isRefused) return refuse(error, refusals);
+  if (isRefused) return refuse(error);
   const isOffline = error instanceof TypeError || error instanceof SyntaxError; // what responds speaks no JSON
   trouble = isOffline ? "Offline." : (error?.message ?? null);
-  if (refusals.length > 0) showProblem(refusals.join("\n"));
   render();
 }
 
-/** Say which change was refused, and why; nothing where what it asked for is so without it. */
-function refusal({ op, id, task, local, problem }) {
-  const now = replica.tasks.find((task) => task.id === id);
-  const title = task?.title ?? local?.title ?? now?.title;
-  if (op !== "restore" || problem.code !== "task_not_found") return `“${title}”: ${problem.detail}`;
-  return now ? "" : `“${title}” is not in the trash any more.`;
+/** Which changes were refused, and why; nothing of one where what it asked for is so without it. */
+function refusals() {
+  const said = ({ op, id, title, problem }) => {
+    if (op !== "restore" || problem.code !== "task_not_found") return `“${title}”: ${problem.detail}`;
+    return replica.tasks.some((task) => task.id === id) ? "" : `“${title}” is not in the trash any more.`;
+  };
+  return (replica?.refused ?? []).map(said).filter(Boolean);
 }
 
 find("#account").addEventListener("submit", async (event) => {

@@ -16,18 +16,20 @@ const FIRST = -(2 ** 52);
 export class Replica {
   #client;
   #waiting;
-  #prefix;
+  #changes;
+  #refusals;
   #known = new Map();
   #checkpoint = null;
   #syncing = null;
-  /** Changes that were refused, each with its `problem`, until somebody takes them out. */
-  refused = [];
+  /** What the copy is called in localStorage, where it is until the user signs out. */
+  key;
 
   /** The copy of the client's tasks in this browser, for one user: no key is shared with another. */
   constructor(client, user) {
     this.#client = client;
     this.#waiting = { signal: client.ended }; // what is sent later would be sent as the next user's
-    this.#prefix = `tasks/${encodeURIComponent(user)}/`;
+    const prefix = `tasks/${encodeURIComponent(user)}/`;
+    [this.key, this.#changes, this.#refusals] = ["copy", "change/", "refused/"].map((name) => prefix + name);
     if (localStorage.getItem(this.key) === null) this.#store(this.key, {}); // when it goes, other tabs hear that
     this.load();
   }
@@ -40,25 +42,25 @@ export class Replica {
     this.#checkpoint = checkpoint;
   }
 
-  /** What the copy is called in localStorage, where it is until the user signs out. */
-  get key() {
-    return `${this.#prefix}copy`;
-  }
-
-  get #changes() {
-    return `${this.#prefix}change/`;
-  }
-
   /** All tasks as the user means them to be. */
   get tasks() {
     const tasks = new Map(this.#known);
-    for (const [, operation] of this.#queue()) apply(tasks, operation);
+    for (const [, operation] of this.#stored(this.#changes)) apply(tasks, operation);
     return [...tasks.values()];
   }
 
   /** How many changes the service has not heard yet. */
   get waiting() {
-    return this.#queue().length;
+    return this.#stored(this.#changes).length;
+  }
+
+  /** What was refused, whichever tab has sent it: `{ op, id, title, problem }` of each change, until they are dismissed. */
+  get refused() {
+    return this.#stored(this.#refusals).map(([, refusal]) => refusal);
+  }
+
+  dismiss() {
+    for (const [key] of this.#stored(this.#refusals)) localStorage.removeItem(key);
   }
 
   /** Create a task. It has its id at once, so that it can be changed before the service has heard of it. */
@@ -98,12 +100,13 @@ export class Replica {
 
   /** Forget the copy. Changes that wait stay, under the user's name, and are sent when the user is back. */
   erase() {
+    this.dismiss();
     localStorage.removeItem(this.key);
   }
 
   /** Do it when no other tab does: a change that two of them sent could arrive again after those that followed it. */
   #alone(action) {
-    return navigator.locks?.request(this.#prefix, this.#waiting, action) ?? action();
+    return navigator.locks?.request(this.#changes, this.#waiting, action) ?? action();
   }
 
   async #sync() {
@@ -132,19 +135,21 @@ export class Replica {
 
   /** Take over what the service says of changes, which then leave the queue, or are held. */
   #take(sent, results, held) {
-    const last = new Map(this.#queue().map(([, { op, id }]) => [id, op]));
-    const done = sent.filter(([, { op, id, ...change }], at) => {
+    const last = new Map(this.#stored(this.#changes).map(([, { op, id }]) => [id, op]));
+    const [tasks, refused] = [new Map([...this.#known.values(), ...this.tasks].map((task) => [task.id, task])), []];
+    const done = sent.filter(([, { op, id, task: change }], at) => {
       const { task, problem } = results[at];
       const matters = problem && (op === "delete" || last.get(id) !== "delete"); // unless the task is deleted next
       if (matters && NOT_YET.has(problem.code)) held.set(id, problem);
       if (held.has(id)) return false; // with all that follows: their order must stay
       if (task) this.#known.set(id, task);
       else if (!problem) this.#known.delete(id);
-      if (matters) this.refused.push({ op, id, ...change, problem });
+      if (matters) refused.push({ op, id, title: change?.title ?? tasks.get(id)?.title, problem });
       return true;
     });
     this.#save();
     for (const [key] of done) localStorage.removeItem(key);
+    for (const refusal of refused) this.#store(this.#refusals + uuid7(), refusal);
   }
 
   /** A move has a route of its own; its result is put into the form of a batch's. */
@@ -157,23 +162,20 @@ export class Replica {
     }
   }
 
-  /** The changes that wait, oldest first, each under a key of its own: so two tabs never overwrite each other's. */
-  #queue() {
-    return Object.keys(localStorage)
-      .filter((key) => key.startsWith(this.#changes))
-      .sort()
-      .map((key) => [key, read(key)])
-      .filter(([, operation]) => operation);
+  /** What is stored under keys that begin so, oldest first. Each change has its own: two tabs overwrite none of each other's. */
+  #stored(prefix) {
+    const keys = Object.keys(localStorage).filter((key) => key.startsWith(prefix)).sort();
+    return keys.map((key) => [key, read(key)]).filter(([, value]) => value);
   }
 
-  /** Without the changes of tasks that are held, and moves that go by one of them. */
+  /** The changes that wait, without those of tasks that are held, and moves that go by one of them. */
   #ready(held) {
-    return this.#queue().filter(([, { id, to }]) => ![id, to?.before, to?.after].some((task) => held.has(task)));
+    return this.#stored(this.#changes).filter(([, { id, to }]) => ![id, to?.before, to?.after].some((task) => held.has(task)));
   }
 
   /** Add a change under the next number (a clock can be set back), and an id: two tabs may take the same number. */
   #enqueue(operation) {
-    const [last = ""] = this.#queue().at(-1) ?? [];
+    const [last = ""] = this.#stored(this.#changes).at(-1) ?? [];
     const number = Number(last.slice(this.#changes.length).slice(0, DIGITS)) + 1;
     this.#store(`${this.#changes}${String(number).padStart(DIGITS, "0")}-${uuid7()}`, operation);
   }

@@ -275,6 +275,16 @@ async def test_everything_that_is_refused_is_said_although_nothing_can_be_read_t
         await expect(page.get_by_role("alert")).to_contain_text(title)
 
 
+async def test_a_change_of_a_task_that_is_gone_is_refused_by_its_title(page: Page, rows: Locator):
+    await add(page, "Buy milk")
+    await saved(page)
+    await elsewhere(page, "DELETE", f"/{await id_of(page)}")
+    await rows.get_by_label("Tags,").fill("shop")
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_contain_text("“Buy milk”: ")
+    await expect(rows).to_have_count(0)
+
+
 async def test_what_was_deleted_elsewhere_before_the_first_reading_is_gone(context: BrowserContext, server: Server):
     page = await open_page(context, server.url)
     await page.route(CHANGES, lambda route: route.abort())
@@ -523,6 +533,26 @@ async def test_nothing_is_called_saved_before_another_tab_has_sent_it(page: Page
     await saved(other)
 
 
+async def test_what_is_refused_is_said_in_all_tabs_whichever_has_sent_it(page: Page, other: Page, rows: Locator):
+    await add(page, "Buy milk")
+    await expect(other.locator("#tasks li")).to_have_count(1)
+    held = await Held.of(other)
+    await add(other, "Buy bread")
+    await held.arrived.wait()
+    await rows.nth(1).get_by_label("Tags,").fill("x" * 51)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#status")).to_contain_text("Saving…")
+    held.released.set()  # so the other tab sends both
+    for tab in (page, other):
+        await saved(tab)
+        await expect(tab.get_by_role("alert")).to_contain_text("“Buy milk”: ")
+    await page.reload()
+    await expect(page.get_by_role("alert")).to_contain_text("“Buy milk”: ")
+    await add(other, "Buy tea")  # who goes on has seen it
+    for tab in (page, other):
+        await expect(tab.get_by_role("alert")).to_be_hidden()
+
+
 async def test_what_a_tab_has_sent_stays_on_the_screen_of_another(page: Page, other: Page):
     held = Held()
 
@@ -592,6 +622,9 @@ async def test_a_row_is_dragged_on_while_changes_arrive(page: Page, rows: Locato
 async def test_signing_out_signs_out_all_tabs_and_leaves_nothing(page: Page, other: Page, rows: Locator):
     await add(page, "Buy milk")
     await saved(page)
+    await rows.get_by_label("Tags,").fill("x" * 51)
+    await page.keyboard.press("Enter")
+    await expect(page.get_by_role("alert")).to_be_visible()  # what is refused is kept, too
     await other.locator("#tasks li").get_by_label("Title:").fill("Half")
     await page.get_by_role("button", name="Sign out").click()
     await expect(other.get_by_role("alert")).to_have_text("You have signed out in another tab.")
