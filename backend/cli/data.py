@@ -83,11 +83,11 @@ def purge() -> None:
 
 
 def resync() -> None:
-    """Have every follower start anew: after a restore to an earlier time, or a rolling upgrade."""
+    """Have all that clients keep start anew: after a restore to an earlier time, or a rolling upgrade."""
     settings = read_settings()
     from backend.services import maintenance
 
-    users = on_database(settings, lambda database: maintenance.resync(database.executor), "nothing was changed")
+    users = on_database(settings, lambda database: maintenance.resync(database.executor), "not all start anew")
     print(f"the followers of {users} users start anew")
 
 

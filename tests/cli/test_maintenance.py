@@ -48,5 +48,7 @@ async def test_the_commands_of_an_operator(tmp_path: Path) -> None:
 
     assert backend("erase", "alice", cwd=tmp_path, **variables).stdout == "erased 2 tasks\n"
     assert backend("export", "alice", cwd=tmp_path, **variables).stdout == ""
-    assert await bob.get(other["id"]) == other
+    renewed = await bob.get(other["id"])
+    assert renewed["etag"] != other["etag"]
+    assert renewed == other | {"etag": renewed["etag"]}
     await database.close()

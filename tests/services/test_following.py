@@ -16,7 +16,9 @@ from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
 from backend.errors import CheckpointExpired, PreconditionFailed, TaskNotFound, TodoError, TooManyTasks
+from backend.models.queries import Order, TaskFilter
 from backend.models.task import TaskCreate, TaskPut, TaskUpdate
+from backend.services import maintenance
 from backend.services.batch import Operation, OperationFailed, Written
 from backend.services.changes import Checkpoint
 from backend.services.maintenance import resync
@@ -186,6 +188,31 @@ async def test_a_resync_tells_what_the_first_version_has_deleted(alice: TaskServ
     await resync(database.executor)
     await replica.assert_equal()
     assert (list(replica.tasks), replica.restarts) == ([kept["id"]], 1)
+
+
+async def test_a_resync_renews_what_the_first_version_has_changed(
+    service_of: ServiceOf, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(maintenance, "RENEWED_AT_ONCE", 2)
+    services = [service_of(name) for name in ("alice", "bob", "carol")]
+    made = [(service, await make(service, "Buy milk", tags=["\u00c4"])) for service in services for _ in range(3)]
+    for service, task in made:  # as an old process does
+        values = {"title": "\u00dcBUNG", "description": "Stra\u00dfe"}
+        mine = (tasks.c.user_id == service._user_id, tasks.c.id == task["id"])
+        await database.executor.exec(update(tasks).where(*mine).values(values))
+    await resync(database.executor)
+    for service, before in made:
+        task = await service.get(before["id"])
+        assert (task["title"], task["updated_at"]) == ("\u00dcBUNG", before["updated_at"])
+        with pytest.raises(PreconditionFailed):
+            await service.update(task["id"], TaskUpdate(title="x"), match=service.revisions([before["etag"]]))
+        await service.update(task["id"], TaskUpdate(priority="low"), match=service.revisions([task["etag"]]))
+    for service in services:
+        await make(service, "V")
+        titles = [task["title"] for task in await all_of(service, order=(Order("title", descending=False),))]
+        assert titles == ["V", *["\u00dcBUNG"] * 3]
+        assert len(await all_of(service, TaskFilter(words=("\u00fcbung", "strasse", "\u00e4")))) == 3
+        assert await all_of(service, TaskFilter(words=("milk",))) == []
 
 
 async def test_a_follower_of_a_later_state_starts_anew(alice: TaskService) -> None:
