@@ -848,6 +848,28 @@ async def test_a_better_auth_that_cannot_be_reached_signs_nobody_out(
     assert await titles(page) == ["Buy bread", "Buy milk"]
 
 
+@pytest.mark.parametrize(
+    ("status", "body"), [(401, "<h1>Log in</h1>"), (401, '{"message": "Log in"}'), (200, "<h1>Welcome</h1>")]
+)
+async def test_a_portal_in_better_auths_place_signs_nobody_out(
+    context: BrowserContext, service: str, frontend: BetterAuth, status: int, body: str
+):
+    page = await open_page(context, service, frontend.origin)
+    await enter(page, f"{uuid.uuid4().hex}@example.com", button="Sign up")
+    await saved(page)
+    await add(page, "Buy milk")
+    await saved(page)
+    headers = {"Access-Control-Allow-Origin": service, "Access-Control-Allow-Credentials": "true"}
+    await page.route(f"{frontend.origin}/**", lambda route: route.fulfill(status=status, body=body, headers=headers))
+    await page.reload()
+    await add(page, "Buy bread")
+    await expect(page.locator("#status")).to_contain_text("1 of your changes waits to be sent.")
+    assert sorted(await titles(page)) == ["Buy bread", "Buy milk"]
+    await page.unroute(f"{frontend.origin}/**")
+    await synchronize(page)
+    await saved(page)
+
+
 async def test_a_better_auth_that_does_not_let_the_page_in_is_said(
     context: BrowserContext, better_auth: BetterAuth, tmp_path: Path
 ):
