@@ -2,10 +2,9 @@
  * A client of the tasks API in one file, to be copied into a frontend. Strict TypeScript, no dependency; for browsers
  * since 2024 and Node.js since 20. tasks.js is this file compiled, for who has no compiler.
  *
- * One `TasksClient` belongs to one session. The token, the ETags and the requests under way live in it and nowhere
- * else, so that after `forget()` the next user of the page sees nothing of the one before. The README shows how Better
- * Auth's client tells it of sign-ins and sign-outs. On a server, make one `TasksClient` for each request: a shared one
- * would show one user's tasks to another.
+ * One `TasksClient` belongs to one session. The token, the ETags and the requests under way live in it alone, so that
+ * after `forget()` the next user of the page sees nothing of the one before. The README shows how Better Auth's client
+ * tells it of sign-ins and sign-outs. On a server, each request needs its own: a shared one would mix users up.
  */
 /** The API refused, or could not. `detail` is a sentence to show, `code` is stable, to decide by. */
 export class TasksError extends Error {
@@ -164,6 +163,9 @@ export class TasksClient {
     async #push(operations, waiting, results) {
         try {
             const pushed = await this.batch(operations, { atomic: false, ...waiting }, []); // whose turn it is
+            for (const { problem } of pushed)
+                if (problem)
+                    alone(problem);
             const isGone = ({ problem }, at) => operations[at].op === "delete" && problem?.status === 404;
             results.push(...pushed.map((result, at) => (isGone(result, at) ? { id: result.id, status: 204 } : result)));
         }
@@ -175,7 +177,7 @@ export class TasksClient {
                 for (const operation of operations)
                     await this.#push([operation], waiting, results);
             else
-                results.push({ id: operations[0].id, status: error.status, problem: error });
+                results.push({ id: operations[0].id, status: error.status, problem: alone(error) });
         }
         return results;
     }
@@ -324,6 +326,11 @@ export class TasksClient {
 }
 const path = (id, action = "") => `/api/tasks/${encodeURIComponent(id)}${action}`;
 const copied = (response) => ({ ...response, body: structuredClone(response.body) });
+/** Tell a problem of an operation as a request of its own would have it: `title: …`, not `operations.3.task.title: …`. */
+const alone = (problem) => Object.assign(problem, {
+    detail: problem.detail.replace(/^operations\.\d+\.(task\.)?/, ""),
+    errors: problem.errors?.map((one) => ({ ...one, pointer: one.pointer.replace(/^\/operations\/\d+(\/task)?/, "") })) ?? [],
+});
 /** What an attempt before has done, as the refusal of the next one tells; undefined where it does not. */
 function doneBefore({ method, headers, body }, { code, current }) {
     if (method === "DELETE" && code === "task_not_found")

@@ -2,10 +2,9 @@
  * A client of the tasks API in one file, to be copied into a frontend. Strict TypeScript, no dependency; for browsers
  * since 2024 and Node.js since 20. tasks.js is this file compiled, for who has no compiler.
  *
- * One `TasksClient` belongs to one session. The token, the ETags and the requests under way live in it and nowhere
- * else, so that after `forget()` the next user of the page sees nothing of the one before. The README shows how Better
- * Auth's client tells it of sign-ins and sign-outs. On a server, make one `TasksClient` for each request: a shared one
- * would show one user's tasks to another.
+ * One `TasksClient` belongs to one session. The token, the ETags and the requests under way live in it alone, so that
+ * after `forget()` the next user of the page sees nothing of the one before. The README shows how Better Auth's client
+ * tells it of sign-ins and sign-outs. On a server, each request needs its own: a shared one would mix users up.
  */
 
 export type Priority = "low" | "medium" | "high" | "urgent";
@@ -26,10 +25,8 @@ export interface TaskFields {
 
 export interface Task extends Required<TaskFields> {
   /** A UUID version 7: greater is newer. */ id: string;
-  completed_at: string | null;
-  created_at: string; updated_at: string;
+  created_at: string; updated_at: string; completed_at: string | null; deleted_at?: string;
   /** What `ifMatch` takes. */ etag: string;
-  deleted_at?: string;
 }
 
 export interface Filters {
@@ -42,8 +39,7 @@ export interface Filters {
 
 export interface Query extends Filters {
   /** One to three keys, comma-separated, `due_date,priority`; `order` has as many of `asc` and `desc`. */
-  sort?: string;
-  order?: string;
+  sort?: string; order?: string;
   limit?: number; skip?: number; cursor?: string;
   count?: true; deleted?: true;
 }
@@ -78,9 +74,7 @@ export type Result = { id: string; status: number; task?: Task; problem?: Proble
 export type FieldProblem = Record<"source" | "pointer" | "code" | "detail", string>;
 
 export interface ProblemDocument {
-  status: number;
-  code: string;
-  detail: string;
+  status: number; code: string; detail: string;
   request_id?: string;
   errors?: FieldProblem[] | null;
   current?: Task | null;
@@ -282,13 +276,14 @@ export class TasksClient {
   async #push(operations: Operation[], waiting: Waiting, results: Result[]): Promise<Result[]> {
     try {
       const pushed = await this.batch(operations, { atomic: false, ...waiting }, []); // whose turn it is
+      for (const { problem } of pushed) if (problem) alone(problem);
       const isGone = ({ problem }: Result, at: number) => operations[at]!.op === "delete" && problem?.status === 404;
       results.push(...pushed.map((result, at) => (isGone(result, at) ? { id: result.id, status: 204 } : result)));
     } catch (error) {
       if (!(error instanceof TasksError && BY_CONTENT.has(error.status))) throw error;
       // One that cannot be read is no reason to refuse the others.
       if (operations.length > 1) for (const operation of operations) await this.#push([operation], waiting, results);
-      else results.push({ id: operations[0]!.id, status: error.status, problem: error });
+      else results.push({ id: operations[0]!.id, status: error.status, problem: alone(error) });
     }
     return results;
   }
@@ -430,6 +425,12 @@ export class TasksClient {
 
 const path = (id: string, action = "") => `/api/tasks/${encodeURIComponent(id)}${action}`;
 const copied = <T>(response: Received<T>): Received<T> => ({ ...response, body: structuredClone(response.body) });
+
+/** Tell a problem of an operation as a request of its own would have it: `title: …`, not `operations.3.task.title: …`. */
+const alone = (problem: ProblemDocument) => Object.assign(problem, {
+  detail: problem.detail.replace(/^operations\.\d+\.(task\.)?/, ""),
+  errors: problem.errors?.map((one) => ({ ...one, pointer: one.pointer.replace(/^\/operations\/\d+(\/task)?/, "") })) ?? [],
+});
 
 /** What an attempt before has done, as the refusal of the next one tells; undefined where it does not. */
 function doneBefore({ method, headers, body }: Sent, { code, current }: TasksError): Task | null | undefined {

@@ -361,6 +361,11 @@ test("what is pushed is done once, and what cannot be is no reason to refuse the
   assert.deepEqual(await pushed(operations), [
     [kept, 201, undefined], [deleted, 201, undefined], [kept, 422, "validation_error"], [deleted, 204, undefined],
   ]);
+  for (const others of [[], [TOO_LARGE]]) { // with which each is sent alone
+    const [, { problem }] = await client.push([operations[0], operations[2], ...others]);
+    assert.equal(problem.detail, "title: must be a string");
+    assert.equal(problem.errors[0].pointer, "/title");
+  }
   assert.deepEqual(await pushed(operations.slice(3)), [[deleted, 204, undefined]]); // its response was lost
   const { client: stranger } = watched(as(REFUSED));
   await assert.rejects(stranger.push(operations), { status: 401 }); // to be pushed again by who signs in

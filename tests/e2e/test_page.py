@@ -256,7 +256,7 @@ async def test_what_is_refused_is_said_and_shown_as_it_is(page: Page, rows: Loca
     await saved(page)
     await rows.get_by_label("Tags,").fill("x" * 51)
     await page.keyboard.press("Enter")
-    await expect(page.get_by_role("alert")).to_contain_text("tags")
+    await expect(page.get_by_role("alert")).to_have_text("“Buy milk”: tags.0: must have at most 50 characters")
     await expect(rows.get_by_label("Tags,")).to_have_value("")
 
 
