@@ -261,6 +261,7 @@ async def test_the_statements_can_be_printed_and_run_by_hand(engine: str, url: s
     printed = await migrate(url, "--sql")
     assert (printed.returncode, printed.stderr) == (0, "")
     assert "CREATE TABLE tasks" in printed.stdout
+    assert "-- Afterwards run: todo-backend resync." in printed.stdout  # no SQL folds texts as Python does
     if engine == "postgres":
         connection = await connect(url)
         for statement in (
