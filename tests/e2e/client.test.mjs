@@ -255,7 +255,8 @@ test("a write that is sent again comes before those that follow it", async (t) =
 });
 
 test("a write waits for those of its task alone, and passes none of them when another is given up", async () => {
-  const { promise: held, resolve: release } = Promise.withResolvers();
+  let release;
+  const held = new Promise((resolve) => (release = resolve));
   const { client, requests } = watched(as(ALICE), (request, count) => (count === 3 ? held : undefined));
   const [one, other] = [await client.create({ title: "One" }), await client.create({ title: "Other" })];
   const first = client.toggle(one.id);
