@@ -18,11 +18,12 @@ SHOWN = set(TaskPublic.__annotations__) | WRITTEN
 MADE_BY_THE_SERVER = set(ListedTask.__annotations__) - WRITTEN
 
 CELL = r"^\| (`[^|]+`) \|"
+PROPERTY = r"(?:^  |; |\*/ )(\w+)\??:"  # several on a line, or behind their comment
 PLACES = [
     # A file, the text before the names, that after them, what stands between as a name, and the names.
     ("backend/models/task.py", "class TaskPublic(", "class ", r"^    (\w+):", SHOWN),
-    ("backend/static/tasks.ts", "interface TaskFields {", "}", r"^  (\w+)\??:", WRITTEN),
-    ("backend/static/tasks.ts", "interface Task extends", "}", r"^  (\w+)\??:", MADE_BY_THE_SERVER),
+    ("backend/static/tasks.ts", "interface TaskFields {", "}", PROPERTY, WRITTEN),
+    ("backend/static/tasks.ts", "interface Task extends", "}", PROPERTY, MADE_BY_THE_SERVER),
     ("backend/static/replica.js", "const BLANK = {", "}", r"\b(\w+):", set(NEW_TASK)),
     ("tests/e2e/offline/rxdb.ts", "const FIELDS =", ";", r"\w+", SHOWN - {"id"}),
     ("tests/e2e/offline/offline.test.ts", "const BLANK = {", "}", r"\b(\w+):", SHOWN - {"id", "title"}),
