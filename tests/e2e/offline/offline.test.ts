@@ -53,12 +53,14 @@ class Forgetful extends TasksClient {
   }
 }
 
-/** A client that can do something between reading what has changed and knowing it, and that pushes when it may. */
+/** A client that can do something between reading what has changed and knowing it, and that reads and pushes when it may. */
 class Slow extends TasksClient {
   between = async (_: Changes): Promise<void> => undefined;
+  mayRead: Promise<void> = Promise.resolve();
   mayPush: Promise<void> = Promise.resolve();
 
   override async changes(...given: Parameters<TasksClient["changes"]>): Promise<Changes> {
+    await this.mayRead;
     const found = await super.changes(...given);
     await this.between(found);
     return found;
@@ -279,5 +281,22 @@ test("an edit in RxDB that is refused is told, and what others did meanwhile sho
   goOn();
   await eventually(async () => (await copy.titles()).includes("Milk true"), "the copy has what the service has");
   assert.deepEqual(refused, ["validation_error"]);
+  copy.close();
+});
+
+test("what RxDB has made, and somebody has deleted before it read anything, goes", async () => {
+  const token = tokens.pop()!;
+  const service = new TasksClient(API_URL, async () => token);
+  const client = new Slow(API_URL, async () => token);
+  const copy = await libraries.RxDB!(client);
+
+  let goOn = () => {};
+  client.mayRead = new Promise((resolve) => (goOn = resolve));
+  const milk = task("Milk");
+  copy.insert(milk);
+  await eventually(async () => (await service.list()).tasks.length === 1, "it is stored");
+  await service.delete(milk.id);
+  goOn();
+  await eventually(async () => (await copy.titles()).length === 0, "it is gone");
   copy.close();
 });

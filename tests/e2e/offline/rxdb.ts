@@ -39,7 +39,8 @@ export async function tasksDatabase(
     pull: {
       async handler(last) {
         const { changes, checkpoint, anew } = await client.changes(last?.since);
-        const gone = anew ? (await tasks.find().exec()).map(({ id }) => ({ id, deleted: true as const })) : [];
+        // RxDB keeps no checkpoint of a page without changes, and reads everything again: then what is not in it is gone.
+        const gone = anew || !last ? (await tasks.find().exec()).map(({ id }) => ({ id, deleted: true as const })) : [];
         return { documents: [...gone, ...changes] as WithDeleted<Task>[], checkpoint: { since: checkpoint } };
       },
     },
