@@ -140,7 +140,9 @@ class TaskBatch(TaskTrash):
                             raise work.failed(number, operation.task_id, error) from error
                         outcomes.append(error)
                 await self._write(within, work)
-                if dry_run or not (work.told or work.erased or work.made_room):
+                # What has expired is erased by what writes, and for who finds no room: an equal PUT changes nothing.
+                needed_room = work.made_room and any(isinstance(outcome, TooManyTasks) for outcome in outcomes)
+                if dry_run or not (work.told or work.erased or needed_room):
                     raise RollBack  # and the revision is not taken
         except OperationFailed as failed:
             if isinstance(failed.error, TooManyTasks) and work.made_room and not dry_run:  # which was rolled back

@@ -494,6 +494,19 @@ async def test_far_beyond_the_limit_each_write_erases_some_of_what_has_expired(
     assert await all_of(alice, deleted=True) == []
 
 
+async def test_what_changes_nothing_leaves_the_revision_though_something_has_expired(
+    alice: TaskService, database: Database
+) -> None:
+    task = await make(alice)
+    await alice.delete((await make(alice))["id"])
+    impatient = TaskService(database.executor, alice._user_id, Limits(trash_days=-1))
+    before = (await alice.list(limit=1)).head
+    await impatient.put(task["id"], TaskPut(title=task["title"]))
+    await impatient.batch([Operation("put", task["id"], {"title": task["title"]})])
+    await impatient.batch([Operation("toggle", uuid7())], atomic=False)
+    assert (await alice.list(limit=1)).head == before
+
+
 async def test_a_dry_run_at_the_limit_erases_nothing(alice: TaskService, database: Database) -> None:
     for _ in range(2):
         await alice.delete((await make(alice))["id"])
