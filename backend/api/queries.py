@@ -7,7 +7,7 @@ one that may be null.
 import json
 import re
 from typing import Annotated, Any, Literal, get_args
-from urllib.parse import urlencode
+from urllib.parse import parse_qsl, urlencode
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
@@ -212,7 +212,8 @@ class ListQuery(FilterQuery):
 
     def next_page(self, request: Request, cursor: str) -> str:
         """Return the next page's address, with all that this one's says."""
-        kept = [(name, value) for name, value in request.query_params.multi_items() if name not in _OF_THE_PAGE]
+        sent = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
+        kept = [(name, value) for name, value in sent if name not in _OF_THE_PAGE]
         query = urlencode([*kept, ("limit", self.limit), ("cursor", cursor)])
         return f"{address(request)}?{query}"
 
