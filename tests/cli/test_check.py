@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 import sys
 import uuid
@@ -258,13 +259,8 @@ async def test_an_issuer_without_keys_fails(document: str, sqlite_url: str) -> N
     [
         ("127.0.0.1", "127.0.0.1", "warn", "cannot be seen"),
         ("127.0.0.1", "localhost", "warn", "cannot be seen"),
-        (
-            "::1",
-            "127.0.0.1",
-            "FAIL",
-            "not on 127.0.0.1: set BETTER_AUTH_URL",
-        ),  # but on [::1], or localhost where it is that
-        ("127.0.0.1", "[::1]", "FAIL", "not on [::1]: set BETTER_AUTH_URL"),
+        ("::1", "127.0.0.1", "FAIL", r"it responds on (\[::1\]|localhost), not on 127\.0\.0\.1: set BETTER_AUTH_URL"),
+        ("127.0.0.1", "[::1]", "FAIL", r"it responds on (127\.0\.0\.1|localhost), not on \[::1\]: set BETTER_AUTH_URL"),
     ],
 )
 async def test_names_of_this_machine_are_several_issuers(
@@ -277,7 +273,7 @@ async def test_names_of_this_machine_are_several_issuers(
         report = await look(sqlite_url, better_auth_url=url, better_auth_secret=None)
     (finding,) = [finding for finding in report.findings if finding.name == "issuer"]
     assert finding.level == level
-    assert words in finding.text
+    assert re.search(words, finding.text)
     assert f"tokens     iss {url}, aud {url}" in report.lines()
     assert "origins    browsers on http://localhost:3000 may call" in report.lines()
 
