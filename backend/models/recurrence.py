@@ -18,7 +18,8 @@ _PER_YEAR = {"DAILY": 365, "WEEKLY": 52, "MONTHLY": 12, "YEARLY": 1}
 _CYCLE_YEARS = 400
 _CYCLE = timedelta(days=146_097)
 """The calendar repeats after 400 years, weekdays included."""
-_LONGEST = {month: 29 if month == 2 else 30 if month in {4, 6, 9, 11} else 31 for month in range(1, 13)}
+_SHORTEST_MONTH = 28
+_LENGTHS = {month: {28, 29} if month == 2 else {30} if month in {4, 6, 9, 11} else {31} for month in range(1, 13)}
 
 _WEEKDAY = "(?:MO|TU|WE|TH|FR|SA|SU)"
 _NUMBERED = rf"[+-]?(?:[1-9]|[1-4]\d|5[0-3]){_WEEKDAY}"
@@ -79,9 +80,14 @@ def _parts(rule: str) -> dict[str, str]:
     return parts
 
 
+def _in_month(parts: Mapping[str, str]) -> bool:
+    """Tell whether a weekday's number is one of the month, not of the year."""
+    return parts["FREQ"] == "MONTHLY" or "BYMONTH" in parts
+
+
 def _possible(parts: dict[str, str]) -> dict[str, str]:
     """Return the rule without the weekdays that no month has, such as an eighth Monday: dateutil fails at them."""
-    if "BYDAY" in parts and (parts["FREQ"] == "MONTHLY" or "BYMONTH" in parts):
+    if "BYDAY" in parts and _in_month(parts):
         days = (day for day in parts["BYDAY"].split(",") if re.search(r"[6-9]|\d\d", day) is None)
         return parts | {"BYDAY": ",".join(days)}
     return parts
@@ -97,16 +103,42 @@ def _of_one_kind(parts: dict[str, str]) -> list[dict[str, str]]:
     return [parts | {"BYDAY": kind} for kind in kinds] if all(kinds) else [parts]
 
 
-def _has_day(parts: Mapping[str, str]) -> bool:
-    """Tell whether one of the months has one of the days: 30 February would be looked for for long."""
-    days = [abs(int(day)) for day in parts.get("BYMONTHDAY", "1").split(",")]
-    months = [int(month) for month in parts["BYMONTH"].split(",")] if "BYMONTH" in parts else _LONGEST
-    return any(day <= _LONGEST[month] for day in days for month in months)
+def _has_day(parts: Mapping[str, str], due: date) -> bool:
+    """Tell whether a month can have such a day: 30 February, or a fifth Monday on the 3rd, is looked for for long."""
+    months = {int(month) for month in parts["BYMONTH"].split(",")} if "BYMONTH" in parts else set(_LENGTHS)
+    if parts["FREQ"] == "MONTHLY":
+        interval = int(parts.get("INTERVAL", 1))
+        months &= {(due.month - 1 + number * interval) % 12 + 1 for number in range(12)}
+    lengths = {length for month in months for length in _LENGTHS[month]}
+    return any(_month_days(parts, due, length) & _weekdays(parts, length) for length in lengths)
+
+
+def _month_days(parts: Mapping[str, str], due: date, length: int) -> set[int]:
+    """Return the days that a month of this length has by BYMONTHDAY, or by the date of the first."""
+    days = set(range(1, length + 1))
+    if "BYMONTHDAY" in parts:
+        return days & {_from_start(int(day), length) for day in parts["BYMONTHDAY"].split(",")}
+    return days & {due.day} if parts["FREQ"] in {"MONTHLY", "YEARLY"} and "BYDAY" not in parts else days
+
+
+def _weekdays(parts: Mapping[str, str], length: int) -> set[int]:
+    """Return the days of a month of this length on which one of BYDAY's weekdays can be."""
+    days = set(range(1, length + 1))
+    numbers = [int(day[:-2] or 0) for day in parts.get("BYDAY", "MO").split(",")]
+    if 0 in numbers or not _in_month(parts):
+        return days
+    # The second Monday is one of the 8th to the 14th, the last but one of the 14th last to the 8th last.
+    return {_from_start(7 * n - day if n > 0 else 7 * n + day, length) for n in numbers for day in range(7)}
+
+
+def _from_start(day: int, length: int) -> int:
+    return day if day > 0 else length + 1 + day
 
 
 def _by_month(parts: Mapping[str, str]) -> bool:
-    """Tell whether a daily rule's days are looked for month by month, thirty times as fast, whatever the interval."""
-    return parts["FREQ"] == "DAILY" and not {"BYDAY", "BYMONTHDAY"}.isdisjoint(parts)
+    """Tell whether a daily rule's days are looked for month by month: up to thirty times as fast as by short steps."""
+    by_day = not {"BYDAY", "BYMONTHDAY"}.isdisjoint(parts)
+    return parts["FREQ"] == "DAILY" and by_day and int(parts.get("INTERVAL", 1)) < _SHORTEST_MONTH
 
 
 def _dates(parts: Mapping[str, str], start: date) -> rrule:
@@ -120,7 +152,7 @@ def _dates(parts: Mapping[str, str], start: date) -> rrule:
     return dates
 
 
-@lru_cache(maxsize=1000)  # many tasks have the same rule, and to find a date can take 20 ms
+@lru_cache(maxsize=1000)  # many tasks have the same rule, and to find a date can take 12 ms
 def next_date(rule: str, due: date, today: date) -> date | None:
     """Return the rule's first date after `due` that is not past everywhere on earth; None where there is none.
 
@@ -132,10 +164,10 @@ def next_date(rule: str, due: date, today: date) -> date | None:
 
 def _next_date(parts: Mapping[str, str], due: date, today: date) -> date | None:
     interval = int(parts.get("INTERVAL", 1))
-    if not parts.get("BYDAY", "any") or not _has_day(parts):
+    if not parts.get("BYDAY", "any") or not _has_day(parts, due):
         return None
     weekday = ["MO", "TU", "WE", "TH", "FR", "SA", "SU"][due.weekday()]
-    if _by_month(parts) and interval % 7 == 0 and weekday not in parts.get("BYDAY", weekday):
+    if parts["FREQ"] == "DAILY" and interval % 7 == 0 and weekday not in parts.get("BYDAY", weekday):
         return None  # weeks later it is the same weekday
     after = max(due, today - timedelta(days=2))
     start = due

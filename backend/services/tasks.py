@@ -20,6 +20,7 @@ from backend.services.batch import Operation, TaskBatch, Written
 from backend.services.changes import TaskChanges
 from backend.services.lists import TaskLists
 from backend.services.moves import TaskMoves
+from backend.services.recurrence import find_next_dates
 from backend.services.rows import (
     PUBLIC,
     Match,
@@ -42,8 +43,7 @@ from backend.services.transfer import TaskTransfer
 from backend.services.trash import has_expired
 
 RECURRING_AT_ONCE = 50
-"""Recurring tasks that are completed in one transaction: to find their next dates takes up to 20 ms each, for which the
-user's other writes wait."""
+"""Recurring tasks that are completed in one transaction, for which the user's other writes wait."""
 
 _NEW = tuple(column.name for column in tasks.c if column.name not in {"user_id", "revision", "deleted_at"})
 _is_there = this(owned(select(tasks.c.id))).exists()
@@ -56,7 +56,9 @@ _set_completed = (
     .values(completed=_state, completed_at=case((_state, _moment), else_=null()))
     .returning(has_expired)
 )
-_select_recurring = these(living(select(tasks.c.id))).where(tasks.c.recurrence.is_not(None), not_(tasks.c.completed))
+_select_recurring = these(living(select(tasks.c.id, tasks.c.recurrence, tasks.c.due_date))).where(
+    tasks.c.recurrence.is_not(None), not_(tasks.c.completed)
+)
 
 
 @cache
@@ -180,11 +182,13 @@ class TaskService(TaskLists, TaskMoves, TaskChanges, TaskBatch, TaskTransfer):
         if not completed or changed == len(set(wanted)):
             return changed
         try:
-            recurring = (await self._run(_select_recurring, task_ids=wanted)).scalars().all()
-            # A PUT leaves alone what somebody else has completed meanwhile; a PATCH to an equal value is a write.
-            operations = [Operation("put", task_id, {"completed": True}, must_exist=True) for task_id in recurring]
-            for start in range(0, len(operations), RECURRING_AT_ONCE):
-                outcomes = await self.batch(operations[start : start + RECURRING_AT_ONCE], atomic=False)
+            recurring = (await self._run(_select_recurring, task_ids=wanted)).all()
+            for start in range(0, len(recurring), RECURRING_AT_ONCE):
+                some = recurring[start : start + RECURRING_AT_ONCE]
+                await find_next_dates([(row.recurrence, row.due_date) for row in some], now())
+                # A PUT leaves alone what somebody else has completed meanwhile; a PATCH to an equal value is a write.
+                operations = [Operation("put", row.id, {"completed": True}, must_exist=True) for row in some]
+                outcomes = await self.batch(operations, atomic=False)
                 changed += sum(isinstance(outcome, Written) and outcome.changed for outcome in outcomes)
         except DatabaseError as error:
             if not changed:

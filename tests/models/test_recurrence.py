@@ -1,6 +1,8 @@
 """The date that comes next by a rule."""
 
+import cProfile
 from datetime import date, datetime, time, timedelta
+from functools import partial
 
 import pytest
 from dateutil.rrule import rrulestr
@@ -80,6 +82,26 @@ TODAY = date(2026, 11, 26)  # a Thursday
 def test_the_next_date(rule: str, due: str, expected: str | None) -> None:
     found = next_date(normal_recurrence(rule), date.fromisoformat(due), TODAY)
     assert found == (date.fromisoformat(expected) if expected else None)
+
+
+@pytest.mark.parametrize(
+    ("rule", "due", "most"),
+    [
+        ("FREQ=MONTHLY;BYMONTHDAY=31;BYDAY=-5MO", "2026-11-26", 300),
+        ("FREQ=MONTHLY;BYMONTHDAY=-29;BYDAY=5MO,6TU", "2026-11-26", 300),
+        ("FREQ=YEARLY;BYMONTH=4;BYMONTHDAY=15;BYDAY=2MO", "2026-11-26", 300),
+        ("FREQ=MONTHLY;BYMONTHDAY=10;BYDAY=1MO,-1MO", "2026-11-26", 300),
+        ("FREQ=MONTHLY;BYMONTH=2", "2027-01-31", 300),
+        ("FREQ=MONTHLY;INTERVAL=2;BYMONTH=2", "2027-01-15", 300),
+        ("FREQ=DAILY;INTERVAL=998;BYMONTHDAY=29", "2026-11-27", 20_000),
+    ],
+)
+def test_little_is_done_for_a_rule_that_never_comes(rule: str, due: str, most: int) -> None:
+    look = partial(next_date.__wrapped__, rule, date.fromisoformat(due), TODAY)
+    assert look() is None  # the first time regular expressions are compiled, too
+    profile = cProfile.Profile()
+    profile.runcall(look)
+    assert sum(entry.callcount for entry in profile.getstats()) < most
 
 
 weekdays = st.lists(st.sampled_from(["MO", "TU", "WE", "TH", "FR", "SA", "SU"]), min_size=1, max_size=3, unique=True)

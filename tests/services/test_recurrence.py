@@ -1,7 +1,8 @@
 """Recurring tasks: each way to complete one makes one successor, and no way makes two."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -11,10 +12,13 @@ from sqlalchemy import literal_column, select
 from uuid_utils.compat import uuid7
 
 from backend.api.openapi import TASK_EXAMPLE
+from backend.db.executors import DatabaseExecutor
 from backend.db.session import Database
 from backend.errors import DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown, RuleBroken
+from backend.models.recurrence import next_date
 from backend.models.task import TaskBase, TaskPublic, TaskPut, TaskUpdate
 from backend.services.batch import Operation
+from backend.services.executor import Executor, Params
 from backend.services.rows import Limits, owners
 from backend.services.tasks import TaskService
 from tests.services.conftest import ServiceOf, all_of, batch_of, make, new
@@ -263,6 +267,39 @@ async def test_without_a_rule_completing_is_one_statement(alice: TaskService, da
         await alice.update(first["id"], TaskUpdate(completed=True))
         await alice.complete([first["id"], second["id"]])
     assert len(statements) <= 4
+
+
+class Watched:
+    """An executor that counts the next dates that are looked for within its transactions."""
+
+    def __init__(self, executor: DatabaseExecutor) -> None:
+        self._executor = executor
+        self.transactions = 0
+        self.found_within = 0
+
+    async def exec(self, statement: Any, *, params: Params | None = None) -> Any:
+        return await self._executor.exec(statement, params=params)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Executor]:
+        async with self._executor.transaction() as within:
+            before = next_date.cache_info().misses
+            yield within
+            self.transactions += 1
+            self.found_within += next_date.cache_info().misses - before
+
+
+async def test_a_bulk_holds_no_lock_while_it_looks_for_dates(
+    alice: TaskService, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("backend.services.tasks.RECURRING_AT_ONCE", 2)
+    next_date.cache_clear()
+    watched = Watched(database.executor)
+    service = TaskService(watched, alice._user_id)
+    ids = [(await make(alice, due_date=f"2030-01-0{day}", recurrence="FREQ=DAILY"))["id"] for day in range(1, 6)]
+    assert await service.complete(ids) == 5
+    assert (watched.transactions, watched.found_within) == (3, 0)
+    assert next_date.cache_info().misses == 5
 
 
 async def test_a_bulk_of_which_a_part_was_done_says_so(alice: TaskService, monkeypatch: pytest.MonkeyPatch) -> None:
