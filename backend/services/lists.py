@@ -52,8 +52,9 @@ MAX_TAG_COUNTS = 500
 MAX_SHAPES = 500
 """Statements that are kept. There are more shapes than anybody asks for; the oldest is made anew."""
 
-# Rows of the version before have no folded columns until they are written again, but those that are not ASCII, which
-# migration 0003 has filled: the rest lower() folds, the same on every server where the collation is "C".
+# Rows of the version before have no folded columns until they are written again, or resync has filled them, but those
+# that are not ASCII, which migration 0003 has filled: the rest lower() folds, the same on every server where the
+# collation is "C".
 _title = func.coalesce(tasks.c.title_folded, func.lower(bytewise(tasks.c.title)))
 _description = func.coalesce(tasks.c.description_folded, func.lower(bytewise(tasks.c.description)), "")
 _tags = func.coalesce(tasks.c.tags_folded, "")
