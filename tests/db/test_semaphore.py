@@ -67,7 +67,7 @@ async def test_who_is_patient_and_finds_the_overflow_full_is_next_for_any_turn(m
 @pytest.mark.parametrize("overflow", [0, 1])
 async def test_a_turn_that_does_not_come_in_time_is_a_failure(overflow: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pool, "OVERFLOW_AFTER", 0.001)
-    semaphore = OverflowSemaphore(1, overflow, 0.02)
+    semaphore = OverflowSemaphore(1, overflow, 0.5)
     for _ in range(1 + overflow):
         await semaphore.acquire()
     with pytest.raises(DatabaseUnavailable):

@@ -41,13 +41,17 @@ class Response:
     """One response, read from a connection."""
 
     def __init__(self, connection: socket.socket, *, head: bool = False) -> None:
-        self._file = connection.makefile("rb")
-        self.status = int(self._file.readline().split()[1])
+        file = connection.makefile("rb", buffering=0)  # a buffer would take the beginning of the next response
+        self.status = int(file.readline().split()[1])
         self.headers: dict[str, str] = {}
-        while (line := self._file.readline().strip()) != b"":
+        while (line := file.readline().strip()) != b"":
             name, _, value = line.decode("latin-1").partition(":")
             self.headers[name.lower()] = value.strip()
-        self.body = b"" if head else self._file.read(int(self.headers.get("content-length", "0")))
+        self.body = b""
+        missing = 0 if head else int(self.headers.get("content-length", "0"))
+        while missing and (piece := file.read(missing)):
+            self.body += piece
+            missing -= len(piece)
 
 
 def closes(connection: socket.socket) -> bool:
