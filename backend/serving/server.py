@@ -26,7 +26,7 @@ from uvicorn.supervisors.statreload import StatReload
 
 from backend.log import logging_in_background
 from backend.serving.listeners import hear, keep_out
-from backend.serving.turns import Turns
+from backend.serving.turns import AT_ONCE, Turns
 
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
@@ -110,8 +110,12 @@ class Server(uvicorn.Server):
 
         Let in who waits: libuv accepts one connection in a turn of the event loop, and many connections make it long.
         """
-        # No more at once than the protocol makes room for, or the newest of them would close each other.
-        await self._let_in(self._take_waiting(self.config.max_connections // 10))
+        # No more at once than the protocol makes room for, or the newest of them would close each other; and in each
+        # turn a few, since the first request of a connection waits for none.
+        left = self.config.max_connections // 10
+        while left > 0 and (waiting := self._take_waiting(min(left, AT_ONCE))):
+            left -= len(waiting)
+            await self._let_in(waiting)
         if self._drained_at is not None and time.monotonic() >= self._drained_at and not self.should_exit:
             super().handle_exit(signal.SIGTERM, None)
         if _is_worker() and os.getppid() != self._parent:
@@ -130,6 +134,7 @@ class Server(uvicorn.Server):
         end = time.monotonic() + LAST_CALLS
         while self.server_state.connections and time.monotonic() < end:  # noqa: ASYNC110 # uvicorn sets no event
             await asyncio.sleep(0.05)
+        self.config.turns.let_all_begin()  # uvicorn closes what waits
         await super().shutdown(sockets)
 
     def _close_listeners(self) -> list[socket.socket]:

@@ -1,6 +1,7 @@
 """Who may begin a request now: a few in each turn of the event loop, so that many clients cost a newcomer no time."""
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable
 
@@ -14,10 +15,11 @@ class Turns:
     def __init__(self) -> None:
         self._waiting: deque[Callable[[], None]] = deque()
         self._begun = 0
+        self._at_once: float = AT_ONCE
 
     def may_begin(self, ask_again: Callable[[], None]) -> bool:
         """Tell whether a request may begin. If not, `ask_again` is called when it may."""
-        if self._begun == AT_ONCE:
+        if self._begun >= self._at_once:
             self._waiting.append(ask_again)
             return False
         if self._begun == 0:
@@ -27,5 +29,10 @@ class Turns:
 
     def _next(self) -> None:
         self._begun = 0
-        while self._waiting and self._begun < AT_ONCE:  # of some the client has gone
+        while self._waiting and self._begun < self._at_once:  # of some the client has gone
             self._waiting.popleft()()
+
+    def let_all_begin(self) -> None:
+        """Have all begin who wait, and whoever asks from now on."""
+        self._at_once = math.inf
+        self._next()
