@@ -18,7 +18,6 @@ from backend.api.body import content_length
 from backend.api.overload import Overload
 from backend.serving.heads import HOST, MAX_HEAD, BadHead, Unparsed, refusal
 from backend.serving.sockets import SmallReads, Unsent
-from backend.serving.turns import Turns
 
 HEAD_TIMEOUT = 10.0
 """Seconds in which a head must have arrived, from the connection's first moment or the head's first byte."""
@@ -78,7 +77,6 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         transport.set_protocol(SmallReads(self))
         self._unparsed, self._unsent = Unparsed(), Unsent(transport)
-        self._turns: Turns = self.config.turns  # type: ignore[attr-defined] # of our Config
         self.waiting_since = self.loop.time()
         self._waits_until = self.waiting_since + HEAD_TIMEOUT
         self._timer = self.loop.call_later(CHECK_INTERVAL, self._check)
@@ -255,7 +253,7 @@ class LimitedProtocol(HttpToolsProtocol):
         while self._unparsed and not self._ignores_input:
             if self._receives:
                 self._feed_body()
-            elif not self._idle or self._pauses or (self.cycle and not self._turns.may_begin(self._go_on)):
+            elif not self._idle or self._pauses:
                 self.flow.pause_reading()
                 return
             else:

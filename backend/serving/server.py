@@ -26,8 +26,9 @@ from uvicorn.supervisors.statreload import StatReload
 
 from backend.log import logging_in_background
 from backend.serving.listeners import hear, keep_out
-from backend.serving.turns import AT_ONCE, Turns
 
+LET_IN_AT_ONCE = 20
+"""Connections that are accepted in a turn of the event loop, where many wait."""
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
 MAX_CONNECTIONS = 10_000
@@ -47,7 +48,6 @@ class Config(uvicorn.Config):
     def __init__(self, app: str, *, drain: float = 0, max_connections: int | None = None, **options: Any) -> None:
         super().__init__(app, **options)
         self.drain = drain
-        self.turns = Turns()
         self.max_connections = min(_possible_connections(), max_connections or MAX_CONNECTIONS)
 
 
@@ -110,10 +110,10 @@ class Server(uvicorn.Server):
 
         Let in who waits: libuv accepts one connection in a turn of the event loop, and many connections make it long.
         """
-        # No more at once than the protocol makes room for, or the newest of them would close each other; and in each
-        # turn a few, since the first request of a connection waits for none.
+        # No more than the protocol makes room for, or the newest of them would close each other; and a few in a turn,
+        # or those who keep their connection would wait for the first requests of all.
         left = self.config.max_connections // 10
-        while left > 0 and (waiting := self._take_waiting(min(left, AT_ONCE))):
+        while left > 0 and (waiting := self._take_waiting(min(left, LET_IN_AT_ONCE))):
             left -= len(waiting)
             await self._let_in(waiting)
         if self._drained_at is not None and time.monotonic() >= self._drained_at and not self.should_exit:
@@ -134,7 +134,6 @@ class Server(uvicorn.Server):
         end = time.monotonic() + LAST_CALLS
         while self.server_state.connections and time.monotonic() < end:  # noqa: ASYNC110 # uvicorn sets no event
             await asyncio.sleep(0.05)
-        self.config.turns.let_all_begin()  # uvicorn closes what waits
         await super().shutdown(sockets)
 
     def _close_listeners(self) -> list[socket.socket]:

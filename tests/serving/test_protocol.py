@@ -525,7 +525,7 @@ class Flooded:
     def __init__(self, server: Server, stack: ExitStack) -> None:
         self.server = server
         self._stack = stack
-        self._floods = [self.connect() for _ in range(200)]
+        self._floods = [self.connect() for _ in range(100)]
         for flood in self._floods:
             flood.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
             assert statuses(flood.recv(65_536)) == [200]
@@ -538,7 +538,7 @@ class Flooded:
         """What is sent in the block, the flood too, arrives in the same moment."""
         self.server.process.send_signal(signal.SIGSTOP)
         for flood in self._floods:
-            flood.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 30)
+            flood.sendall(b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n" * 300)
         yield
         self.server.process.send_signal(signal.SIGCONT)
 
@@ -557,17 +557,6 @@ def flooded(tmp_path: Path) -> Iterator[Flooded]:
         yield Flooded(server, stack)
 
 
-def test_a_newcomer_passes_those_who_have_sent_many_requests(flooded: Flooded) -> None:
-    headers = ("X-Request-ID: passes", "Connection: close", "Content-Length: 320000")
-    request = User(flooded.server).request("POST", "/api/tasks/batch", *headers, body="x" * 320_000)
-    connection = flooded.connect()
-    with flooded.stopped():
-        connection.sendall(request)
-    assert statuses(read_to_end(connection)) == [415]
-    # The body takes many reads, each in a turn of the event loop of its own, in which each flood would begin a request.
-    assert flooded.served_before("passes", 1) < 1000
-
-
 def test_newcomers_do_not_wait_for_each_other(flooded: Flooded) -> None:
     with flooded.stopped():
         newcomers = [flooded.connect() for _ in range(200)]
@@ -575,4 +564,4 @@ def test_newcomers_do_not_wait_for_each_other(flooded: Flooded) -> None:
             connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\nX-Request-ID: new\r\nConnection: close\r\n\r\n")
     for connection in newcomers:
         assert statuses(read_to_end(connection)) == [200]
-    assert flooded.served_before("new", 200) < 3000  # a turn of the event loop for each would be 4000, and more
+    assert flooded.served_before("new", 200) < 10_000  # a turn of the event loop for each would be 20,000, and more

@@ -328,17 +328,6 @@ def test_two_workers_share_a_port_and_end_together(tmp_path: Path) -> None:
 # The end
 
 
-def test_who_waits_for_a_turn_is_served_at_the_end(tmp_path: Path) -> None:
-    nobody_begins = "from backend.serving import turns; turns.AT_ONCE = 0; from backend.cli import main; main()"
-    command = [sys.executable, "-c", nobody_begins, "serve", "--host", "127.0.0.1"]
-    with serving(command, tmp_path, **settings_of(tmp_path)) as server, server.connect() as connection:
-        for body in (titled("first"), titled("second")):  # the first of a connection waits for no turn
-            connection.sendall(post(body, with_length(body)))
-        assert Response(connection).status == 201
-        server.process.terminate()
-        assert Response(connection).status == 201
-
-
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_a_request_whose_body_is_arriving_finish(tmp_path: Path, sent: signal.Signals) -> None:
     body = titled("finished")
