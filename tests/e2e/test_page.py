@@ -107,6 +107,9 @@ class Held:
         await self.released.wait()
         await route.continue_()
 
+    async def arrives(self) -> None:
+        await asyncio.wait_for(self.arrived.wait(), 30)
+
     @classmethod
     async def of(cls, page: Page) -> "Held":
         held = cls()
@@ -465,7 +468,7 @@ async def test_a_change_is_sent_by_one_of_two_tabs(page: Page, other: Page, leav
     context.on("request", lambda request: sent.append(request) if request.url.endswith("/batch") else None)
     held = await Held.of(page)
     await add(page, "Ada's")
-    await held.arrived.wait()
+    await held.arrives()
     await synchronize(other)
     await waiting_tabs(other, 1)
     if leaving:  # which ends the other one, too
@@ -510,7 +513,7 @@ async def test_what_one_tab_sends_late_undoes_nothing_of_another(page: Page, oth
     await page.keyboard.press("Enter")
     await expect(page.locator("#status")).to_contain_text("Offline. 1 of your changes waits to be sent.")
     await synchronize(other)
-    await held.arrived.wait()
+    await held.arrives()
     await page.unroute(BATCH)
     await title.fill("Three")
     await page.keyboard.press("Enter")
@@ -534,10 +537,12 @@ async def test_nothing_is_called_saved_before_another_tab_has_sent_it(page: Page
 
 async def test_what_is_refused_is_said_in_all_tabs_whichever_has_sent_it(page: Page, other: Page, rows: Locator):
     await add(page, "Buy milk")
+    for tab in (page, other):  # or the first, still sending, would send what the other adds
+        await saved(tab)
     await expect(other.locator("#tasks li")).to_have_count(1)
     held = await Held.of(other)
     await add(other, "Buy bread")
-    await held.arrived.wait()
+    await held.arrives()
     await rows.nth(1).get_by_label("Tags,").fill("x" * 51)
     await page.keyboard.press("Enter")
     await expect(page.locator("#status")).to_contain_text("Saving…")
@@ -561,7 +566,7 @@ async def test_what_a_tab_has_sent_stays_on_the_screen_of_another(page: Page, ot
 
     await page.route(BATCH, hold_what_follows, times=1)
     await add(page, "Buy milk")
-    await held.arrived.wait()
+    await held.arrives()
     await other.wait_for_function("Object.keys(localStorage).every((key) => key.endsWith('/copy'))")
     assert await titles(other) == ["Buy milk"]
     held.released.set()
@@ -677,7 +682,7 @@ async def test_the_next_user_sees_nothing_of_the_one_before(page: Page, rows: Lo
         held = asyncio.Event()
         await page.route(CHANGES, lambda _route: held.set())
         await synchronize(page)
-        await held.wait()
+        await asyncio.wait_for(held.wait(), 30)
     await page.get_by_role("button", name="Sign out").click()
     assert "Ada's" not in await page.content()
     assert await page.evaluate("JSON.stringify([localStorage, sessionStorage])") == "[{},{}]"
