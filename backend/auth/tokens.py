@@ -134,7 +134,7 @@ class TokenVerifier:
         keys = await self._keys(algorithm, key_id)
         key = next((each for each in keys if _is_signed(token, each, header["alg"])), None)
         if key is None:
-            raise TokenInvalid("the signature is not one of the key's")
+            raise TokenInvalid("the signature is not one of the key's: another key or secret, or cut short")
         identity, expires = self._check_claims(payload)
         return _Verified(identity, expires, algorithm, key_id, key)
 

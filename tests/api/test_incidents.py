@@ -42,7 +42,7 @@ TOKENS: dict[str, tuple[dict[str, Any], int, str, str | None]] = {
         {"better_auth_secret": OTHER_SECRET},
         3600,
         "token_invalid",
-        "the signature is not one of the key's",
+        "the signature is not one of the key's: another key or secret, or cut short",
     ),
 }
 

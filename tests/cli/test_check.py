@@ -381,11 +381,13 @@ SHORTENED: dict[str, Callable[[str], str]] = {
 }
 
 
+# What is left of a signature is canonical base64url for one user in sixteen: it is then a signature, of nothing.
 @pytest.mark.parametrize("way", SHORTENED)
 async def test_a_token_that_was_copied_badly_is_told_in_plain_words(way: str) -> None:
     settings = Settings(better_auth_secret=SecretStr(SECRET))
-    line = (await check_token(settings, SHORTENED[way](mint(settings, "alice", 60)))).lines()
-    assert "cut short" in line
+    for user in range(64):
+        line = (await check_token(settings, SHORTENED[way](mint(settings, f"user-{user}", 60)))).lines()
+        assert "cut short" in line
 
 
 @pytest.mark.parametrize("arguments", [["--token"], [], ["--token="]], ids=" ".join)
