@@ -5,7 +5,9 @@ from collections.abc import Iterable
 from itertools import islice
 
 from starlette.requests import Request
+from starlette.responses import Response
 
+from backend.api.responses import not_modified
 from backend.services.rows import Match, OwnedTasks
 
 # It begins with what is no blank: of a run of blanks each would be tried as the beginning, for seconds.
@@ -41,10 +43,12 @@ def is_known(request: Request, etag: str) -> bool:
     return bool(header) and (header.strip() == "*" or etag in {tag for _, tag in _tags(header)})
 
 
-def known(request: Request, tasks: OwnedTasks) -> int:
-    """Return the newest revision that the client has a response of; -1 where it has none."""
+async def known(request: Request, tasks: OwnedTasks) -> Response | None:
+    """Return the response to a client that has all of its tasks as they are now: 304. None to any other client."""
     header = _header(request, "if-none-match")
-    return max(tasks.revisions(tag for _, tag in _tags(header)), default=-1) if header else -1
+    revisions = tasks.revisions(tag for _, tag in _tags(header)) if header else ()
+    newest = max(revisions, default=None)
+    return not_modified(tasks.etag(newest)) if newest is not None and await tasks.is_current(newest) else None
 
 
 def _header(request: Request, name: str) -> str:

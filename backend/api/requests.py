@@ -21,8 +21,6 @@ from backend import strict_json
 from backend.api.field_errors import MAX_ERRORS, MAX_POINTED_NAME, FieldError, field_errors
 from backend.api.openapi import query_names
 from backend.api.problems import Problem
-from backend.api.responses import not_modified
-from backend.services.rows import NotModified
 
 JSON = "application/json"
 MERGE_PATCH = "application/merge-patch+json"
@@ -75,7 +73,7 @@ class StrictRoute(Route):
     """The names of the query parameters."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """Check the request, then handle it as FastAPI does; 304 where the client knows the response already."""
+        """Check the request, then handle it as FastAPI does."""
         handle = super().get_route_handler()
         parameters = self.parameters = query_names(self)
         media_types = (JSON, MERGE_PATCH) if "PATCH" in (self.methods or ()) else (JSON,)
@@ -88,10 +86,7 @@ class StrictRoute(Route):
                 await request.json()  # read here: FastAPI would turn the problem into one of its own
             if not parameters:
                 read_query(request, NoQuery)
-            try:
-                return await handle(request)
-            except NotModified as known:
-                return not_modified(known.etag)
+            return await handle(request)
 
         return handle_strictly
 

@@ -13,7 +13,7 @@ from sqlalchemy import Select, bindparam, select, true, tuple_
 
 from backend.errors import CheckpointExpired
 from backend.models.task import DeletedChange, TaskPublic
-from backend.services.rows import LAST_ID, PUBLIC, NotModified, OwnedTasks, is_new, living, owned, owner_now, tasks
+from backend.services.rows import LAST_ID, PUBLIC, OwnedTasks, living, owned, owner_now, tasks
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +57,7 @@ def _select_changes(*, everything: bool) -> Select[*tuple[Any, ...]]:
             tuple_(tasks.c.revision, tasks.c.id)
             > tuple_(bindparam("after", type_=tasks.c.revision.type), bindparam("after_id", type_=tasks.c.id.type))
         )
-    found = page.where(is_new).order_by(tasks.c.revision, tasks.c.id).limit(bindparam("limit")).subquery("page")
+    found = page.order_by(tasks.c.revision, tasks.c.id).limit(bindparam("limit")).subquery("page")
     return (
         select(owner_now.c.head, owner_now.c.forgotten, *found.c)
         .select_from(owner_now.outerjoin(found, true()))
@@ -68,20 +68,18 @@ def _select_changes(*, everything: bool) -> Select[*tuple[Any, ...]]:
 class TaskChanges(OwnedTasks):
     """What has changed since."""
 
-    async def changes(self, since: Checkpoint | None, *, limit: int, known: int = -1) -> Changes:
+    async def changes(self, since: Checkpoint | None, *, limit: int) -> Changes:
         """Return up to `limit` changes after a checkpoint; without one, everything that lives.
 
-        Raises `CheckpointExpired`, and `NotModified` where the owner's revision is the `known` one.
+        Raises `CheckpointExpired`.
         """
-        parameters: dict[str, Any] = {"limit": limit + 1, "known": known}
+        parameters: dict[str, Any] = {"limit": limit + 1}
         if since is not None:
             parameters |= {"after": since.revision, "after_id": since.task_id}
         rows = (await self._run(_select_changes(everything=since is None), **parameters)).all()
         head, forgotten = rows[0][:2]
         if since is not None and not _is_good(since, head, forgotten):
             raise CheckpointExpired("something was erased since, or the database was restored")
-        if head == known:
-            raise NotModified(self.etag(known))
         base = head if since is None else since.base
         found = [(deleted_at, task) for _, _, deleted_at, *task in rows if task[0] is not None]
         shown = found[:limit]

@@ -36,9 +36,7 @@ from backend.services.functions import bytewise, has_all, has_any, texts
 from backend.services.rows import (
     LAST_ID,
     PUBLIC,
-    NotModified,
     OwnedTasks,
-    is_new,
     living,
     owned,
     owner_now,
@@ -167,7 +165,7 @@ def _select_page(
     narrow = trashed if deleted else living
     conditions = [_CLAUSES[name] for name in shape]
     columns = (*PUBLIC, *((tasks.c.deleted_at,) if deleted else ()), *keys)
-    page = narrow(select(*columns)).where(is_new, *conditions, *((_after(order),) if after else ()))
+    page = narrow(select(*columns)).where(*conditions, *((_after(order),) if after else ()))
 
     def ordered(statement: Any, id_column: Any, expressions: Any) -> Any:
         ids = id_column.desc() if not order or order[-1].descending else id_column.asc()
@@ -175,7 +173,7 @@ def _select_page(
         return statement.order_by(*(key.desc() if each.descending else key.asc() for key, each in pairs), ids)
 
     found = ordered(page, tasks.c.id, keys).limit(bindparam("limit")).offset(bindparam("skip")).subquery("page")
-    total = narrow(select(func.count()).select_from(tasks)).where(is_new, *conditions).scalar_subquery()
+    total = narrow(select(func.count()).select_from(tasks)).where(*conditions).scalar_subquery()
     statement = select(owner_now.c.head, *((total.label("total"),) if counted else ()), *found.c).select_from(
         owner_now.outerjoin(found, true())
     )
@@ -194,7 +192,7 @@ def _count(shape: Shape) -> Select[*tuple[Any, ...]]:
             func.count().label("total"),
             func.count().filter(tasks.c.completed).label("completed"),
         ).select_from(tasks)
-    ).where(is_new, *(_CLAUSES[name] for name in shape))
+    ).where(*(_CLAUSES[name] for name in shape))
 
 
 @cache
@@ -203,7 +201,7 @@ def _select_tags(shape: Shape) -> Select[*tuple[Any, ...]]:
     tag, count = each.c.value.label("tag"), func.count().label("count")
     found = (
         living(select(tag, count).select_from(tasks.join(each, true())))
-        .where(is_new, tasks.c.tags != "[]", *(_CLAUSES[name] for name in shape))
+        .where(tasks.c.tags != "[]", *(_CLAUSES[name] for name in shape))
         .group_by(each.c.value)
         .order_by(count.desc(), bytewise(each.c.value))
         .limit(MAX_TAG_COUNTS)
@@ -245,11 +243,7 @@ class Page:
 
 
 class TaskLists(OwnedTasks):
-    """Reading many tasks.
-
-    `known` is a revision of the owner: where it is the present one, the client has this state already, and each method
-    raises `NotModified` without reading a task.
-    """
+    """Reading many tasks."""
 
     async def list(
         self,
@@ -261,7 +255,6 @@ class TaskLists(OwnedTasks):
         after: Cursor | None = None,
         deleted: bool = False,
         counted: bool = False,
-        known: int = -1,
     ) -> Page:
         """Return up to `limit` tasks of those wanted, in order: what comes after a cursor, past the first `skip`.
 
@@ -272,10 +265,8 @@ class TaskLists(OwnedTasks):
             values = enumerate((*after.values, after.task_id))
             parameters |= {f"after_{number}": value for number, value in values}
         statement = _select_page(shape, order, after=after is not None, deleted=deleted, counted=counted)
-        rows = (await self._run(statement, **parameters, limit=limit + 1, skip=skip, known=known)).all()
+        rows = (await self._run(statement, **parameters, limit=limit + 1, skip=skip)).all()
         head = rows[0][0]
-        if head == known:
-            raise NotModified(self.etag(known))
         first = 2 if counted else 1
         found = [row[first:] for row in rows if row[first] is not None]
         shown = found[:limit]
@@ -310,19 +301,14 @@ class TaskLists(OwnedTasks):
                 yield task
             before = rows[-1].id
 
-    async def stats(self, wanted: TaskFilter = ALL, *, known: int = -1) -> tuple[TaskStats, int]:
+    async def stats(self, wanted: TaskFilter = ALL) -> tuple[TaskStats, int]:
         """Count the tasks that are wanted; return the numbers, and the owner's revision."""
         shape, parameters = _shape(wanted)
-        row = (await self._run(_count(shape), **parameters, known=known)).one()
-        if row.head == known:
-            raise NotModified(self.etag(known))
+        row = (await self._run(_count(shape), **parameters)).one()
         return TaskStats(total=row.total, completed=row.completed, active=row.total - row.completed), row.head
 
-    async def tags(self, *, completed: bool | None = None, known: int = -1) -> tuple[Sequence[tuple[str, int]], int]:
+    async def tags(self, *, completed: bool | None = None) -> tuple[Sequence[tuple[str, int]], int]:
         """Return the tags that are used most, with the number of their tasks; and the owner's revision."""
         shape, parameters = _shape(TaskFilter(completed=completed))
-        rows = (await self._run(_select_tags(shape), **parameters, known=known)).all()
-        head = rows[0][0]
-        if head == known:
-            raise NotModified(self.etag(known))
-        return [(tag, count) for _, tag, count in rows if tag is not None], head
+        rows = (await self._run(_select_tags(shape), **parameters)).all()
+        return [(tag, count) for _, tag, count in rows if tag is not None], rows[0][0]

@@ -29,14 +29,14 @@ async def test_what_is_known_is_304_without_a_body_until_something_changes(
     app: FastAPI, alice: httpx.AsyncClient, path: str
 ) -> None:
     task = None
-    for _ in range(2):  # of a user who has never written, and of one who has
+    for most in (2, 1):  # of a user who has never written, and of one who has
         first = await alice.get(path)
         assert first.headers["ETag"].startswith('W/"')
         with recorded_statements(app.state.database) as statements:
             again = await alice.get(path, headers={"If-None-Match": first.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["ETag"] == first.headers["ETag"]
-        assert len(statements) == 1
+        assert len(statements) == most
         task = await create(alice)
         assert (await alice.get(path, headers={"If-None-Match": first.headers["ETag"]})).status_code == 200
     assert task is not None

@@ -22,7 +22,7 @@ from backend.services import maintenance
 from backend.services.batch import Operation, OperationFailed, Written
 from backend.services.changes import Checkpoint
 from backend.services.maintenance import resync
-from backend.services.rows import Limits, NotModified, owners, tasks
+from backend.services.rows import Limits, owners, tasks
 from backend.services.tasks import TaskService
 from tests.databases import connect, create_tables
 from tests.services.conftest import ServiceOf, all_of, make, new, page_of
@@ -43,8 +43,7 @@ async def test_changes_come_in_order_each_task_once_as_it_is_now(alice: TaskServ
     assert changes.changes == [a, {"id": b["id"], "deleted": True}]
     idle = await alice.changes(changes.last, limit=10)
     assert (idle.changes, idle.more, idle.last) == ([], False, changes.last)
-    with pytest.raises(NotModified):
-        await alice.changes(changes.last, limit=10, known=idle.head)
+    assert await alice.is_current(idle.head)
     await alice.restore(b["id"])
     changes = await alice.changes(changes.last, limit=10)
     assert changes.changes == [await alice.get(b["id"])]
@@ -176,7 +175,8 @@ async def test_tasks_of_the_first_version_that_are_all_erased_are_kept_by_nobody
     assert await alice.delete_all() == 1
     await replica.assert_equal()
     assert (replica.tasks, replica.restarts) == ({}, 1)
-    assert (await page_of(alice, known=known)).tasks == []
+    assert not await alice.is_current(known)
+    assert (await page_of(alice)).tasks == []
 
 
 async def test_a_resync_tells_what_the_first_version_has_deleted(alice: TaskService, database: Database) -> None:

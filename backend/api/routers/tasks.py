@@ -100,15 +100,17 @@ async def list_tasks(request: Request) -> Response:
     query = read_query(request, ListQuery)
     tasks = tasks_of(request)
     order = query.keys()
+    after = query.after(order)
+    if (response := await known(request, tasks)) is not None:
+        return response
     page = await tasks.list(
         query.wanted(),
         order=order,
         limit=query.limit,
         skip=query.skip,
-        after=query.after(order),
+        after=after,
         deleted=bool(query.deleted),
         counted=bool(query.count),
-        known=known(request, tasks),
     )
     content, shown = tasks_content(page.tasks)
     headers = {"ETag": f'W/"{tasks.etag(page.head)}"'}
@@ -151,7 +153,9 @@ async def count_tasks(request: Request) -> Response:
     """Count the user's tasks."""
     query = read_query(request, FilterQuery)
     tasks = tasks_of(request)
-    stats, revision = await tasks.stats(query.wanted(), known=known(request, tasks))
+    if (response := await known(request, tasks)) is not None:
+        return response
+    stats, revision = await tasks.stats(query.wanted())
     return json_response(stats, tasks.etag(revision))
 
 
@@ -160,7 +164,9 @@ async def list_tags(request: Request) -> Response:
     """List the tags in use, most used first, then by name; at most 500."""
     query = read_query(request, CompletedQuery)
     tasks = tasks_of(request)
-    counts, revision = await tasks.tags(completed=query.completed, known=known(request, tasks))
+    if (response := await known(request, tasks)) is not None:
+        return response
+    counts, revision = await tasks.tags(completed=query.completed)
     return json_response([{"tag": tag, "count": count} for tag, count in counts], tasks.etag(revision))
 
 
@@ -222,7 +228,9 @@ async def list_changes(request: Request) -> Response:
     tasks = tasks_of(request)
     user_id = user_of(request).user_id
     checkpoint = None if query.since is None else decode_checkpoint(query.since, user_id)
-    found = await tasks.changes(checkpoint, limit=query.limit, known=known(request, tasks))
+    if (response := await known(request, tasks)) is not None:
+        return response
+    found = await tasks.changes(checkpoint, limit=query.limit)
     content, shown = changes_content(found.changes)
     cut = shown < len(found.changes)
     checkpoint_text = encode_checkpoint(found.checkpoints[shown - 1] if cut else found.last, user_id).encode()
