@@ -88,7 +88,7 @@ def resync() -> None:
     from backend.services import maintenance
 
     users = on_database(settings, lambda database: maintenance.resync(database.executor), "not all start anew")
-    print(f"the followers of {users} users start anew")
+    print(f"users whose followers start anew: {users}")
 
 
 def export(user: User) -> None:

@@ -110,7 +110,7 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
     url = f"http://{_name_of(host)}:{port}"
     print(f"\nSee it: {url}/\n\nRead it: {url}/docs\n", flush=True)
     if settings.better_auth_secret is not None and not settings.production:
-        token = mint(settings, "dev-user", DEVELOPMENT_TOKEN_LIFETIME)
+        token = mint(settings, "alice", DEVELOPMENT_TOKEN_LIFETIME)
         print(
             f"Try it:\n\n  curl -H 'Authorization: Bearer {token}' {url}/api/tasks\n\n"
             f"See it, signed in: {url}/#token={token}\n",

@@ -163,6 +163,8 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
         return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason)
     if isinstance(error, ssl.SSLCertVerificationError):
         return DatabaseUnavailable(_UNTRUSTED)
+    if isinstance(error, socket.gaierror):
+        return _lost(f"the host's name leads nowhere: {error.strerror}", may_have_run=may_have_run)
     if isinstance(error, OSError):
         return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
     driver, sqlstate, reason = _driver_error(error), _sqlstate(error), reason_of(error)

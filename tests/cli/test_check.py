@@ -225,6 +225,10 @@ async def test_an_address_that_leads_nowhere_fails(which: str, address: str, url
     )
 
 
+async def test_an_unknown_host_is_told_in_plain_words() -> None:
+    assert "the host's name leads nowhere" in (await look(ADDRESSES["an unknown host"](""))).lines()
+
+
 async def test_what_hangs_is_left_behind_and_named(url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]

@@ -40,7 +40,7 @@ async def test_the_commands_of_an_operator(tmp_path: Path) -> None:
     assert "no task was transferred: TO would have more" in refused.stderr
 
     before = await bob.changes(Checkpoint(), limit=10)
-    assert backend("resync", cwd=tmp_path, **variables).stdout == "the followers of 2 users start anew\n"
+    assert backend("resync", cwd=tmp_path, **variables).stdout == "users whose followers start anew: 2\n"
     after = await bob.changes(Checkpoint(), limit=10)
     assert before is not None
     assert after is not None
