@@ -8,6 +8,8 @@ import contextlib
 import socket
 import ssl
 import struct
+import sys
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -30,11 +32,22 @@ def need(address: str) -> None:
         pytest.skip(f"{IMPOSSIBLE}: no {address}")
 
 
+_kept: deque[socket.socket] = deque()
+"""Sockets that are bound and do not listen: who is told of their ports may listen there, and nobody else gets them."""
+MOST_KEPT = 100
+
+
 def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that nobody listens on, and that the system gives to nobody who asks for any."""
+    kept = socket.socket()
+    if sys.platform == "linux":  # elsewhere nobody could listen beside it
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    kept.bind(("127.0.0.1", 0))
+    port: int = kept.getsockname()[1]
+    _kept.append(kept)
+    if sys.platform != "linux" or len(_kept) > MOST_KEPT:
+        _kept.popleft().close()
+    return port
 
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
