@@ -18,7 +18,7 @@ import httpx
 import pytest
 import uvicorn
 from fastapi import FastAPI
-from playwright.async_api import Browser, BrowserContext, async_playwright
+from playwright.async_api import Browser, BrowserContext, async_playwright, expect
 
 from backend.auth.tokens import mint
 from backend.config import Settings
@@ -28,6 +28,9 @@ from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, NODE, install_pac
 from tests.settings import make_settings, settings_of
 
 HERE = Path(__file__).parent
+
+TIMEOUT = 30_000
+"""Milliseconds after which a page has failed: no measure of how fast it must be."""
 
 
 @pytest.fixture(scope="session")
@@ -50,7 +53,8 @@ async def browser() -> AsyncIterator[Browser]:
 @pytest.fixture
 async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     context = await browser.new_context()
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(TIMEOUT)
+    expect.set_options(timeout=TIMEOUT)
     yield context
     await context.close()
 
