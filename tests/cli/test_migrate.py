@@ -13,6 +13,7 @@ import pytest
 
 from backend.db.migrations import head
 from tests.databases import connect, new_postgres_database
+from tests.neon import until
 from tests.processes import backend, run
 from tests.settings import SECRET
 
@@ -245,8 +246,7 @@ async def test_requests_pass_a_migration_that_waits_for_a_long_query(
     await holder.execute("SELECT FROM tasks")
     task = asyncio.create_task(migrate(url, cwd=with_revision(ADD_COLUMN)))
     waiting = "SELECT count(*) FROM pg_locks WHERE relation = 'tasks'::regclass AND NOT granted"
-    while not await database.fetchval(waiting):  # noqa: ASYNC110 # PostgreSQL tells nobody
-        await asyncio.sleep(0.02)
+    await until(lambda: database.fetchval(waiting), "the migration waits")
     await database.fetch("SELECT FROM tasks")  # stands behind ALTER TABLE, and is let go although the holder stays
     assert not task.done()
     await holder.close()

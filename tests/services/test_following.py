@@ -25,6 +25,7 @@ from backend.services.maintenance import resync
 from backend.services.rows import Limits, owners, tasks
 from backend.services.tasks import TaskService
 from tests.databases import connect, create_tables
+from tests.neon import until
 from tests.services.conftest import ServiceOf, all_of, make, new, page_of
 from tests.services.following import Replica, expire, write_anything
 from tests.settings import make_settings
@@ -559,10 +560,7 @@ async def closing_connection(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 async def until_waiting(watcher: asyncpg.Connection, statement: str) -> None:
     """Wait until a statement that contains this text waits for a lock."""
-    for _ in range(2000):
-        if await watcher.fetchval(WAITS, statement):
-            return
-        await asyncio.sleep(0.01)
+    await until(lambda: watcher.fetchval(WAITS, statement), f"{statement} waits")
 
 
 @asynccontextmanager
