@@ -28,7 +28,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
     atexit.register(shutil.rmtree, tempfile.tempdir, ignore_errors=True)
 
 # A slow machine is no failure.
-hypothesis.settings.register_profile("without deadline", deadline=None)
+hypothesis.settings.register_profile(
+    "without deadline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
 hypothesis.settings.load_profile("without deadline")
 
 # What a developer has in .env or exported must not change what the tests see.

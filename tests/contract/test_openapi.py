@@ -247,7 +247,7 @@ def test_a_rule_that_is_accepted_matches_the_schema(
     assert matches(RECURRENCE, rule) or not accepted(A_RECURRENCE, rule)
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(title=st.text(characters, max_size=6))
 async def test_the_api_itself_agrees_with_the_schema(alice: httpx.AsyncClient, title: str) -> None:
     response = await alice.post("/api/tasks", json={"title": title})

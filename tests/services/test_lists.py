@@ -140,7 +140,7 @@ async def populations(service_of: ServiceOf) -> list[tuple[TaskService, list[Tas
     return made
 
 
-@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(number=st.integers(0, 2), wanted=filters, order=orders, limit=st.sampled_from([1, 2, 7, 100]))
 async def test_the_pages_of_a_walk_are_what_is_wanted_in_order(
     populations: list[tuple[TaskService, list[TaskPublic]]],
