@@ -10,7 +10,7 @@ from playwright.async_api import Page, Request, Route, async_playwright, expect
 
 from backend.auth.tokens import mint
 from backend.main import app as application
-from tests.processes import SCRIPT, Server, serving
+from tests.processes import FORKED, Server, serving
 from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, needed_program
 from tests.settings import make_settings, settings_of
 
@@ -23,7 +23,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server in development."""
     folder = tmp_path_factory.mktemp("docs")
     settings = settings_of(folder)
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
         yield server
 
 

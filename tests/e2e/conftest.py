@@ -23,7 +23,7 @@ from playwright.async_api import Browser, BrowserContext, async_playwright, expe
 from backend.auth.tokens import mint
 from backend.config import Settings
 from backend.main import create_app
-from tests.processes import SCRIPT, Server, serving
+from tests.processes import FORKED, Server, serving
 from tests.programs import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, NODE, install_packages, needed_program
 from tests.settings import make_settings, settings_of
 
@@ -78,7 +78,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The service as a developer runs it, in a process of its own."""
     folder = tmp_path_factory.mktemp("service")
     settings = settings_of(folder)
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
         yield server
 
 

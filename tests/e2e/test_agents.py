@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import HERE, token_of
-from tests.processes import SCRIPT, Server, serving
+from tests.processes import FORKED, Server, serving
 from tests.settings import settings_of
 
 
 @pytest.fixture(scope="module")
 def agents_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("agents")
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, MCP="true", **settings_of(folder)) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, MCP="true", **settings_of(folder)) as server:
         yield server
 
 

@@ -17,7 +17,7 @@ import pytest
 
 from backend.main import app
 from tests.e2e.conftest import token_of
-from tests.processes import SCRIPT, Server, serving
+from tests.processes import FORKED, Server, serving
 from tests.settings import settings_of
 
 HERE = Path(__file__).parent
@@ -74,7 +74,7 @@ def without_database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serve
     """The service where nothing listens at the database's address."""
     folder = tmp_path_factory.mktemp("without-database")
     settings = settings_of(folder, DATABASE_URL="postgresql://ada@127.0.0.1:1/tasks", DATABASE_CONNECT_TIMEOUT="1")
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
         yield server
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import HERE, token_of
-from tests.processes import SCRIPT, Server, serving
+from tests.processes import FORKED, Server, serving
 from tests.settings import settings_of
 
 
@@ -17,7 +17,7 @@ from tests.settings import settings_of
 def small_server(tmp_path: Path) -> Iterator[Server]:
     """The service with room for two tasks of a user."""
     settings = settings_of(tmp_path, MAX_TASKS_PER_USER="2")
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
         yield server
 
 

@@ -15,7 +15,7 @@ import httpx
 from backend.auth.tokens import mint
 from tests.neon import DATABASE, PASSWORD, USER, Neon
 from tests.network import free_port
-from tests.processes import SCRIPT, Server, serving
+from tests.processes import FORKED, Server, serving
 from tests.settings import SECRET, make_settings
 
 LONG = "FAULT_ROUNDS" in os.environ
@@ -57,7 +57,7 @@ class Service:
     ) -> None:
         self.port = free_port()
         self._folder = folder
-        self._command = [*(command or [SCRIPT]), "serve", "--host", "127.0.0.1"]
+        self._command = [*(command or [FORKED]), "serve", "--host", "127.0.0.1"]
         self._variables = {
             "BETTER_AUTH_SECRET": SECRET,
             "DATABASE_URL": url,

@@ -19,7 +19,7 @@ import pytest
 
 from backend.auth.tokens import mint
 from tests.faults.hostile import KINDS, Hostile, Maker, mutations, table
-from tests.processes import SCRIPT, Server, read_to_end, serving
+from tests.processes import FORKED, Server, read_to_end, serving
 from tests.settings import make_settings, settings_of
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
@@ -106,7 +106,7 @@ def victim(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Victim]:
         closing(sqlite3.connect(folder / "todo.db", isolation_level=None)) as file,
     ):
         environment.delenv("COVERAGE_PROCESS_CONFIG", raising=False)  # it costs processor time, which is counted here
-        with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+        with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
             yield Victim(server, file)
             assert "unexpected error" not in server.stderr
 

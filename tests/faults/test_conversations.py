@@ -15,7 +15,7 @@ from random import Random
 import pytest
 
 from backend.auth.tokens import mint
-from tests.processes import SCRIPT, Server, read_to_end, serving
+from tests.processes import FORKED, Server, read_to_end, serving
 from tests.settings import make_settings, settings_of
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
@@ -47,7 +47,7 @@ class Request:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder: Path = tmp_path_factory.mktemp("conversations")
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings_of(folder, LOG_LEVEL="ERROR")) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, **settings_of(folder, LOG_LEVEL="ERROR")) as server:
         yield server
     assert server.stderr == ""
 

@@ -20,7 +20,7 @@ import pytest
 
 from backend.auth.tokens import mint
 from tests.network import free_port
-from tests.processes import SCRIPT, eventually, serving
+from tests.processes import FORKED, eventually, serving
 from tests.programs import needed_program
 from tests.settings import make_settings, settings_of
 
@@ -167,7 +167,7 @@ async def test_strangers_cost_no_other_client_a_request(name: str, tmp_path: Pat
             await asyncio.sleep(0)
 
     with (
-        serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server,
+        serving([FORKED, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server,
         proxy(name, server.port, tmp_path) as port,
     ):
         strangers = [asyncio.create_task(stranger(kind, port)) for kind in KINDS for _ in range(STRANGERS)]

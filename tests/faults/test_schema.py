@@ -16,7 +16,7 @@ import pytest
 
 from backend.auth.tokens import mint
 from backend.db.session import Database
-from tests.processes import SCRIPT, environment, serving
+from tests.processes import FORKED, environment, serving
 from tests.settings import SECRET, make_settings
 
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
@@ -104,7 +104,7 @@ def test_the_service_does_what_its_document_says(
     )  # in Schemathesis's process it would take twice as long
     variables = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_URL": database_url, "DATABASE_POOL_SIZE": "1"}
     cases = 0
-    with serving([SCRIPT, "serve"], tmp_path, **variables, LOG_LEVEL="ERROR") as server:
+    with serving([FORKED, "serve"], tmp_path, **variables, LOG_LEVEL="ERROR") as server:
         for _ in range(ROUNDS):
             report = run_schemathesis(f"{server.url}/openapi.json", tmp_path)
             assert (report["operations"]["total"], report["operations"]["tested"]) == (OPERATIONS, OPERATIONS)

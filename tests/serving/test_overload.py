@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from backend.auth.tokens import mint
-from tests.processes import DEADLINE, SCRIPT, Server, eventually, read_to_end, serving
+from tests.processes import DEADLINE, FORKED, Server, eventually, read_to_end, serving
 from tests.settings import make_settings, settings_of
 
 LIST = b"GET /api/tasks HTTP/1.1\r\nHost: test\r\nAuthorization: %b\r\n\r\n"
@@ -60,7 +60,7 @@ def receive(connection: socket.socket) -> bytes:
 @pytest.fixture
 def busy(tmp_path: Path) -> Iterator[Busy]:
     settings = settings_of(tmp_path, MAX_CONCURRENT_REQUESTS="1", LOG_FORMAT="json", DATABASE_COMMAND_TIMEOUT="50")
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
         yield Busy(server, tmp_path)
 
 
@@ -197,7 +197,7 @@ def test_what_waits_to_be_refused_holds_little_of_its_body(tmp_path: Path) -> No
         b"POST /api/tasks/batch HTTP/1.1\r\nHost: t\r\nAuthorization: Bearer %b\r\nContent-Length: 1000000\r\n\r\n"
         % token
     )
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server, ExitStack() as stack:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server, ExitStack() as stack:
         process = psutil.Process(server.process.pid)
         connections = [stack.enter_context(server.connect()) for _ in range(300)]
         for connection in connections:

@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from backend.auth.tokens import mint
-from tests.processes import SCRIPT, Server, eventually, read_to_end, serving
+from tests.processes import FORKED, SCRIPT, Server, eventually, read_to_end, serving
 from tests.settings import make_settings, settings_of
 
 TITLE = '{"title": "bent"}'
@@ -26,7 +26,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server with two places for requests under way."""
     folder = tmp_path_factory.mktemp("protocol")
     settings = settings_of(folder, MAX_CONCURRENT_REQUESTS="2")
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, **settings) as server:
         yield server
 
 
@@ -551,7 +551,7 @@ class Flooded:
 @pytest.fixture
 def flooded(tmp_path: Path) -> Iterator[Flooded]:
     with (
-        serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings_of(tmp_path)) as server,
+        serving([FORKED, "serve", "--host", "127.0.0.1"], tmp_path, **settings_of(tmp_path)) as server,
         ExitStack() as stack,
     ):
         yield Flooded(server, stack)
