@@ -33,21 +33,19 @@ async def test_a_desktop_client_works_on_its_users_tasks(tmp_path: Path) -> None
 CALL = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"add_task","arguments":{"title":%s}}}\n'
 
 
-@pytest.mark.parametrize(
-    ("line", "code"),
-    [
-        (b"not JSON\n", -32700),
-        (CALL % b'"not \xff UTF-8"', -32700),
-        (CALL % b'"twice","title":"named"', -32700),
-        (CALL % b'"no number","position":NaN', -32700),
-        (CALL % b'"a lone surrogate \\ud800"', -32700),
-        (CALL % (b'"long","position":' + b"9" * 6_000), -32700),
-        (CALL % (b"[" * 20_000 + b"]" * 20_000), -32700),
-        (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]\n', -32600),
-    ],
-    ids=["text", "bytes", "twice", "NaN", "surrogate", "digits", "levels", "batch"],
-)
-def test_a_line_that_is_no_message_has_a_response(line: bytes, code: int, tmp_path: Path) -> None:
+NO_MESSAGES = {
+    "text": (b"not JSON\n", -32700),
+    "bytes": (CALL % b'"not \xff UTF-8"', -32700),
+    "twice": (CALL % b'"twice","title":"named"', -32700),
+    "NaN": (CALL % b'"no number","position":NaN', -32700),
+    "surrogate": (CALL % b'"a lone surrogate \\ud800"', -32700),
+    "digits": (CALL % (b'"long","position":' + b"9" * 6_000), -32700),
+    "levels": (CALL % (b"[" * 20_000 + b"]" * 20_000), -32700),
+    "batch": (b'[{"jsonrpc":"2.0","id":1,"method":"ping"}]\n', -32600),
+}
+
+
+def test_a_line_that_is_no_message_has_a_response(tmp_path: Path) -> None:
     ping = b'{"jsonrpc":"2.0","id":2,"method":"ping"}\n'
     variables = environment(**settings_of(tmp_path, MCP_TOKEN=token(3600)))
     with subprocess.Popen(
@@ -55,11 +53,12 @@ def test_a_line_that_is_no_message_has_a_response(line: bytes, code: int, tmp_pa
     ) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        process.stdin.write(line + ping)
-        process.stdin.flush()
-        refused = json.loads(process.stdout.readline())
-        assert (refused["id"], refused.get("error", {}).get("code")) == (None, code)
-        assert json.loads(process.stdout.readline())["id"] == 2
+        for name, (line, code) in NO_MESSAGES.items():
+            process.stdin.write(line + ping)
+            process.stdin.flush()
+            refused = json.loads(process.stdout.readline())
+            assert (name, refused["id"], refused.get("error", {}).get("code")) == (name, None, code)
+            assert json.loads(process.stdout.readline())["id"] == 2
         process.stdin.close()
         assert process.wait(DEADLINE) == 0
 

@@ -1,7 +1,7 @@
 """Two users do what comes to mind, and a model in plain Python says what each of them must be told.
 
 The model is the specification once more: whose tasks there are, and what each looks like. Hypothesis makes up the
-steps, eight hundred times `FAULT_ROUNDS`; `make faults` asks for many.
+steps, four hundred times `FAULT_ROUNDS`; `make faults` asks for many.
 """
 
 import asyncio
@@ -40,7 +40,7 @@ from backend.models.task import TaskBase
 from tests.applications import client_of, running
 from tests.settings import make_settings
 
-STEPS = int(os.environ.get("FAULT_ROUNDS", "1")) * 800
+STEPS = int(os.environ.get("FAULT_ROUNDS", "1")) * 400
 STEPS_OF_AN_EXAMPLE = 50
 USERS = ("alice", "bob")
 

@@ -24,7 +24,7 @@ from tests.processes import FORKED, eventually, serving
 from tests.programs import needed_program
 from tests.settings import make_settings, settings_of
 
-ROUNDS = 15 * int(os.environ.get("FAULT_ROUNDS", "1"))
+ROUNDS = 5 * int(os.environ.get("FAULT_ROUNDS", "1"))
 """Of the victim's four requests."""
 STRANGERS = 4
 """Of each kind, at once."""

@@ -289,7 +289,7 @@ async def test_a_resync_waits_for_transfers_and_they_for_it(service_of: ServiceO
 
     async def transfer(seed: int) -> None:
         pick = random.Random(seed)
-        for _ in range(30):
+        for _ in range(10):
             giver, taker = pick.sample(services, 2)
             await giver.transfer_to(taker._user_id)
             guest = service_of(f"guest {pick.random()}")  # of whom there is no owner's row yet
@@ -297,14 +297,14 @@ async def test_a_resync_waits_for_transfers_and_they_for_it(service_of: ServiceO
             await guest.transfer_to(taker._user_id)
 
     async def start_anew() -> None:
-        for _ in range(30):
+        for _ in range(10):
             await resync(database.executor)
 
     async with asyncio.TaskGroup() as group:
         for seed in range(3):
             group.create_task(transfer(seed))
         group.create_task(start_anew())
-    assert sum([len(await all_of(service)) for service in services]) == len(services) + 3 * 30
+    assert sum([len(await all_of(service)) for service in services]) == len(services) + 3 * 10
 
 
 # ----------------------------------------------------------------------------------------------------------- the trash

@@ -48,14 +48,15 @@ class Service:
         )
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    settings = settings_of(tmp_path)
-    assert backend("migrate", cwd=tmp_path, **settings).returncode == 0
-    token = backend("token", "--user", "alice", cwd=tmp_path, **settings).stdout.strip()
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("admin")
+    settings = settings_of(folder)
+    assert backend("migrate", cwd=folder, **settings).returncode == 0
+    token = backend("token", "--user", "alice", cwd=folder, **settings).stdout.strip()
     port = free_port()
     command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2", "--admin-port", str(port)]
-    with serving(command, tmp_path, **settings) as server:
+    with serving(command, folder, **settings) as server:
         yield Service(server, port, token)
 
 

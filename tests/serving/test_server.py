@@ -20,7 +20,18 @@ import pytest
 
 from backend.auth.tokens import mint
 from tests.network import free_port
-from tests.processes import DEADLINE, SCRIPT, SERVE, Server, backend, environment, eventually, read_to_end, serving
+from tests.processes import (
+    DEADLINE,
+    FORKED,
+    SCRIPT,
+    SERVE,
+    Server,
+    backend,
+    environment,
+    eventually,
+    read_to_end,
+    serving,
+)
 from tests.settings import make_settings, settings_of
 
 LIMIT = 64 * 1024
@@ -445,7 +456,7 @@ def canary_token() -> str:
 def test_no_line_holds_what_a_user_sent(level: str, log_format: str, tmp_path: Path) -> None:
     token = canary_token()
     settings = settings_of(tmp_path, BETTER_AUTH_SECRET=CANARY_SECRET, LOG_LEVEL=level, LOG_FORMAT=log_format)
-    with serving([SCRIPT, "serve"], tmp_path, **settings) as server:
+    with serving([FORKED, "serve"], tmp_path, **settings) as server:
         make_trouble(server, token)
         # A failing statement, whose parameters the driver knows.
         with closing(sqlite3.connect(tmp_path / "todo.db", isolation_level=None)) as file:
@@ -478,7 +489,7 @@ def production(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     settings = settings_of(folder, ENVIRONMENT="production")
     migrated = backend("migrate", cwd=folder, **settings)
     assert migrated.returncode == 0, migrated.stderr
-    with serving([SCRIPT, "serve"], folder, **settings) as server:
+    with serving([FORKED, "serve"], folder, **settings) as server:
         yield server
 
 
@@ -625,7 +636,8 @@ def test_workers_end_with_their_supervisor_however_it_has_ended(tmp_path: Path) 
 
 
 def test_workers_that_start_slowly_are_left_to_start(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(6)\n")  # a busy machine, to each interpreter
+    slow = "import sys, time\nif 'spawn_main' in str(sys.orig_argv): time.sleep(6)\n"  # a busy machine, to each worker
+    (tmp_path / "sitecustomize.py").write_text(slow)
     command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"]
     with serving(command, tmp_path, **settings_of(tmp_path), PYTHONPATH=str(tmp_path)) as server:
         assert "died" not in server.stderr
