@@ -4,6 +4,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Each of hundreds of processes would compile the project anew, and each of pytest's the tests.
+unexport PYTHONDONTWRITEBYTECODE
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
 .PHONY: help run test test-fast check faults bench format migrate openapi lock sbom clean
@@ -15,10 +17,10 @@ run: .venv/run ## Serve on http://127.0.0.1:8000 with reload, on an SQLite file;
 	@$(BIN)/todo-backend dev
 
 test: .venv/dev ## Run all tests, on SQLite and on a PostgreSQL of their own; with CI set, show the coverage
-	$(BIN)/python -m pytest --numprocesses=auto $(if $(CI),--cov --cov-report=term)
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal $(if $(CI),--cov --cov-report=term)
 
 test-fast: .venv/dev ## The inner loop: all tests but those of processes, faults, browsers and Node.js; no coverage
-	$(BIN)/python -m pytest --numprocesses=auto -q -m "not process and not fault and not browser and not e2e"
+	$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal -q -m "not process and not fault and not browser and not e2e"
 
 check: .venv/dev ## Format, lint, types, and known vulnerabilities of what is in requirements.lock
 	$(BIN)/ruff format --check .

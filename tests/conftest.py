@@ -46,7 +46,7 @@ from fastapi import FastAPI  # noqa: E402
 from backend.db.session import Database, create_db_and_tables  # noqa: E402
 from tests.applications import client_of, running  # noqa: E402
 from tests.databases import new_postgres_database, start_postgres  # noqa: E402
-from tests.programs import IMPOSSIBLE, packages_of  # noqa: E402
+from tests.programs import IMPOSSIBLE, install_in_background, packages_of  # noqa: E402
 from tests.settings import make_settings  # noqa: E402
 
 canaries.install()
@@ -94,6 +94,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
         if item.get_closest_marker(others):
             item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Begin with what takes a minute where it has not been done yet."""
+    needs_node = any("node" in getattr(item, "fixturenames", ()) for item in session.items)
+    if needs_node and not session.config.option.collectonly:
+        install_in_background(Path(__file__).parent / "e2e")
 
 
 def reason_of(report: pytest.TestReport) -> str:

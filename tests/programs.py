@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import threading
 from functools import cache
 from pathlib import Path
 
@@ -50,6 +51,11 @@ def install_packages(folder: Path) -> None:
     """Install what a folder's package.json names into the folder; the test is skipped where npm cannot."""
     if reason := _npm_failure(folder):
         pytest.skip(f"npm cannot install the packages: {reason}")
+
+
+def install_in_background(folder: Path) -> None:
+    """Begin to do so, beside what needs none of the packages."""
+    threading.Thread(target=_npm_failure, args=(folder,), daemon=True).start()
 
 
 @cache  # it takes minutes to fail where a registry cannot be reached
