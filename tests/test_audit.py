@@ -73,7 +73,7 @@ def nothing_audited(capsys: pytest.CaptureFixture[str]) -> bool:
 
 
 @pytest.mark.parametrize(("status", "body"), [(503, None), (200, b"<html>"), (200, b"[]"), (200, b"{}")])
-def test_what_is_no_answer_of_the_database_fails_nothing_and_is_said(
+def test_what_is_no_response_of_the_database_fails_nothing_and_is_said(
     lock: Path, status: int, body: bytes | None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with database({}, status=status, body=body) as url:

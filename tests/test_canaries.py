@@ -49,7 +49,7 @@ def test_a_text_that_was_sent_is_seen_in_a_log_line() -> None:
 
 @pytest.mark.parametrize("secret", SECRETS)
 @pytest.mark.parametrize("status", [200, 503])
-def test_a_secret_in_an_answer_is_seen(secret: str, status: int) -> None:
+def test_a_secret_in_a_response_is_seen(secret: str, status: int) -> None:
     with service(status, json.dumps({"detail": secret})) as client:
         client.get("/health")
     assert take_leaks()
@@ -70,7 +70,7 @@ def test_what_we_say_ourselves_is_no_leak() -> None:
     assert take_leaks() == []
 
 
-def test_a_task_that_is_answered_is_no_leak() -> None:
+def test_a_task_in_a_response_is_no_leak() -> None:
     with service(200, json.dumps({"title": TITLE})) as client:
         client.post("/api/tasks", json={"title": TITLE})
     assert take_leaks() == []

@@ -251,7 +251,7 @@ async def test_all_mistakes_of_a_body_are_told_at_once(alice: httpx.AsyncClient)
     assert {each["pointer"] for each in document["errors"]} == {"/title", "/description", "/completed", "/x"}
 
 
-async def test_a_body_with_very_many_unknown_fields_is_answered_briefly(alice: httpx.AsyncClient) -> None:
+async def test_a_body_with_very_many_unknown_fields_gets_a_brief_response(alice: httpx.AsyncClient) -> None:
     body = {"title": "x", **{f"f{number}": 0 for number in range(5000)}}
     response = await alice.post("/api/tasks", json=body)
     assert len(assert_problem(response, 422, "validation_error")["errors"]) == 20
@@ -348,7 +348,7 @@ async def test_100_000_brackets_are_too_large(alice: httpx.AsyncClient) -> None:
     assert_problem(await alice.post("/api/tasks", content=b"[" * 100_000, headers=JSON), 413, "body_too_large")
 
 
-async def test_an_endless_body_is_answered_before_its_end(alice: httpx.AsyncClient) -> None:
+async def test_an_endless_body_gets_its_response_before_its_end(alice: httpx.AsyncClient) -> None:
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:

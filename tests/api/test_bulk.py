@@ -92,12 +92,12 @@ async def test_bulk_complete_refuses_what_it_cannot_mean(
     assert await tasks_of(alice) == [task]
 
 
-async def test_one_answer_points_at_20_mistakes_at_most(alice: httpx.AsyncClient) -> None:
+async def test_one_response_points_at_20_mistakes_at_most(alice: httpx.AsyncClient) -> None:
     response = await alice.post(BULK, json={"task_ids": ["x"] * 500})
     assert len(assert_problem(response, 422, "validation_error")["errors"]) == 20
 
 
-async def test_clearing_deletes_the_completed_tasks_of_the_caller(
+async def test_clearing_deletes_the_completed_tasks_of_the_client(
     alice: httpx.AsyncClient, bob: httpx.AsyncClient
 ) -> None:
     for title in "abc":
@@ -126,7 +126,7 @@ async def test_clearing_needs_exactly_true(alice: httpx.AsyncClient, query: str)
     assert await tasks_of(alice) == [task]
 
 
-async def test_stats_count_the_callers_tasks(alice: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+async def test_stats_count_the_clients_tasks(alice: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
     empty = {"total": 0, "completed": 0, "active": 0}
     assert (await alice.get("/api/tasks/stats")).json() == empty
     for title in "abcde":

@@ -91,14 +91,14 @@ async def test_a_preflight_of_another_origin_has_no_cors_header(anonymous: httpx
 
 
 @strangers
-async def test_an_answer_to_another_origin_has_no_cors_header(alice: httpx.AsyncClient, origin: str) -> None:
+async def test_a_response_to_another_origin_has_no_cors_header(alice: httpx.AsyncClient, origin: str) -> None:
     for path in ("/api/tasks", f"/api/tasks/{ABSENT}", "/health"):
         response = await alice.get(path, headers={"Origin": origin})
         assert cors_headers(response) == set()
         assert "Origin" in response.headers["Vary"]
 
 
-async def test_an_answer_without_an_origin_has_no_cors_header(alice: httpx.AsyncClient) -> None:
+async def test_a_response_without_an_origin_has_no_cors_header(alice: httpx.AsyncClient) -> None:
     assert cors_headers(await alice.get("/api/tasks")) == set()
 
 
@@ -126,7 +126,7 @@ async def test_two_origins_that_are_not_listed_get_nothing(alice: httpx.AsyncCli
         ("GET", "/health/db", {}, 200),
     ],
 )
-async def test_every_answer_to_a_listed_origin_can_be_read(
+async def test_every_response_to_a_listed_origin_can_be_read(
     alice: httpx.AsyncClient, method: str, path: str, options: dict[str, Any], status: int
 ) -> None:
     alice.headers["Origin"] = ORIGIN

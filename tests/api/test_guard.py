@@ -298,7 +298,7 @@ async def test_a_body_that_trickles_is_408(alice: httpx.AsyncClient, monkeypatch
     assert_problem(await alice.post("/api/tasks", content=trickling(), headers=JSON), 408, "request_timeout")
 
 
-async def test_a_caller_that_goes_away_is_not_answered(
+async def test_a_client_that_goes_away_gets_no_response(
     app: FastAPI, settings: Settings, user_id: Callable[[str], str]
 ) -> None:
     name = user_id("alice")
@@ -318,7 +318,7 @@ async def test_a_caller_that_goes_away_is_not_answered(
         assert await tasks_of(alice) == []
 
 
-async def test_a_caller_without_a_body_that_goes_away_is_no_failure(
+async def test_a_client_without_a_body_that_goes_away_is_no_failure(
     app: FastAPI, settings: Settings, user_id: Callable[[str], str]
 ) -> None:
     sent: list[Any] = []

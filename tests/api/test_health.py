@@ -79,7 +79,7 @@ async def test_a_probe_says_that_the_service_is_about_to_end(app: FastAPI, path:
     assert document["detail"] == "The service is about to end; nothing was written."
 
 
-async def test_ready_asks_until_the_database_has_answered_once(sqlite_url: str) -> None:
+async def test_ready_asks_until_the_database_has_responded_once(sqlite_url: str) -> None:
     settings = make_settings(sqlite_url, environment="production", health_db_ttl=0)
     async with running(settings) as app, client_of(app, settings) as anonymous:
         assert_problem(await anonymous.get("/health/ready"), 503, "database_not_migrated")

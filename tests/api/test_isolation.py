@@ -60,7 +60,7 @@ async def test_a_strangers_task_is_404_like_one_that_does_not_exist(
 
 
 @parametrized([operation for operation in OPERATIONS if not operation.of_one_task])
-async def test_a_stranger_is_answered_as_if_there_were_no_other_users(
+async def test_a_stranger_gets_responses_as_if_there_were_no_other_users(
     alice: httpx.AsyncClient,
     bob: httpx.AsyncClient,
     app: FastAPI,
@@ -150,7 +150,7 @@ async def test_a_header_cannot_name_another_user(alice: httpx.AsyncClient, bob: 
     assert (await bob.get("/api/tasks", headers=headers)).json() == []
 
 
-async def test_no_answer_shows_the_owner(
+async def test_no_response_shows_the_owner(
     app: FastAPI, settings: Settings, user_id: Callable[[str], str], bob: httpx.AsyncClient
 ) -> None:
     name = user_id("carol")

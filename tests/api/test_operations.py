@@ -34,7 +34,7 @@ def test_every_route_is_in_the_table(app: FastAPI) -> None:
 
 
 @every_operation
-async def test_an_operation_succeeds_with_the_headers_of_every_answer(
+async def test_an_operation_succeeds_with_the_headers_of_every_response(
     alice: httpx.AsyncClient, bob: httpx.AsyncClient, operation: Operation
 ) -> None:
     task = await create(alice, completed=True)

@@ -118,7 +118,7 @@ async def test_a_401_says_how_to_authenticate(
         ),
     ],
 )
-async def test_401_comes_before_every_other_answer(
+async def test_401_comes_before_every_other_response(
     anonymous: httpx.AsyncClient, method: str, path: str, options: dict[str, object]
 ) -> None:
     assert_problem(await anonymous.request(method, path, **options), 401, "token_missing")  # type: ignore[arg-type]
@@ -177,7 +177,7 @@ async def empty_database(engine: str, postgres_server_url: str, sqlite_url: str)
             yield make_settings(url)
 
 
-async def answers_of_all_operations(settings: Settings) -> list[tuple[Operation, httpx.Response]]:
+async def responses_of_all_operations(settings: Settings) -> list[tuple[Operation, httpx.Response]]:
     signing = make_settings("sqlite+aiosqlite://")
     async with (
         running(settings) as app,
@@ -192,7 +192,7 @@ async def answers_of_all_operations(settings: Settings) -> list[tuple[Operation,
 @pytest.mark.parametrize("engine", ["sqlite", "postgres"])
 async def test_a_database_that_is_not_migrated_is_503(engine: str, postgres_server_url: str, sqlite_url: str) -> None:
     async with empty_database(engine, postgres_server_url, sqlite_url) as settings:
-        for _operation, response in await answers_of_all_operations(settings):
+        for _operation, response in await responses_of_all_operations(settings):
             assert_problem(response, 503, "database_not_migrated")
             assert int(response.headers["Retry-After"]) > 0
             assert "tasks" not in response.json()["detail"]
@@ -209,7 +209,7 @@ UNREACHABLE = {
 @pytest.mark.parametrize("place", UNREACHABLE)
 async def test_a_database_that_cannot_be_reached_is_503(place: str) -> None:
     settings = make_settings(UNREACHABLE[place], database_connect_timeout=0.2)
-    for operation, response in await answers_of_all_operations(settings):
+    for operation, response in await responses_of_all_operations(settings):
         assert_problem(response, 503, "database_unavailable")
         assert int(response.headers["Retry-After"]) > 0
         shown = response.text.replace(operation.path.replace("{id}", ABSENT), "") + str(response.headers)

@@ -39,7 +39,7 @@ async def test_a_new_task_has_all_fields_and_an_address(alice: httpx.AsyncClient
     assert (await alice.get(response.headers["Location"])).json() == task
 
 
-async def test_a_new_task_may_have_all_that_a_caller_can_set(alice: httpx.AsyncClient) -> None:
+async def test_a_new_task_may_have_all_that_a_client_can_set(alice: httpx.AsyncClient) -> None:
     sent = {name: TASK_EXAMPLE[name] for name in TaskBase.model_fields}
     task = (await alice.post("/api/tasks", json=sent)).json()
     assert {name: task[name] for name in sent} == sent

@@ -19,7 +19,7 @@ FAR = 4_000_000_000
 CLAIMS = {"sub": "zebra-canary", "exp": FAR}
 
 
-async def test_all_tasks_move_to_the_caller(alice: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
+async def test_all_tasks_move_to_the_client(alice: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:
     old = [await create(bob, title, description="Some", completed=title == "b") for title in "abc"]
     own = await create(alice, "own")
     response = await alice.post(TRANSFER, json={"from_token": token_of(bob)})

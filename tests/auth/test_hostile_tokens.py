@@ -200,7 +200,7 @@ async def test_a_text_that_no_header_can_carry_is_refused(app: FastAPI, text: st
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "TRACE", "OPTIONS", "QUERY"])
 @pytest.mark.parametrize("path", ["/api", "/api/", "/api/tasks", "/api/tasks/x", "/api/tasks?limit=x", "/api/nowhere"])
-async def test_401_comes_before_every_other_answer(client: httpx.AsyncClient, method: str, path: str):
+async def test_401_comes_before_every_other_response(client: httpx.AsyncClient, method: str, path: str):
     for attack, code in ((bearer("x"), "token_invalid"), (Attack(()), "token_missing")):
         response = await send(client, attack, method, path)
         assert response.status_code == 401

@@ -377,7 +377,7 @@ async def test_an_issuer_that_refuses_connections_is_unavailable_until_it_is_up(
     assert await accepts(verifier, token(issuer, OLD))
 
 
-async def test_an_issuer_that_does_not_answer_is_given_up(
+async def test_an_issuer_that_does_not_respond_is_given_up(
     issuer: Issuer, verifier: TokenVerifier, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(module, "FETCH_TIMEOUT", 0.05)
@@ -387,7 +387,7 @@ async def test_an_issuer_that_does_not_answer_is_given_up(
     assert issuer.fetches == 1
 
 
-async def test_an_issuer_that_answers_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch):
+async def test_an_issuer_that_responds_a_byte_at_a_time_is_given_up(monkeypatch: pytest.MonkeyPatch):
     hung_up = asyncio.Event()
 
     async def drip(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -446,7 +446,7 @@ async def test_a_useless_response_is_named(sent: bytes, reason: str, issuer: Iss
     assert await why_it_failed(issuer.origin, caplog) == reason
 
 
-async def test_why_there_is_no_answer_is_named(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
+async def test_why_there_is_no_response_is_named(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch):
     port = free_port()
     assert await why_it_failed(f"http://127.0.0.1:{port}", caplog) == "Connection refused"
     caplog.clear()
@@ -573,7 +573,7 @@ async def test_an_emptied_document_withdraws_all_keys(issuer: Issuer, verifier: 
         await verifier.verify(token(issuer, OLD))
 
 
-async def test_the_answer_is_503_not_401_and_asks_to_come_again(issuer: Issuer):
+async def test_the_response_is_503_not_401_and_asks_to_come_again(issuer: Issuer):
     await issuer.down()
     settings = make_settings("sqlite+aiosqlite://", better_auth_url=issuer.origin)
     transport = httpx.ASGITransport(create_app(settings))

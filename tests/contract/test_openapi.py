@@ -57,7 +57,7 @@ def test_every_route_is_documented() -> None:
 
 
 @pytest.mark.parametrize("operation", EXPECTED)
-def test_every_status_that_a_route_can_answer_is_documented_and_no_other(operation: str) -> None:
+def test_every_status_that_a_route_can_respond_with_is_documented_and_no_other(operation: str) -> None:
     documented = {int(status) for status in OPERATIONS[operation]["responses"]}
     assert documented == EXPECTED[operation]
 
@@ -76,7 +76,7 @@ def test_every_problem_is_documented_as_one(operation: str) -> None:
 
 
 @pytest.mark.parametrize("operation", EXPECTED)
-def test_every_answer_with_a_body_has_an_example(operation: str) -> None:
+def test_every_response_with_a_body_has_an_example(operation: str) -> None:
     for status, response in OPERATIONS[operation]["responses"].items():
         for media in response.get("content", {}).values():
             assert "example" in media or "examples" in media, f"{operation} {status}"

@@ -310,7 +310,7 @@ async def proxied(address: str) -> AsyncIterator[tuple[Proxy, str]]:
         yield proxy, f"postgresql://{credentials}@127.0.0.1:{proxy.port}/{server.database}?sslmode=disable"
 
 
-async def test_a_commit_without_an_answer_has_an_unknown_outcome(
+async def test_a_commit_without_a_response_has_an_unknown_outcome(
     migrated_postgres_url: str, open_database: NewDatabase, owner: str
 ) -> None:
     async with proxied(migrated_postgres_url) as (proxy, url):
@@ -687,7 +687,7 @@ async def test_without_a_pool_every_request_connects_anew_and_leaves_nothing(
 
 
 @pytest.mark.parametrize("pool_size", [0, 2])
-async def test_a_caller_that_goes_away_leaves_no_connection_and_no_query(
+async def test_a_client_that_goes_away_leaves_no_connection_and_no_query(
     pool_size: int, migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection
 ) -> None:
     database = open_database(migrated_postgres_url, database_pool_size=pool_size)
@@ -703,7 +703,7 @@ async def test_a_caller_that_goes_away_leaves_no_connection_and_no_query(
 
 
 @pytest.mark.parametrize("pool_size", [0, 2])
-async def test_a_transaction_whose_caller_goes_away_leaves_nothing(
+async def test_a_transaction_whose_client_goes_away_leaves_nothing(
     pool_size: int, migrated_postgres_url: str, open_database: NewDatabase, server: asyncpg.Connection, owner: str
 ) -> None:
     database = open_database(migrated_postgres_url, database_pool_size=pool_size)
@@ -788,7 +788,7 @@ def test_a_pool_outlives_an_event_loop(migrated_postgres_url: str, owner: str) -
 # Health
 
 
-async def test_a_healthy_database_answers(migrated_url: str, open_database: NewDatabase) -> None:
+async def test_a_healthy_database_responds(migrated_url: str, open_database: NewDatabase) -> None:
     await check_db_health(open_database(migrated_url))
 
 

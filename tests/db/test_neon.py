@@ -256,7 +256,7 @@ async def one_request(client: httpx.AsyncClient, name: str, ids: list[str], choo
         assert response.json()["title"] == name
 
 
-async def test_an_answer_does_not_wait_for_the_goodbye(neon: Neon) -> None:
+async def test_a_response_does_not_wait_for_the_goodbye(neon: Neon) -> None:
     database = Database(make_settings(neon.url()))
     service = TaskService(database.executor, "somebody")
     await service.stats()
@@ -310,7 +310,7 @@ async def test_a_probe_is_not_repeated(neon: Neon) -> None:
     await database.close()
 
 
-async def test_a_black_hole_does_not_make_callers_queue(neon: Neon) -> None:
+async def test_a_black_hole_does_not_make_clients_queue(neon: Neon) -> None:
     database = Database(make_settings(neon.url(), database_connect_timeout=1))
     neon.edge.flowing.clear()
     try:

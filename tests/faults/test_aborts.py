@@ -28,7 +28,7 @@ async def abort(port: int, request: bytes, choose: random.Random) -> None:
 
 
 @pytest.mark.parametrize("pool_size", [0, POOL], ids=["NullPool", "pool"])
-async def test_callers_that_go_away_leave_no_transaction_and_keep_no_connection_and_no_place(
+async def test_clients_that_go_away_leave_no_transaction_and_keep_no_connection_and_no_place(
     neon: Neon, tmp_path: Path, pool_size: int
 ) -> None:
     settings = {

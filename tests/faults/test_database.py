@@ -66,7 +66,7 @@ async def test_a_cold_start_is_waited_for_by_all_who_come(neon: Neon, pool_size:
 
 
 @pytest.mark.parametrize(("slices", "delay"), [(1, 0), (0, 0.05)], ids=["single bytes", "latency"])
-async def test_whatever_the_network_makes_of_it_the_answer_is_right(
+async def test_whatever_the_network_makes_of_it_the_response_is_right(
     neon: Neon, pool_size: int, slices: int, delay: float
 ) -> None:
     async with proxy_to(port=neon.pgbouncer.port, delay=delay) as proxy:
@@ -79,7 +79,7 @@ async def test_whatever_the_network_makes_of_it_the_answer_is_right(
             assert (await client.get("/api/tasks")).json() == tasks
 
 
-async def test_a_read_whose_answer_breaks_off_is_read_again(neon: Neon, pool_size: int) -> None:
+async def test_a_read_whose_response_breaks_off_is_read_again(neon: Neon, pool_size: int) -> None:
     async with proxy_to(port=neon.pgbouncer.port) as proxy:
         user = f"user-{uuid.uuid4()}"
         settings = make_settings(url_at(proxy.port), database_pool_size=pool_size)

@@ -101,7 +101,7 @@ Hang = Callable[[Parts, str], AbstractAsyncContextManager[None]]
 
 
 @pytest.mark.parametrize("hang", [black_hole, lock, slowness])
-async def test_thirty_callers_of_a_database_that_hangs_are_answered_in_time_and_nothing_is_written(
+async def test_thirty_clients_of_a_database_that_hangs_get_their_responses_in_time_and_nothing_is_written(
     parts: Parts, hang: Hang
 ) -> None:
     user = f"hung-{uuid.uuid4()}"

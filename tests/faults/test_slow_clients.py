@@ -141,7 +141,7 @@ async def test_slow_senders_are_closed_in_time_while_others_are_served(
         print(f"p99 of others {p99(beside)}, when alone {p99(alone)}")
 
 
-async def test_callers_that_do_not_read_are_closed_in_time(service: Service) -> None:
+async def test_clients_that_do_not_read_are_closed_in_time(service: Service) -> None:
     request = b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n"
     async with others(service) as beside, asyncio.timeout(BOUND):
         took = await asyncio.gather(*(read_slowly(service.port, request) for _ in range(10)))
@@ -158,7 +158,7 @@ def held_by_kernel(port: int) -> int:
 
 
 @pytest.mark.parametrize("last", ["", "Connection: close\r\n"], ids=["kept open", "the last of its connection"])
-async def test_callers_that_read_nothing_of_one_response_hold_nothing(service: Service, last: str) -> None:
+async def test_clients_that_read_nothing_of_one_response_hold_nothing(service: Service, last: str) -> None:
     process = psutil.Process(service.server.process.pid)
     before = int(process.num_fds())
     with ExitStack() as stack:

@@ -79,7 +79,7 @@ class OpenLoop:
         self._clients: dict[int, Client] = {}
         self._idle: deque[Client] = deque()
         self._late: list[float] = []
-        self._answers: list[tuple[int, float, float]] = []
+        self._responses: list[tuple[int, float, float]] = []
         self._broken = 0
 
     def run(self) -> Figures:
@@ -135,7 +135,7 @@ class OpenLoop:
                     client.unsent = None
                 elif client.receive():
                     now = time.perf_counter()
-                    self._answers.append((client.status, now - client.due, now))
+                    self._responses.append((client.status, now - client.due, now))
                     self._idle.append(client)
             except OSError:
                 self._give_up(client)
@@ -150,13 +150,13 @@ class OpenLoop:
         client.socket.close()
 
     def _figures(self, began: float, end: float, total: int, busy: float) -> Figures:
-        accepted = [took for status, took, _ in self._answers if 200 <= status < 300]
-        refused = [took for status, took, _ in self._answers if status in (429, 503)]
-        in_time = sum(1 for status, _, at in self._answers if 200 <= status < 300 and at <= end)
+        accepted = [took for status, took, _ in self._responses if 200 <= status < 300]
+        refused = [took for status, took, _ in self._responses if status in (429, 503)]
+        in_time = sum(1 for status, _, at in self._responses if 200 <= status < 300 and at <= end)
         return {
             "arrived": total,
-            "failed": len(self._answers) - len(accepted) - len(refused),
-            "unanswered": total - len(self._answers),
+            "failed": len(self._responses) - len(accepted) - len(refused),
+            "unanswered": total - len(self._responses),
             "broken": self._broken,
             "accepted_per_second": in_time / self._seconds,
             "accepted_p50_us": percentile(accepted, 0.5),

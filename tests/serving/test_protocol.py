@@ -130,12 +130,12 @@ def test_trailers_have_a_limit(server: Server, user: User, authorized: bool) -> 
     assert user.tasks() == 0
 
 
-def test_a_request_before_garbage_gets_its_own_answer(server: Server, user: User) -> None:
+def test_a_request_before_garbage_gets_its_own_response(server: Server, user: User) -> None:
     assert statuses(server.exchange(user.create() + b"\x00\x00\r\n\r\n")) == [201, 400]
     assert user.tasks() == 1
 
 
-def test_a_caller_that_has_closed_its_side_gets_its_answer(server: Server, user: User) -> None:
+def test_a_client_that_has_closed_its_side_gets_its_response(server: Server, user: User) -> None:
     with server.connect() as connection:
         connection.sendall(user.create())
         connection.shutdown(socket.SHUT_WR)
@@ -155,7 +155,7 @@ def test_who_has_closed_its_side_gets_the_responses_to_all_that_it_has_sent_whol
     assert user.tasks() == 21
 
 
-def test_callers_that_do_not_read_hold_no_place(server: Server, user: User) -> None:
+def test_clients_that_do_not_read_hold_no_place(server: Server, user: User) -> None:
     with ExitStack() as stack:
         for _ in range(5):
             connection = stack.enter_context(socket.socket())
@@ -302,7 +302,7 @@ def test_an_endless_head_is_cut_off(server: Server) -> None:
             connection.sendall(b"y" * 50_000_000)
 
 
-def test_a_refusal_below_http_is_a_problem_with_the_callers_request_id(server: Server, user: User) -> None:
+def test_a_refusal_below_http_is_a_problem_with_the_clients_request_id(server: Server, user: User) -> None:
     response = server.exchange(user.request("GET", "/api/tasks", "X-Request-ID: mine", "X: " + "y" * 32_768))
     head, _, body = response.partition(b"\r\n\r\n")
     assert b"Content-Type: application/problem+json" in head

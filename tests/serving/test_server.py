@@ -197,7 +197,7 @@ def test_an_endless_body_is_not_collected(server: Server) -> None:
 # Connections
 
 
-def test_requests_in_one_go_are_answered_in_their_order(server: Server) -> None:
+def test_requests_in_one_go_get_their_responses_in_order(server: Server) -> None:
     bodies = [titled(f"pipelined {number}") for number in range(5)]
     with server.connect() as connection:
         connection.sendall(b"".join(post(body, with_length(body)) for body in bodies))
@@ -244,7 +244,7 @@ FORWARDED = {
 
 
 @pytest.mark.parametrize("options", [[], ["--proxy-headers"]], ids=["as told by nobody", "--proxy-headers"])
-def test_what_a_proxy_says_of_a_request_changes_no_answer(options: list[str], tmp_path: Path) -> None:
+def test_what_a_proxy_says_of_a_request_changes_no_response(options: list[str], tmp_path: Path) -> None:
     with (
         serving([SCRIPT, "serve", "--host", "127.0.0.1", *options], tmp_path, **settings_of(tmp_path)) as server,
         httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client,
@@ -264,7 +264,7 @@ def test_what_a_proxy_says_of_a_request_changes_no_answer(options: list[str], tm
 
 
 @pytest.mark.parametrize("path", [b"/health", b"/api/tasks", b"/nothing"])
-def test_who_asks_for_a_websocket_gets_an_answer_in_http(server: Server, path: bytes) -> None:
+def test_who_asks_for_a_websocket_gets_a_response_in_http(server: Server, path: bytes) -> None:
     asked = (
         b"Connection: close, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -514,7 +514,7 @@ def test_production_logs_json_with_a_line_for_each_request(production: Server) -
         assert line["duration_ms"] > 0
 
 
-def test_each_request_has_one_line_which_holds_nothing_that_its_caller_chose_but_the_id(production: Server) -> None:
+def test_each_request_has_one_line_which_holds_nothing_that_its_client_chose_but_the_id(production: Server) -> None:
     asked = [
         ("GET", "/health", "/health", 200),
         ("GET", "/api/tasks?limit=5&completed=true", "/api/tasks", 200),

@@ -108,7 +108,7 @@ def test_a_span_has_the_route_and_nothing_that_the_client_wrote(collector: Colle
         assert secret not in everything
 
 
-def test_a_collector_that_does_not_answer_holds_nothing_up(tmp_path: Path) -> None:
+def test_a_collector_that_does_not_respond_holds_nothing_up(tmp_path: Path) -> None:
     settings = traced_to(f"http://127.0.0.1:{free_port()}", tmp_path)
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
         for _ in range(20):
