@@ -43,12 +43,15 @@ def is_known(request: Request, etag: str) -> bool:
     return bool(header) and (header.strip() == "*" or etag in {tag for _, tag in _tags(header)})
 
 
-async def known(request: Request, tasks: OwnedTasks) -> Response | None:
-    """Return the response to a client that has all of its tasks as they are now: 304. None to any other client."""
+async def known(request: Request, tasks: OwnedTasks, suffix: str = "") -> Response | None:
+    """Return the response to a client that has all of its tasks as they are now: 304. None to any other client.
+
+    Only entity tags that end in `suffix` are looked at.
+    """
     header = _header(request, "if-none-match")
-    revisions = tasks.revisions(tag for _, tag in _tags(header)) if header else ()
-    newest = max(revisions, default=None)
-    return not_modified(tasks.etag(newest)) if newest is not None and await tasks.is_current(newest) else None
+    tags = (tag.removesuffix(suffix) for _, tag in _tags(header) if tag.endswith(suffix)) if header else ()
+    newest = max(tasks.revisions(tags), default=None)
+    return not_modified(tasks.etag(newest) + suffix) if newest is not None and await tasks.is_current(newest) else None
 
 
 def _header(request: Request, name: str) -> str:

@@ -11,6 +11,8 @@ from backend.models.task import ListedTask, TaskPublic
 
 MAX_CONTENT = 1024 * 1024
 """Bytes that a page of tasks may have."""
+_AROUND_CHANGES = 256
+"""More bytes than what stands around the list of changes."""
 
 _task = TypeAdapter(TaskPublic)
 _tasks = TypeAdapter(list[ListedTask])
@@ -35,24 +37,24 @@ def task_response(task: TaskPublic, successor: UUID | None = None, *, new_at: st
 
 def tasks_content(tasks: list[TaskPublic]) -> tuple[bytes, int]:
     """Return a page's content, and how many of the tasks it holds: as many as go into `MAX_CONTENT`, at least one."""
-    return _fitting(_tasks, tasks)
+    return _fitting(_tasks, tasks, MAX_CONTENT)
 
 
 def changes_content(changes: Sequence[Any]) -> tuple[bytes, int]:
     """Return the content of the list of changes, and how many it holds, as `tasks_content` does."""
-    return _fitting(_any, changes)
+    return _fitting(_any, changes, MAX_CONTENT - _AROUND_CHANGES)
 
 
-def _fitting(adapter: TypeAdapter[Any], values: Sequence[Any]) -> tuple[bytes, int]:
+def _fitting(adapter: TypeAdapter[Any], values: Sequence[Any], limit: int) -> tuple[bytes, int]:
     content = adapter.dump_json(values)
-    if len(content) <= MAX_CONTENT:
+    if len(content) <= limit:
         return content, len(values)
     parts: list[bytes] = []
-    size = 0
+    size = 1  # a bracket; and one byte behind each part, a comma or the other bracket
     for value in values:
         parts.append(adapter.dump_json([value])[1:-1])
         size += len(parts[-1]) + 1
-        if size > MAX_CONTENT and len(parts) > 1:
+        if size > limit and len(parts) > 1:
             parts.pop()
             break
     return b"[" + b",".join(parts) + b"]", len(parts)

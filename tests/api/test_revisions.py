@@ -1,13 +1,16 @@
 """Entity tags, safe writes, the trash, changes and batch: what keeps clients in step."""
 
+import json
 import uuid
 from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
+from pydantic import TypeAdapter
 from uuid_utils.compat import uuid7
 
+from backend.api.responses import _fitting
 from backend.config import Settings
 from tests.api.shared import ABSENT, assert_problem, create, tasks_of, token_of
 from tests.applications import client_of, running
@@ -42,6 +45,21 @@ async def test_what_is_known_is_304_without_a_body_until_something_changes(
     assert task is not None
     await alice.post(f"/api/tasks/{task['id']}/toggle")
     assert (await alice.get(path, headers={"If-None-Match": first.headers["ETag"]})).status_code == 200
+
+
+async def test_a_tag_of_another_page_of_changes_hides_nothing(alice: httpx.AsyncClient) -> None:
+    """All have the same one: a client that sends the last it has got is told what comes next, or to start anew."""
+    await batch(alice, *({"op": "put", "id": str(uuid7()), "task": {"title": "x"}} for _ in range(3)))
+    page = await alice.get("/api/tasks/changes?limit=2")
+    known = {"If-None-Match": page.headers["ETag"]}
+    rest = await alice.get(f"/api/tasks/changes?since={page.json()['checkpoint']}", headers=known)
+    assert (rest.status_code, len(rest.json()["changes"])) == (200, 1)
+    task = rest.json()["changes"][0]
+    await alice.delete(f"/api/tasks/{task['id']}")
+    await alice.delete(f"/api/tasks/{task['id']}?permanent=true")
+    known = {"If-None-Match": (await alice.get("/api/tasks")).headers["ETag"]}
+    expired = await alice.get(f"/api/tasks/changes?since={rest.json()['checkpoint']}", headers=known)
+    assert_problem(expired, 410, "checkpoint_expired")
 
 
 @pytest.mark.parametrize("path", READS)
@@ -270,13 +288,22 @@ async def test_a_page_of_changes_ends_at_a_mebibyte(alice: httpx.AsyncClient) ->
     pages = 0
     while True:
         response = await alice.get("/api/tasks/changes", params={"limit": 500, **since})
-        assert len(response.content) < 1024 * 1024 + 200  # the checkpoint beside
+        assert len(response.content) <= 1024 * 1024
         page = response.json()
         seen |= {task["id"] for task in page["changes"]}
         since, pages = {"since": page["checkpoint"]}, pages + 1
         if not page["more"]:
             break
     assert (len(seen), pages) == (200, 2)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1022, 1023, 1024])
+def test_no_content_is_a_byte_over_its_limit(size: int) -> None:
+    values = [f"{number % 10}" * (size - 1) for number in range(1000)]  # with quotes and a comma: size + 2 bytes each
+    for limit in range(size + 3, 5 * (size + 2), max(1, size // 50)):
+        content, shown = _fitting(TypeAdapter(list[str]), values, limit)
+        assert json.loads(content) == values[:shown]
+        assert len(content) <= limit < len(content) + size + 2
 
 
 async def test_a_giver_of_tasks_starts_anew(alice: httpx.AsyncClient, bob: httpx.AsyncClient) -> None:

@@ -78,18 +78,17 @@ def endpoints(target: Service, ids: dict[str, list[UUID]]) -> dict[str, Request]
     changes = "/api/tasks/changes"
     checkpoint, more = "", True
     while more:
-        headers, content = target.respond(Request("GET", f"{changes}?limit=500{checkpoint}", users=READER))
+        _, content = target.respond(Request("GET", f"{changes}?limit=500{checkpoint}", users=READER))
         page = json.loads(content)
         checkpoint, more = f"&since={page['checkpoint']}", page["more"]
-    known = headers["ETag"]
+    idle = f"{changes}?limit=100{checkpoint}"
+    tags = {path: target.respond(Request("GET", path, users=READER))[0]["ETag"] for path in ("/api/tasks", idle)}
     return {
         "get": Request("GET", f"/api/tasks/{ids['reader'][0]}", users=READER),
         PAGE: Request("GET", "/api/tasks", users=READER),
         **{name: Request("GET", f"/api/tasks?{query}", users=READER) for name, (query, _) in LISTS.items()},
-        "list, known: 304": Request("GET", "/api/tasks", users=READER, known=known, status=304),
-        "changes, known: 304": Request(
-            "GET", f"{changes}?limit=100{checkpoint}", users=READER, known=known, status=304
-        ),
+        "list, known: 304": Request("GET", "/api/tasks", users=READER, known=tags["/api/tasks"], status=304),
+        "changes, known: 304": Request("GET", idle, users=READER, known=tags[idle], status=304),
         "changes, 100": Request("GET", f"{changes}?limit=100", users=READER),
         "move": Request("POST", f"/api/tasks/{task_id}/move", {"before": str(other)}, WRITER),
         f"batch of {BATCH}": Request("POST", "/api/tasks/batch", {"operations": operations}, WRITER),

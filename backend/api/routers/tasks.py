@@ -1,6 +1,7 @@
 """`/api/tasks`: each route asks `TaskService` for one thing. What may be sent back is documented in `openapi.py`."""
 
 from typing import Any
+from zlib import crc32
 
 from fastapi import APIRouter
 from starlette.convertors import StringConvertor, register_url_convertor
@@ -228,7 +229,9 @@ async def list_changes(request: Request) -> Response:
     tasks = tasks_of(request)
     user_id = user_of(request).user_id
     checkpoint = None if query.since is None else decode_checkpoint(query.since, user_id)
-    if (response := await known(request, tasks)) is not None:
+    # All pages are of one revision: with the tag of the page before nobody must be told that this one is known.
+    suffix = f"-{crc32(request.scope['query_string']):08x}"
+    if (response := await known(request, tasks, suffix)) is not None:
         return response
     found = await tasks.changes(checkpoint, limit=query.limit)
     content, shown = changes_content(found.changes)
@@ -237,7 +240,7 @@ async def list_changes(request: Request) -> Response:
     more = b"true" if cut or found.more else b"false"
     return JSONBytes(
         b'{"changes":%b,"checkpoint":"%b","more":%b}' % (content, checkpoint_text, more),
-        headers={"ETag": f'W/"{tasks.etag(found.head)}"'},
+        headers={"ETag": f'W/"{tasks.etag(found.head)}{suffix}"'},
     )
 
 
