@@ -24,7 +24,8 @@ _REQUEST_LINE = re.compile(_TOKEN + rb"+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")
 _METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
 _COMMON = re.compile(rb"(?:%b) /" % b"|".join(_METHODS))
 _EMPTY_PATH = re.compile(rb"\Ahttps?://[^/? ]+(?=[? ])", re.IGNORECASE)  # RFC 9110, section 4.2.3: it is "/"
-_REQUEST_ID = re.compile(rb"\nX-Request-ID:[ \t]*([^\r\n]*)\r", re.IGNORECASE)
+# With a pattern of their own before the value, blanks would be tried as both: of 32 KiB for seconds.
+_REQUEST_ID = re.compile(rb"\nX-Request-ID:([^\r\n]*)\r", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 

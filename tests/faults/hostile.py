@@ -198,6 +198,7 @@ def headers(make: Maker) -> Bytes:
         b"Via: 1.1 \xff",
         b"X-Request-ID: \xff", b"X-Request-ID: " + b"a" * 129, b"X-Request-ID: a b", b"X-Request-ID: %0d%0aX: y",
         b"X-Request-ID:", b"X-Request-ID: a\x0bb",
+        b"X-Request-ID:" + b" " * 30_000 + b"\nX: y", b"X-Request-ID:" + b" " * 33 * KIB,
         b"Origin: null", b"Origin: \xff", b"Origin: http://localhost:3000.evil.example",
         b"Origin: http://localhost:3000\0", b"Origin: a\r\nOrigin: b",
         b"Range: bytes=0-", b"Range: bytes=" + b"0-0," * 5000, b"If-Match: *", b"If-Modified-Since: \xff",
