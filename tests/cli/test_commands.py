@@ -355,10 +355,11 @@ def test_dev_says_how_to_take_another_port(tmp_path: Path) -> None:
 
 def test_dev_makes_another_secret_each_time(tmp_path: Path) -> None:
     secrets = set()
-    for name in ("one", "two"):
-        folder = tmp_path / name
-        folder.mkdir()
-        with serving([*PYTHON_M, "dev"], folder):
+    with socket.create_server(("127.0.0.1", 0)) as taken:  # so it goes no further
+        for name in ("one", "two"):
+            folder = tmp_path / name
+            folder.mkdir()
+            backend("dev", cwd=folder, PORT=str(taken.getsockname()[1]))
             secrets.add((folder / ".env").read_text())
     assert len(secrets) == 2
 
