@@ -94,26 +94,30 @@ async def test_a_read_whose_response_breaks_off_is_read_again(neon: Neon, pool_s
 async def test_a_pause_of_the_pooler_fails_nobody_if_it_is_short_and_everybody_in_time_if_it_is_not(
     neon: Neon, pool_size: int
 ) -> None:
-    timeouts = {"database_connect_timeout": 2, "database_command_timeout": 2}
-    async with client_on(make_settings(pooled_url(neon), database_pool_size=pool_size, **timeouts)) as client:
+    def settings(timeout: int) -> Settings:
+        timeouts = {"database_connect_timeout": timeout, "database_command_timeout": timeout}
+        return make_settings(pooled_url(neon), database_pool_size=pool_size, **timeouts)
 
-        async def create(title: str) -> set[str]:
+    async with client_on(settings(60)) as patient, client_on(settings(2)) as client:
+
+        async def create(client: httpx.AsyncClient, title: str) -> set[str]:
             responses = await asyncio.gather(*(client.post("/api/tasks", json={"title": title}) for _ in range(10)))
             return {str(response.json().get("code", response.status_code)) for response in responses}
 
-        await create("before")
+        for each in (patient, client):
+            await create(each, "before")
         await neon.pgbouncer.order("PAUSE")
-        creating = asyncio.create_task(create("short"))
+        creating = asyncio.create_task(create(patient, "short"))
         await asyncio.sleep(0.3)
         assert not creating.done()
         await neon.pgbouncer.order("RESUME")
         assert await creating == {"201"}
         await neon.pgbouncer.order("PAUSE")
         try:
-            assert await create("long") <= {"database_unavailable", "outcome_unknown"}
+            assert await create(client, "long") <= {"database_unavailable", "outcome_unknown"}
         finally:
             await neon.pgbouncer.order("RESUME")
-        assert await create("after") == {"201"}  # at once, whatever was left of those before
+        assert await create(client, "after") == {"201"}  # at once, whatever was left of those before
 
 
 async def test_a_statement_that_a_deadlock_ends_is_run_once_more(neon: Neon, pool_size: int) -> None:
@@ -150,16 +154,18 @@ async def equal(ask: Callable[[], Awaitable[int]], number: int) -> bool:
 
 
 async def test_what_cannot_be_serialized_is_refused_or_done_and_never_both(neon: Neon, pool_size: int) -> None:
+    at_once = 30  # of one user, of whom none waits for another's end: after a second it would be refused
+    patience = {"database_pool_size": pool_size, "max_concurrent_requests_per_user": at_once}
     async with (
         changed(
             neon,
             f"ALTER ROLE {USER} SET default_transaction_isolation = 'serializable'",
             f"ALTER ROLE {USER} RESET ALL",
         ),
-        client_on(make_settings(direct_url(neon), database_pool_size=pool_size)) as client,
+        client_on(make_settings(direct_url(neon), **patience)) as client,
     ):
         task = f"/api/tasks/{(await client.post('/api/tasks', json={'title': 'x'})).json()['id']}"
-        responses = await asyncio.gather(*(client.post(f"{task}/toggle") for _ in range(30)))
+        responses = await asyncio.gather(*(client.post(f"{task}/toggle") for _ in range(at_once)))
         done = [response for response in responses if response.status_code == 200]
         refused = {response.json()["code"] for response in responses if response.status_code != 200}
         assert refused <= {"database_unavailable"}
