@@ -65,12 +65,19 @@ class Scene:
                 await replica.follow(limit=5)
             await asyncio.sleep(0)
 
+    async def acknowledgments(self, count: int) -> None:
+        """Wait for so many more, or the end: by the clock, a slow machine's writes would all be killed."""
+        count += self.acknowledged
+        await asyncio.sleep(0.05)
+        while self.writing and self.acknowledged < count:  # noqa: ASYNC110 # the end is no event
+            await asyncio.sleep(0.01)
+
     async def kill(self) -> None:
         half = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1 AND random() < 0.5"
         while self.writing:
             for _ in range(3):
                 await self.admin.execute(half, USER)
-                await asyncio.sleep(0.05)
+                await self.acknowledgments(2)
             self.neon.pgbouncer.kill()
             self.neon.pgbouncer.start()
 
