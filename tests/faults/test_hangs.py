@@ -129,8 +129,7 @@ async def test_thirty_clients_of_a_database_that_hangs_get_their_responses_in_ti
                 started = time.monotonic()
                 assert (await prober.get("/health")).status_code == 200
                 probes.append(time.monotonic() - started)
-                if len(probes) == 1:
-                    assert not any(call.done() for call in calls), "alive before the first of them has its response"
+            assert len(probes) > 2, "alive while they wait: one may come before all of them, and one after"
             responses = await asyncio.gather(*calls)
             if hang is not black_hole:
                 await until(parts.nothing_runs)  # while the cause is still there
