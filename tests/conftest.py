@@ -32,6 +32,9 @@ hypothesis.settings.register_profile(
     "without deadline", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("without deadline")
+# httpx's own is five seconds, in which a worker may still be starting.
+for limit in ("connect", "read", "write", "pool"):
+    setattr(httpx._config.DEFAULT_TIMEOUT_CONFIG, limit, 60)
 
 # What a developer has in .env or exported must not change what the tests see.
 Settings.model_config["env_file"] = None

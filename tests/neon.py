@@ -30,6 +30,7 @@ from cryptography.x509.oid import NameOID
 from tests import canaries
 from tests.databases import start_postgres
 from tests.network import Proxy, free_port, proxy_to
+from tests.processes import eventually
 from tests.programs import needed_program
 
 USER = "app"
@@ -129,10 +130,14 @@ class PgBouncer:
     def start(self) -> None:
         """Start it, and wait until it listens."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while True:
-            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
-                return
+
+        def listens() -> bool:
             assert self._process.poll() is None, "PgBouncer has ended"
+            with suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", self.port)):
+                return True
+            return False
+
+        eventually(listens, "PgBouncer listens")
 
     def kill(self) -> None:
         """Kill it with signal 9."""

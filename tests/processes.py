@@ -27,7 +27,7 @@ SERVE: dict[str, list[str]] = {
 FORKED = "todo-backend, forked"
 """The program of a command that serves, where nothing depends on how it is started: that takes a third of the time."""
 
-DEADLINE = 60.0
+DEADLINE = 120.0
 """Seconds after which a process that does not do what it should has failed: no measure of how fast it must be."""
 
 

@@ -353,7 +353,7 @@ def test_a_signal_lets_a_request_whose_body_is_arriving_finish(tmp_path: Path, s
             connection.sendall(body[5:])
             response = Response(connection)
             assert (response.status, json.loads(response.body)["title"]) == (201, "finished")
-        server.process.wait(20)
+        server.process.wait(DEADLINE)
         with closing(sqlite3.connect(tmp_path / "todo.db")) as file:
             assert file.execute("SELECT title FROM tasks").fetchall() == [("finished",)]
 
@@ -378,7 +378,7 @@ def test_a_signal_lets_a_request_that_waits_for_the_database_finish(tmp_path: Pa
         assert server.process.poll() is None
         file.execute("ROLLBACK")
         assert Response(connection).status == 201
-        server.process.wait(20)
+        server.process.wait(DEADLINE)
 
 
 def test_clients_that_go_in_the_middle_of_their_bodies_do_not_hold_up_the_end(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ def test_clients_that_go_in_the_middle_of_their_bodies_do_not_hold_up_the_end(tm
             client.close()
         for client in clients[4:]:
             client.shutdown(socket.SHUT_WR)
-        server.process.wait(20)
+        server.process.wait(DEADLINE)
         # None of them was waited for until its time was over, and cut off with a response.
         assert server.stderr.count("method=POST route=/api/tasks duration_ms=") == len(clients)
 
@@ -411,7 +411,7 @@ def test_requests_that_never_end_do_not_keep_the_process(tmp_path: Path) -> None
         connection.sendall(post(b"{", b"Content-Length: 100\r\n"))
         assert server.responds()
         server.process.terminate()
-        server.process.wait(20)  # the limits of a body and of the shutdown are ten seconds
+        server.process.wait(DEADLINE)  # by then the limits of a body and of the shutdown, ten seconds, are over
 
 
 # What is logged
