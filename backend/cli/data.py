@@ -72,7 +72,7 @@ def transfer(
 
 
 def purge() -> None:
-    """Erase the tasks that have been in the trash for TRASH_DAYS."""
+    """Erase the tasks that have been in the trash for TRASH_DAYS, and users who have had none for as long."""
     settings = read_settings()
     from backend.services import maintenance
 

@@ -1,11 +1,11 @@
 """What an operator does to all users: empty the trash, have all that clients keep start anew."""
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import BigInteger, bindparam, case, literal, select, tuple_, update
+from sqlalchemy import BigInteger, bindparam, case, delete, literal, select, tuple_, update
 
 from backend.services.executor import Executor, transaction
 from backend.services.functions import bytewise
@@ -17,6 +17,10 @@ RENEWED_AT_ONCE = 500
 
 _users_with_expired = select(tasks.c.user_id).where(tasks.c.deleted_at < bindparam("expired")).distinct()
 _clock = bindparam("clock", type_=BigInteger)
+# Who writes meanwhile has a new revision, which is asked for again once the row is locked; the tasks are not.
+_forget_idle = delete(owners).where(
+    owners.c.revision < _clock, ~select(literal(1)).where(tasks.c.user_id == owners.c.user_id).exists()
+)
 _later = case((owners.c.revision >= _clock, owners.c.revision + 1), else_=_clock)
 _locked = owners.alias("locked")
 # Locked in the order in which a transfer locks its two, and in one statement, which sees no row that is made meanwhile.
@@ -46,13 +50,18 @@ _renew = (
 
 
 async def purge(executor: Executor, trash_days: int) -> int:
-    """Erase every task whose time in the trash is over; return how many they were."""
+    """Erase every task whose time in the trash is over; return how many they were.
+
+    So are users who have had no task for as long, and for a day at least: that is more than clocks differ. Where one
+    comes back, its followers start anew.
+    """
     erased = 0
     expired = now() - timedelta(days=trash_days)
     for user_id in (await executor.exec(_users_with_expired, params={"expired": expired})).scalars().all():
         service = TaskService(executor, user_id, Limits(trash_days=trash_days))
         while count := await service.erase_expired():
             erased += count
+    await executor.exec(_forget_idle, params=_clock_of(now() - timedelta(days=max(trash_days, 1))))
     return erased
 
 
@@ -67,7 +76,7 @@ async def resync(executor: Executor) -> int:
             await within.exec(next_revision, params={"owner": user_id})
     # Followers last: those who come meanwhile get what is new, and only then read everything once more.
     await _renew_tasks(executor)
-    return changed_rows(await executor.exec(_start_anew, params=_now()))
+    return changed_rows(await executor.exec(_start_anew, params=_clock_of(now())))
 
 
 async def _renew_tasks(executor: Executor) -> None:
@@ -86,10 +95,10 @@ async def _renew_tasks(executor: Executor) -> None:
                 | {f"new_{name}": texts[name] for name in _FOLDED}
             )
         async with transaction(executor) as within:
-            await within.exec(_take_revisions, params=_now() | {"users": list({row.user_id for row in rows})})
+            await within.exec(_take_revisions, params=_clock_of(now()) | {"users": list({row.user_id for row in rows})})
             await within.exec(_renew, params=changes)
         place = {"user_id": rows[-1].user_id, "task_id": rows[-1].id}
 
 
-def _now() -> dict[str, int]:
-    return {"clock": int(now().timestamp() * 1_000_000)}
+def _clock_of(moment: datetime) -> dict[str, int]:
+    return {"clock": int(moment.timestamp() * 1_000_000)}

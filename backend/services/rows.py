@@ -17,7 +17,20 @@ from typing import Any, TypeVar, cast
 from uuid import UUID
 
 from pydantic_core import from_json
-from sqlalchemy import BigInteger, Delete, Result, Select, Update, bindparam, case, func, select, update
+from sqlalchemy import (
+    BigInteger,
+    Delete,
+    Result,
+    Select,
+    Update,
+    and_,
+    bindparam,
+    case,
+    func,
+    literal_column,
+    select,
+    update,
+)
 from sqlmodel import SQLModel
 
 from backend.errors import PreconditionFailed, RuleBroken, TaskNotFound
@@ -106,13 +119,20 @@ forget = (
 """Notes that something of this revision was erased: a follower that is older must start anew."""
 
 
+_owner = select(owners.c.user_id).where(owners.c.user_id == bindparam("owner"))
+_erased_meanwhile = and_(_owner.exists(), _owner.with_for_update(key_share=True).scalar_subquery().is_(None))
+"""Whether the owner was there when the statement began, and is gone now that its row is locked, with all tasks."""
+
+
 def stamped(statement: Update) -> Update:
     """Have an update take a revision and the time.
 
     As a subselect it is run once for the statement, when the first row is found: where nothing is changed none is
-    taken. A bare call would run for every row.
+    taken. A bare call would run for every row. Who has waited while all of the user was erased takes none, either: it
+    would make the owner's row again. Its task is gone, and no row gets the 1.
     """
-    return statement.values(revision=next_revision.scalar_subquery(), updated_at=bindparam("now"))
+    revision = case((_erased_meanwhile, literal_column("1")), else_=next_revision.scalar_subquery())
+    return statement.values(revision=revision, updated_at=bindparam("now"))
 
 
 def if_matched(statement: Statement, *, matched: bool) -> Statement:

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -16,12 +17,12 @@ from uuid_utils.compat import uuid7
 
 from backend.db.session import Database
 from backend.errors import CheckpointExpired, PreconditionFailed, TaskNotFound, TodoError, TooManyTasks
-from backend.models.queries import Order, TaskFilter
+from backend.models.queries import Destination, Order, TaskFilter
 from backend.models.task import TaskCreate, TaskPut, TaskUpdate
 from backend.services import maintenance
 from backend.services.batch import Operation, OperationFailed, Written
 from backend.services.changes import Checkpoint
-from backend.services.maintenance import resync
+from backend.services.maintenance import purge, resync
 from backend.services.rows import Limits, owners, tasks
 from backend.services.tasks import TaskService
 from tests.databases import connect, create_tables
@@ -280,6 +281,36 @@ async def test_all_of_a_user_can_be_erased(alice: TaskService, bob: TaskService)
         await each.assert_equal()
         assert each.restarts == restarts
     assert await all_of(bob) == [kept]
+
+
+async def test_a_purge_forgets_users_who_have_had_no_task_for_long(
+    alice: TaskService, bob: TaskService, service_of: ServiceOf, database: Database
+) -> None:
+    carol = service_of("carol")
+    for service in (alice, bob, carol):
+        task = await make(service)
+        if service is not bob:
+            await service.delete(task["id"])
+            await expire(database, service)
+    replica = Replica(alice)
+    await replica.follow()
+    for service in (alice, bob):
+        long_ago = update(owners).where(owners.c.user_id == service._user_id).values(revision=5, forgotten=4)
+        await database.executor.exec(long_ago)
+    for trash_days in (0, 30):
+        await purge(database.executor, trash_days)
+    assert [len(await left_of(service, database)) for service in (alice, bob, carol)] == [0, 2, 1]
+    await make(alice)
+    await replica.assert_equal()
+    assert replica.restarts == 1
+
+
+async def left_of(service: TaskService, database: Database) -> list[Any]:
+    """Return what any table has of a user."""
+    rows: list[Any] = []
+    for table in (tasks, owners):
+        rows += (await database.executor.exec(select(table).where(table.c.user_id == service._user_id))).all()
+    return rows
 
 
 async def test_a_resync_waits_for_transfers_and_they_for_it(service_of: ServiceOf, database: Database) -> None:
@@ -621,9 +652,45 @@ async def test_erasing_all_waits_for_a_users_first_write(alice: TaskService, dat
     )
     async with beside_a_transaction(database, first_write, alice._user_id, uuid7(), until_waits="next_revision"):
         assert await alice.delete_all() == 1
-    for table in (tasks, owners):
-        found = await database.executor.exec(select(table.c.user_id).where(table.c.user_id == alice._user_id))
-        assert found.all() == []
+    assert await left_of(alice, database) == []
+
+
+ERASURE = "WITH owner AS (DELETE FROM owners WHERE user_id = $1) DELETE FROM tasks WHERE user_id = $1"
+UPDATES: dict[str, Callable[[TaskService, UUID], Awaitable[object]]] = {
+    "update": lambda alice, task_id: alice.update(task_id, TaskUpdate(title="x")),
+    "toggle": lambda alice, task_id: alice.toggle(task_id),
+    "delete": lambda alice, task_id: alice.delete(task_id),
+    "move": lambda alice, task_id: alice.move(task_id, Destination("first")),
+    "complete": lambda alice, task_id: alice.complete([task_id], completed=False),
+    "delete_completed": lambda alice, task_id: alice.delete_completed(),
+}
+
+
+@only_postgres
+@pytest.mark.parametrize("name", UPDATES)
+async def test_a_write_that_waits_for_an_erasure_leaves_nothing(
+    name: str, alice: TaskService, database: Database
+) -> None:
+    task = await make(alice, completed=True)
+    async with beside_a_transaction(database, ERASURE, alice._user_id, until_waits="UPDATE tasks"):
+        with suppress(TaskNotFound):
+            assert await UPDATES[name](alice, task["id"]) == 0
+    assert await left_of(alice, database) == []
+
+
+@only_postgres
+async def test_a_purge_leaves_a_user_who_comes_back_meanwhile(alice: TaskService, database: Database) -> None:
+    """Its statement has seen no task, and does not see the new one when it has waited."""
+    await make(alice)
+    await alice.transfer_to(f"taker of {alice._user_id}")
+    await database.executor.exec(update(owners).where(owners.c.user_id == alice._user_id).values(revision=5))
+    return_ = (
+        "INSERT INTO tasks (user_id, id, title, completed, revision, created_at, updated_at) "
+        "SELECT $1, $2, 'back', false, next_revision($1), now(), now()"
+    )
+    async with beside_a_transaction(database, return_, alice._user_id, uuid7(), until_waits="DELETE FROM owners"):
+        await purge(database.executor, 0)
+    assert len(await left_of(alice, database)) == 2
 
 
 @only_postgres
