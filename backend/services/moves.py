@@ -73,7 +73,6 @@ def _gap(relation: str) -> Select[*tuple[Any, ...]]:
         _neighbour.c.user_id == bindparam("owner"),
         _neighbour.c.deleted_at.is_(None),
         _neighbour.c.id == bindparam("neighbour"),
-        _neighbour.c.id != bindparam("task_id"),
     )
 
 
@@ -120,6 +119,8 @@ class TaskMoves(OwnedTasks):
         Where no number is left between the two, their neighbours are spread out in the same transaction. Raises
         `TaskNotFound`, `PreconditionFailed`, `RuleBroken` for a neighbour that is not another task of the user.
         """
+        if destination.neighbour == task_id:  # before the task is looked for: the request alone is wrong
+            raise _unknown(destination)
         parameters: dict[str, Any] = {"task_id": task_id, "now": now()}
         if destination.neighbour is not None:
             parameters["neighbour"] = destination.neighbour
@@ -144,8 +145,8 @@ class TaskMoves(OwnedTasks):
         if neighbour is not None:
             found = await self._run(_select_position, within=within, task_id=neighbour)
             position = found.scalar_one_or_none()
-            if position is None or neighbour == task_id:
-                raise RuleBroken(relation, "unknown_task", "is not another task of yours")
+            if position is None:
+                raise _unknown(destination)
             place = {"place_position": position, "place_id": neighbour}
         window = 0
         while True:
@@ -171,6 +172,10 @@ class TaskMoves(OwnedTasks):
         limit = window + 1 - len(nearest)
         rows = await self._run(statement, within=within, moved=task_id, limit=limit, **place)
         return nearest + [(row[0], row[1]) for row in rows]
+
+
+def _unknown(destination: Destination) -> RuleBroken:
+    return RuleBroken(destination.relation, "unknown_task", "is not another task of yours")
 
 
 def _spread(count: int, low: int | None, high: int | None, *, least: int) -> Sequence[int] | None:

@@ -12,7 +12,7 @@ from uuid_utils.compat import uuid7
 
 from backend.api.responses import _fitting
 from backend.config import Settings
-from tests.api.shared import ABSENT, assert_problem, create, tasks_of, token_of
+from tests.api.shared import ABSENT, assert_problem, create, on_one_engine, tasks_of, token_of
 from tests.applications import client_of, running
 from tests.statements import recorded_statements
 
@@ -132,6 +132,53 @@ async def test_a_write_of_another_state_is_412_with_the_task_as_it_is(
     missing = await alice.request(method, f"/api/tasks/{uuid7()}{suffix}", json=body, headers={"If-Match": "*"})
     assert missing.status_code == (412 if method == "PUT" else 404)
     assert (missing.json()["detail"], "current" in missing.json()) == ("You have no task with this id here.", False)
+
+
+@on_one_engine
+@pytest.mark.parametrize("stale", [{}, {"If-Match": '"x"'}])
+@pytest.mark.parametrize(
+    ("method", "suffix", "body"),
+    [
+        ("PATCH", "", {"title": ""}),
+        ("PATCH", "", {"id": ABSENT}),
+        ("PATCH", "", {"due_date": None, "due_time": "09:00"}),
+        ("PUT", "", {"id": ABSENT}),
+        ("PUT", "", {"due_date": None, "recurrence": "FREQ=DAILY"}),
+        ("POST", "/move", {"before": "{id}"}),
+        ("POST", "/move", {"after": "{ID}"}),
+        ("POST", "/toggle?x=1", None),
+        ("POST", "/restore?x=1", None),
+        ("DELETE", "?permanent=yes", None),
+    ],
+)
+async def test_a_request_that_is_wrong_by_itself_is_422_whatever_the_task_is(
+    alice: httpx.AsyncClient, method: str, suffix: str, body: dict[str, str] | None, stale: dict[str, str]
+) -> None:
+    task, missing, deleted = await create(alice), {"id": str(uuid7())}, await create(alice)
+    await alice.delete(f"/api/tasks/{deleted['id']}")
+    for each in (task, missing, deleted):
+        sent = json.dumps(body).replace("{id}", each["id"]).replace("{ID}", each["id"].upper())
+        path = f"/api/tasks/{each['id']}{suffix}"
+        response = await alice.request(method, path, json=json.loads(sent), headers=stale)
+        assert_problem(response, 422, "validation_error")
+    assert await tasks_of(alice) == [task]
+
+
+@on_one_engine
+async def test_a_query_that_is_wrong_is_refused_also_to_who_knows_the_list(alice: httpx.AsyncClient) -> None:
+    await create(alice)
+    known = {"If-None-Match": (await alice.get("/api/tasks")).headers["ETag"]}
+    for query in (
+        "?cursor=x",
+        "?order=asc,desc",
+        "?deleted=true&sort=title",
+        "?x",
+        "/stats?limit=1",
+        "/tags?x",
+        "/changes?x",
+    ):
+        assert_problem(await alice.get(f"/api/tasks{query}", headers=known), 422, "validation_error")
+    assert_problem(await alice.get("/api/tasks/changes?since=x", headers=known), 410, "checkpoint_expired")
 
 
 # PUT
