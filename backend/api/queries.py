@@ -17,7 +17,17 @@ from backend.api.cursors import MAX_CURSOR, decode_cursor, encode_cursor
 from backend.api.field_errors import FieldError
 from backend.api.paths import TASKS
 from backend.api.problems import Problem
-from backend.models.fields import DUE_DATE_SCHEMA, PRIORITIES, TAG_SCHEMA, IsDate, at_most, not_blank, storable, tag
+from backend.models.fields import (
+    DUE_DATE_SCHEMA,
+    PRIORITIES,
+    TAG_SCHEMA,
+    IsDate,
+    at_most,
+    not_blank,
+    storable,
+    tag,
+    unique,
+)
 from backend.models.queries import (
     LATEST_DELETION_FIRST,
     MAX_FILTER_TAGS,
@@ -81,7 +91,7 @@ def _priorities(values: list[str]) -> list[str]:
     if not set(chosen) <= {*PRIORITIES, "none"}:
         names = ", ".join((*PRIORITIES, "none"))
         raise PydanticCustomError("unknown_priority", "{reason}", {"reason": f"takes {names}"})
-    return list(dict.fromkeys(chosen))
+    return unique(chosen)
 
 
 SEARCH_SCHEMA: dict[str, Any] = {
@@ -97,6 +107,7 @@ FilterTag = Annotated[str, AfterValidator(tag)]
 FilterTags = Annotated[
     list[FilterTag],
     Field(max_length=MAX_FILTER_TAGS),
+    AfterValidator(unique),
     WithJsonSchema({"type": "array", "items": TAG_SCHEMA, "maxItems": MAX_FILTER_TAGS}),
 ]
 FilterDate = Annotated[
@@ -138,8 +149,8 @@ class FilterQuery(CompletedQuery):
         return TaskFilter(
             completed=self.completed,
             words=tuple(dict.fromkeys((self.search or "").split())),
-            tags=tuple(dict.fromkeys(self.tag)),
-            any_tags=tuple(dict.fromkeys(self.tag_any)),
+            tags=tuple(self.tag),
+            any_tags=tuple(self.tag_any),
             priorities=tuple(self.priority),
             due_from=self.due_from,
             due_to=self.due_to,
@@ -211,11 +222,16 @@ class ListQuery(FilterQuery):
         return encode_cursor(page.cursor(shown - 1), self.canonical())
 
     def next_page(self, request: Request, cursor: str) -> str:
-        """Return the next page's address, with all that this one's says."""
-        sent = parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True)
-        kept = [(name, value) for name, value in sent if name not in _OF_THE_PAGE]
-        query = urlencode([*kept, ("limit", self.limit), ("cursor", cursor)])
-        return f"{address(request)}?{query}"
+        """Return the next page's address, with all that this one's says.
+
+        Lists are written as they were understood, each value once. As they were sent, with blanks and repetitions, they
+        and the cursor could be more than an address may have.
+        """
+        query: dict[str, Any] = dict(parse_qsl(request.scope["query_string"].decode(), keep_blank_values=True))
+        query |= {name: value for name, value in self if isinstance(value, list)}
+        query |= {"limit": self.limit, "cursor": cursor}
+        query.pop("skip", None)
+        return f"{address(request)}?{urlencode(query, doseq=True)}"
 
 
 class ChangesQuery(BaseModel):
@@ -243,9 +259,6 @@ class ErasureQuery(BaseModel):
 def address(request: Request) -> str:
     """Return the path of the list, with the prefix that the service is mounted at."""
     return f"{request.scope.get('root_path', '')}{TASKS}"
-
-
-_OF_THE_PAGE = {"limit", "skip", "cursor"}
 
 
 def _refused(name: str, code: str, detail: str) -> Problem:

@@ -84,8 +84,9 @@ def tag(text: str) -> str:
     return at_most(trimmed, TAG_MAX)
 
 
-def _unique(tags: list[str]) -> list[str]:
-    return list(dict.fromkeys(tags))
+def unique(texts: list[str]) -> list[str]:
+    """Return each text once, in the order in which they first come."""
+    return list(dict.fromkeys(texts))
 
 
 def _matching(pattern: str, check: Callable[[str], object], code: str, detail: str) -> BeforeValidator:
@@ -221,7 +222,7 @@ RemindAt = Annotated[
 ]
 Tag = Annotated[StrictStr, AfterValidator(tag)]
 Tags = Annotated[
-    list[Tag], Field(max_length=500), AfterValidator(_unique), Field(max_length=TAGS_MAX), WithJsonSchema(TAGS_SCHEMA)
+    list[Tag], Field(max_length=500), AfterValidator(unique), Field(max_length=TAGS_MAX), WithJsonSchema(TAGS_SCHEMA)
 ]
 """Up to 20 after equal ones were dropped; the outer limit bounds the work."""
 Recurrence = Annotated[Annotated[str, AfterValidator(_recurrence)] | None, nullable(RECURRENCE_SCHEMA)]

@@ -4,12 +4,14 @@ import re
 import string
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 import httpx
 import pytest
+from hypothesis import HealthCheck, assume, example, given, settings
+from hypothesis import strategies as st
 
-from tests.api.shared import assert_common_headers, assert_problem, create, tasks_of
+from tests.api.shared import assert_common_headers, assert_problem, create, on_one_engine, tasks_of
 
 LINK = re.compile(r'<(/api/tasks\?[^>]*)>; rel="next"')
 ALPHABET = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
@@ -104,6 +106,68 @@ async def test_the_link_keeps_filter_and_limit(alice: httpx.AsyncClient) -> None
     query = parse_qs(urlsplit(page).query)
     assert set(query) == {"completed", "limit", "cursor"}
     assert (query["completed"], query["limit"]) == (["true"], ["2"])
+
+
+WANTED: dict[str, Any] = {"title": "milk Straße", "due_date": "2026-12-01", "tags": ["home", "a b", "é", "😀" * 50]}
+"""A task that every one of the queries below finds."""
+TAG_VALUES = st.builds(
+    "{1}{0}{2}".format,
+    st.sampled_from(WANTED["tags"]),
+    *[st.sampled_from(["", " ", "\u3000\t", " " * 800])] * 2,
+)
+QUERIES = st.tuples(
+    st.lists(st.tuples(st.just("tag"), TAG_VALUES), max_size=10),
+    st.lists(st.tuples(st.just("tag_any"), TAG_VALUES), max_size=10),
+    st.lists(
+        st.tuples(st.just("priority"), st.sampled_from(["none", "none,low", "none," * 500 + "none"])), max_size=90
+    ),
+    *(
+        st.lists(st.tuples(st.just(name), st.sampled_from(values)), max_size=1)
+        for name, values in {
+            "search": ["MILK", " strasse  milk " + " " * 80, "milk " * 20],
+            "completed": ["false"],
+            "due_from": ["2026-12-01"],
+            "due_to": ["9999-12-31"],
+            "sort": ["title", "due_date,priority,completed_at", "created_at,position"],
+            "skip": ["0", "1"],
+            "count": ["true", "false"],
+            "deleted": ["false"],
+        }.items()
+    ),
+).map(lambda lists: "&".join(f"{name}={quote(value, safe=',')}" for each in lists for name, value in each))
+
+
+@on_one_engine
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(query=QUERIES)
+@example(query="&".join(["priority=none"] * 99))
+@example(query="priority=" + ",".join(["none"] * 3500))
+@example(query=f"tag={'+' * 20_000}home")
+async def test_the_link_of_a_query_that_is_taken_is_taken(alice: httpx.AsyncClient, query: str) -> None:
+    if not await tasks_of(alice):
+        for _ in range(3):
+            await create(alice, **WANTED)
+    whole = await alice.get(f"/api/tasks?{query}")
+    assume(whole.status_code == 200)  # it may be too long by itself
+    response = await alice.get(f"/api/tasks?{query}&limit=1")
+    assume(response.status_code == 200)
+    found = response.json()
+    while (page := next_page(response)) is not None:
+        response = await alice.get(page)
+        found += response.json()
+        assert response.headers.get("X-Total-Count") == whole.headers.get("X-Total-Count")
+    assert found == whole.json()
+    assert len(found) == (2 if "skip=1" in query else 3)
+
+
+async def test_the_link_says_what_is_repeated_once_and_in_order(alice: httpx.AsyncClient) -> None:
+    for _ in range(2):
+        await create(alice, tags=["b", "a"], priority="low")
+    query = "tag=b&priority=none,low&tag=%20a&tag=b&priority=low&limit=1"
+    page = next_page(await alice.get(f"/api/tasks?{query}"))
+    assert page is not None
+    kept = parse_qs(urlsplit(page).query)
+    assert (kept["tag"], kept["priority"]) == (["b", "a"], ["none", "low"])
 
 
 async def test_a_page_goes_on_where_the_last_one_ended_though_tasks_come_and_go(alice: httpx.AsyncClient) -> None:
