@@ -6,6 +6,7 @@ import re
 from urllib.parse import quote
 
 from backend.api.exchange import common_headers, request_id_of
+from backend.api.overload import Overload
 from backend.api.problems import MEDIA_TYPE, PROBLEM_TYPES
 
 MAX_HEAD = 32 * 1024
@@ -24,8 +25,6 @@ _REQUEST_LINE = re.compile(_TOKEN + rb"+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")
 _METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
 _COMMON = re.compile(rb"(?:%b) /" % b"|".join(_METHODS))
 _EMPTY_PATH = re.compile(rb"\Ahttps?://[^/? ]+(?=[? ])", re.IGNORECASE)  # RFC 9110, section 4.2.3: it is "/"
-# With a pattern of their own before the value, blanks would be tried as both: of 32 KiB for seconds.
-_REQUEST_ID = re.compile(rb"\nX-Request-ID:([^\r\n]*)\r", re.IGNORECASE)
 
 logger = logging.getLogger(__name__)
 
@@ -90,16 +89,23 @@ def _as_the_parser_takes_it(head: bytes) -> bytes:
     return b"%b %b" % (method, _EMPTY_PATH.sub(rb"\g<0>/", rest))
 
 
-def refusal(code: str, head: bytes) -> bytes:
+def _value(name: bytes, head: bytes) -> bytes | None:
+    """Return the value of a header that has come whole: of a repeated one the last, as in requests that are taken."""
+    # With a pattern of their own before the value, blanks would be tried as both: of 32 KiB for seconds.
+    values: list[bytes] = re.findall(rb"\n%b:([^\r\n]*)\r" % name, head, re.IGNORECASE)
+    return values[-1].strip(b" \t") if values else None
+
+
+def refusal(code: str, head: bytes, overload: Overload | None) -> bytes:
     """Return the whole response to what is no HTTP, or too much of it: a problem. It is logged."""
     problem = PROBLEM_TYPES[code]
-    given_id = _REQUEST_ID.search(head)
-    request_id = request_id_of(given_id[1].strip() if given_id else b"")
+    request_id = request_id_of(_value(b"X-Request-ID", head) or b"")
     logger.warning("%s", problem.code, extra={"request_id": request_id, "status": problem.status})
     line = _REQUEST_LINE.match(head)
     path = quote(line[1].partition(b"?")[0][:MAX_PATH], safe="/%") if line else "/"
     body = json.dumps(problem.document(path, request_id)).encode()
     headers = common_headers(request_id, is_api=True, failed=True)  # whose address it is may be unknown: the strictest
+    headers += overload.cors(_value(b"Origin", head)) if overload is not None else []
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     first = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"

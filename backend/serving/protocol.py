@@ -135,7 +135,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._parses_head = False
         self._length = None if b"transfer-encoding" in headers else content_length(headers)
         self._overhead, self._discarded = MAX_HEAD, 0
-        overload: Overload | None = self.app_state.get("overload")
+        overload = self._overload
         if overload is not None:
             method, path = self.parser.get_method(), httptools.parse_url(self.url).path
             if not overload.admits(method, path, headers):
@@ -233,6 +233,12 @@ class LimitedProtocol(HttpToolsProtocol):
         return self.cycle is None or self.cycle.response_complete
 
     @property
+    def _overload(self) -> Overload | None:
+        """What the application says of its own before its requests begin, once it has started."""
+        overload: Overload | None = self.app_state.get("overload")
+        return overload
+
+    @property
     def _end_is_unknown(self) -> bool:
         """Whether the next request cannot be found behind a body that nobody has read.
 
@@ -326,7 +332,7 @@ class LimitedProtocol(HttpToolsProtocol):
             self.flow.pause_reading()
             return
         if not (self._idle and self._receives):
-            self._respond(refusal(code, head))
+            self._respond(refusal(code, head, self._overload))
         self.close()
 
     def _respond(self, response: bytes) -> None:

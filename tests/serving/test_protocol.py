@@ -312,15 +312,49 @@ def test_a_refusal_below_http_is_a_problem_with_the_clients_request_id(server: S
     assert json.loads(body)["request_id"] == "mine"
 
 
+LISTED = "Origin: http://localhost:3000"
+
+
+@pytest.mark.parametrize(
+    ("lines", "status", "allowed"),
+    [
+        ([LISTED, *["X: y"] * 101], 431, True),
+        ([LISTED, "X: " + "y" * 33_000], 431, True),
+        (["X: " + "y" * 33_000, LISTED], 431, False),  # behind what is still read
+        ([f"origin: \t{LISTED[8:]} ", "Host: another"], 400, True),
+        (["Origin: https://evil.example", LISTED, "Host: another"], 400, True),
+        ([LISTED, "Origin: https://evil.example", "Host: another"], 400, False),
+        ([f"X-{LISTED}", "Host: another"], 400, False),
+        (["Origin: http://localhost:3000.evil.example", "Host: another"], 400, False),
+        (["Host: another"], 400, False),
+    ],
+)
+def test_a_page_of_an_allowed_origin_can_read_a_refusal_below_http(
+    server: Server, user: User, lines: list[str], status: int, *, allowed: bool
+) -> None:
+    received = server.exchange(user.request("GET", "/api/tasks", *lines))
+    assert statuses(received) == [status]
+    origins = re.findall(rb"\r\naccess-control-allow-origin: (.*?)\r\n", received)
+    assert origins == ([LISTED[8:].encode()] if allowed else [])
+    assert (b"\r\naccess-control-expose-headers: " in received) == allowed
+
+
+def test_a_page_can_read_the_refusal_of_a_body_that_is_no_body(server: Server, user: User) -> None:
+    received = server.exchange(user.request("POST", "/api/tasks", *CHUNKED, LISTED, body="no chunk\r\n"))
+    assert statuses(received) == [400]
+    assert received.count(b"\r\naccess-control-allow-origin: http://localhost:3000\r\n") == 1
+
+
 def test_a_refused_head_has_no_content_where_a_response_has_none(server: Server) -> None:
     received = server.exchange(b"HEAD /health HTTP/1.1\r\n\r\n")
     assert statuses(received) == [400]
     assert received.endswith(b"\r\n\r\n")
 
 
-def test_a_request_id_that_has_not_arrived_is_not_repeated_in_part(server: Server) -> None:
-    received = server.exchange(b"GET /health#fragment HTTP/1.1\r\nHost: x\r\nX-Request-ID: id-1")
-    assert b"id-1" not in received
+def test_a_value_that_has_not_arrived_whole_is_not_read(server: Server) -> None:
+    begun = b"GET /health#fragment HTTP/1.1\r\nHost: x\r\n"
+    assert b"id-1" not in server.exchange(begun + b"X-Request-ID: id-1")
+    assert b"access-control" not in server.exchange(begun + LISTED.encode())
 
 
 def test_a_body_that_is_refused_before_its_request_begins_fails_nothing(server: Server, user: User) -> None:
