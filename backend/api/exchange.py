@@ -25,6 +25,8 @@ from backend.config import Settings
 from backend.errors import TokenError
 from backend.observation import Observation
 
+PIECE = 64 * 1024
+"""Bytes of a body that are sent at once. The server takes more when it is rid of nearly all of them."""
 PROBES = frozenset({"/health", "/health/ready", "/health/db"})
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -115,7 +117,11 @@ class Exchange:
         return self._is_passed_on and self._method not in {"GET", "HEAD", "OPTIONS"}
 
     async def send(self, message: Message) -> None:
-        """Send a message of the response, with the headers that every response has."""
+        """Send a message of the response, with the headers that every response has; a long body in pieces.
+
+        So a request is under way until its client has taken nearly all of the response, and a user who reads none
+        fills the memory with as many as may be under way at once, instead of one for each connection.
+        """
         if message["type"] == "http.response.start":
             self.give_place_back()
             self._status = message["status"]
@@ -127,7 +133,11 @@ class Exchange:
             message = {**message, "headers": [*message["headers"], *extra]}
         elif self._method == "HEAD":
             message = {**message, "body": b""}
-        await self._send(message)
+        body: bytes = message.get("body", b"")
+        last = max(len(body) - 1, 0) // PIECE * PIECE
+        for start in range(0, last, PIECE):
+            await self._send({**message, "body": body[start : start + PIECE], "more_body": True})
+        await self._send({**message, "body": body[last:]} if last else message)
 
     async def respond(self, response: Response) -> None:
         """Send a whole response."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from uuid_utils.compat import uuid7
 
 from backend.auth.tokens import mint
 from tests.processes import DEADLINE, FORKED, Server, eventually, read_to_end, serving
@@ -211,3 +212,35 @@ def test_what_waits_to_be_refused_holds_little_of_its_body(tmp_path: Path) -> No
         found = [statuses(receive(connection)) for connection in connections[1:]]
         assert found == [[429]] * 299
         assert process.memory_info().rss - before < 12_000_000
+
+
+def list_of(token: str, query: bytes = b"") -> bytes:
+    return (b"GET /api/tasks%b HTTP/1.1\r\nHost: t\r\nConnection: close\r\nAuthorization: Bearer %b\r\n\r\n") % (
+        query,
+        token.encode(),
+    )
+
+
+def test_a_user_who_reads_no_response_fills_no_memory_with_them(tmp_path: Path) -> None:
+    """They are under way until they have been taken: more of the same user's wait, and nobody else's do."""
+    settings = settings_of(tmp_path, MAX_CONCURRENT_REQUESTS_PER_USER="2")
+    reader, other = (mint(make_settings("sqlite+aiosqlite://"), user, 3600) for user in ("reader", "other"))
+    task = {"title": "long", "description": "\U0001f600" * 2000}
+    operations = [{"op": "put", "id": str(uuid7()), "task": task} for _ in range(100)]
+    body = json.dumps({"operations": operations}, ensure_ascii=False).encode()
+    headers = {"Authorization": f"Bearer {reader}", "Content-Type": "application/json"}
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server, ExitStack() as stack:
+        with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)) as writing:
+            writing.request("POST", "/api/tasks/batch", body, headers)
+            assert len(json.loads(writing.getresponse().read())["results"]) == 100
+        connections = [stack.enter_context(socket.socket()) for _ in range(2)]
+        for connection in connections:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.settimeout(DEADLINE)
+            connection.connect(("127.0.0.1", server.port))
+            connection.sendall(list_of(reader))
+            assert connection.recv(12) == b"HTTP/1.1 200"
+        one = [statuses(server.exchange(list_of(user, b"?limit=1"))) for user in (reader, other)]
+        assert one == [[429], [200]]
+        assert all(len(read_to_end(connection)) > 800_000 for connection in connections)
+        assert statuses(server.exchange(list_of(reader, b"?limit=1"))) == [200]
