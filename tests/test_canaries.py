@@ -3,6 +3,7 @@
 import json
 import logging
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -73,6 +74,13 @@ def test_what_we_say_ourselves_is_no_leak() -> None:
 def test_a_task_in_a_response_is_no_leak() -> None:
     with service(200, json.dumps({"title": TITLE})) as client:
         client.post("/api/tasks", json={"title": TITLE})
+    assert take_leaks() == []
+
+
+def test_the_day_that_it_is_is_no_leak() -> None:
+    with service(200, "{}") as client:
+        client.post("/api/tasks", json={"due_date": datetime.now(UTC).date().isoformat()})
+    logging.getLogger("backend").warning("request")
     assert take_leaks() == []
 
 
