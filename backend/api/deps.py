@@ -66,6 +66,6 @@ def tasks_of(request: Request) -> TaskService:
 
 
 def tasks_of_user(database: Database, user_id: str) -> TaskService:
-    """Return the tasks of a user who was verified, within the limits of the settings."""
-    settings = database.settings
-    return TaskService(database.executor, user_id, Limits(settings.max_tasks_per_user, settings.trash_days))
+    """Return the tasks of a user who was verified, for one request, within the limits of the settings."""
+    limits = Limits(database.settings.max_tasks_per_user, database.settings.trash_days)
+    return TaskService(database.executor.for_request(), user_id, limits)

@@ -96,10 +96,10 @@ def export(user: User) -> None:
     settings = read_settings()
     from pydantic_core import to_json
 
-    from backend.api.deps import tasks_of_user
+    from backend.services.tasks import TaskService
 
     async def write(database: "Database") -> None:
-        async for task in tasks_of_user(database, user).export():
+        async for task in TaskService(database.executor, user).export():
             print(to_json(task).decode())
 
     on_database(settings, write, "not all was printed")

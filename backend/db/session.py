@@ -46,15 +46,15 @@ class Database:
         self.has_responded = False
         """Whether the database has responded to `ping` since the start."""
         self._row_security_was_told = False
-        deadline = connect_timeout(self.url, settings) + settings.database_command_timeout
+        command_timeout = settings.database_command_timeout
+        seconds = connect_timeout(self.url, settings) + command_timeout
         if isinstance(self.url, SQLiteURL):
-            # A statement that waits for a lock cannot be given up, so both waits together must fit into the deadline.
-            patience = min(settings.database_pool_timeout, settings.database_connect_timeout)
-            semaphore = OverflowSemaphore(sqlite.CONNECTIONS if self.url.path else 1, 0, patience)
-            self.executor = sqlite.SQLiteExecutor(self.engine, semaphore, deadline)
+            connections = sqlite.CONNECTIONS if self.url.path else 1
+            semaphore = OverflowSemaphore(connections, 0, settings.database_pool_timeout)
+            self.executor = sqlite.SQLiteExecutor(self.engine, semaphore, seconds, lock_timeout=command_timeout)
         else:
             self._pool = Pool(self.url, settings)
-            self.executor = PostgresExecutor(self._pool, deadline)
+            self.executor = PostgresExecutor(self._pool, seconds)
 
     async def ping(self, *, max_age: float = 0) -> None:
         """Return when the database has shown that it has every column that we need, and lets us read it.

@@ -15,7 +15,17 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from sqlalchemy.util.concurrency import greenlet_spawn
 
 from backend.config import Settings
-from backend.db.executors import Params, Rows, Sent, Transaction, repeated, timed, within_deadline
+from backend.db.executors import (
+    Limited,
+    Params,
+    Rows,
+    Sent,
+    Transaction,
+    ending_by,
+    repeated,
+    timed,
+    within_deadline,
+)
 from backend.db.failures import translated
 from backend.db.pool import OverflowSemaphore
 from backend.db.statements import is_read
@@ -140,24 +150,28 @@ def _set_up(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> 
     dbapi_connection.create_function("next_revision", 1, next_revision)
 
 
-class SQLiteExecutor:
+class SQLiteExecutor(Limited):
     """A `DatabaseExecutor`: statements by SQLAlchemy, each committed by itself unless BEGIN was said.
 
-    SQLite lets one connection write at a time, and a statement that waits for it cannot be given up: so there are few
-    connections, and whoever finds them all in use waits in order.
+    SQLite lets one connection write at a time, and a statement that waits for it, up to `lock_timeout`, cannot be given
+    up: so there are few connections, whoever finds them all in use waits in order, and nothing begins later than so
+    many seconds before its deadline.
     """
 
-    def __init__(self, engine: AsyncEngine, semaphore: OverflowSemaphore, deadline: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, semaphore: OverflowSemaphore, seconds: float, *, lock_timeout: float
+    ) -> None:
+        super().__init__(seconds)
         self._engine = engine.execution_options(**{_AUTOCOMMIT: True})
         self._semaphore = semaphore
-        self._deadline = deadline
+        self._lock_timeout = lock_timeout
 
     async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
         """Run one statement: see `DatabaseExecutor`."""
         if isinstance(params, Sequence) and len(params) > 1:  # all rows or none; in autocommit each would be committed
             async with self.transaction() as within:
                 return await within.exec(statement, params=params)
-        writes = not is_read(statement)
+        writes, deadline = not is_read(statement), self._deadline()
 
         def run_by_sqlalchemy(sent: Sent) -> Rows:
             with self._engine.sync_engine.connect() as connection:
@@ -165,31 +179,34 @@ class SQLiteExecutor:
                 return connection.execute(statement, params, execution_options=_BUFFERED)
 
         async def run(sent: Sent) -> Rows:
-            await timed(self._semaphore.acquire(), "waited")
-            try:
+            async with self._turn(deadline):
                 return await timed(greenlet_spawn(run_by_sqlalchemy, sent), "database")
-            finally:
-                self._semaphore.release()
 
-        return await repeated(run, deadline=self._deadline, retry=retry)
+        return await repeated(run, deadline=deadline, retry=retry)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """Run several statements: see `DatabaseExecutor`. The file is locked for writing from the beginning."""
-        await timed(self._semaphore.acquire(), "waited")
-        within = _SQLiteTransaction()
+        within, deadline = _SQLiteTransaction(), self._deadline()
+        async with within_deadline(deadline, within), self._turn(deadline), AsyncExitStack() as stack:
+            with translated():
+                connection = within.connection = await stack.enter_async_context(self._engine.connect())
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two that read first could both fail
+            try:
+                yield within
+                await within.commit()
+            except BaseException:
+                with suppress(SQLAlchemyError):  # it may be rolled back, or closed, by now
+                    await connection.exec_driver_sql("ROLLBACK")
+                raise
+
+    @asynccontextmanager
+    async def _turn(self, deadline: float) -> AsyncIterator[None]:
+        with translated():
+            async with ending_by(deadline - self._lock_timeout):
+                await timed(self._semaphore.acquire(), "waited")
         try:
-            async with within_deadline(self._deadline, within), AsyncExitStack() as stack:
-                with translated():
-                    connection = within.connection = await stack.enter_async_context(self._engine.connect())
-                    await connection.exec_driver_sql("BEGIN IMMEDIATE")  # or two that read first could both fail
-                try:
-                    yield within
-                    await within.commit()
-                except BaseException:
-                    with suppress(SQLAlchemyError):  # it may be rolled back, or closed, by now
-                        await connection.exec_driver_sql("ROLLBACK")
-                    raise
+            yield
         finally:
             self._semaphore.release()
 

@@ -20,6 +20,7 @@ from pydantic import SecretStr
 from sqlalchemy import Delete, Select, Update, delete, insert, literal_column, select, table, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
+from uuid_utils.compat import uuid7
 
 from backend.config import ConfigurationError
 from backend.db import connection as connection_module
@@ -39,6 +40,7 @@ from backend.errors import (
     TaskNotFound,
 )
 from backend.models.task import Task
+from tests.applications import client_of, running
 from tests.databases import connect, new_postgres_database
 from tests.db.conftest import NewDatabase
 from tests.neon import until
@@ -534,6 +536,53 @@ async def test_a_write_that_waits_too_long_for_a_lock_ends_here_and_on_the_serve
             lambda: server.fetchval(f"SELECT count(*) = 0 {BACKENDS} AND wait_event_type = 'Lock'"), "the query ends"
         )
     assert await titles(database, owner) == ["title"]
+
+
+async def test_all_calls_of_a_request_share_one_deadline_and_none_is_begun_after_it(
+    migrated_url: str, open_database: NewDatabase, owner: str
+) -> None:
+    # On SQLite a statement that waits for a lock cannot be given up: none is begun that could wait past the deadline.
+    command_timeout = 60 if migrated_url.startswith("sqlite") else 1
+    database = open_database(
+        migrated_url, database_connect_timeout=1, database_command_timeout=command_timeout, database_pool_size=1
+    )
+    request = database.executor.for_request()
+
+    async def read_again_and_again() -> None:
+        while True:  # each of them is in time
+            await request.exec(of(owner))
+
+    async with asyncio.timeout(20):
+        with pytest.raises(DatabaseUnavailable):
+            await read_again_and_again()
+    # Another request has its own time, and leaves a connection on which the next could be sent at once.
+    await database.executor.for_request().exec(insert(tasks), params=row(owner, "another's"))
+    with pytest.raises(DatabaseUnavailable):  # not `OutcomeUnknown`
+        await request.exec(insert(tasks), params=row(owner))
+    with pytest.raises(DatabaseUnavailable):
+        async with request.transaction() as within:
+            await within.exec(insert(tasks), params=row(owner))
+    assert await titles(database, owner) == ["another's"]
+
+
+async def test_a_request_of_many_calls_is_refused_where_each_of_them_is_in_time(
+    migrated_postgres_url: str, owner: str
+) -> None:
+    recurring = {"title": "daily", "due_date": "2030-01-01", "recurrence": "FREQ=DAILY"}
+    async with proxied(migrated_postgres_url) as (proxy, url):
+        settings = make_settings(url, database_connect_timeout=1, database_command_timeout=1, database_pool_size=1)
+        async with running(settings) as app, client_of(app, settings, owner) as client:
+            wanted = [(await client.post("/api/tasks", json={"title": "plain"})).json()["id"]]
+            for _ in range(2):
+                operations = [{"op": "put", "id": str(uuid7()), "task": recurring} for _ in range(100)]
+                assert (await client.post("/api/tasks/batch", json={"operations": operations})).status_code == 200
+                wanted += [operation["id"] for operation in operations]
+            proxy.delay = 0.1  # each way; a statement for the plain task, then four transactions of 1.2 s
+            response = await client.post("/api/tasks/bulk-complete", json={"task_ids": wanted})
+            proxy.delay = 0
+            assert (response.status_code, response.json()["code"]) == (503, "outcome_unknown")
+            assert 1 <= (await client.get("/api/tasks/stats")).json()["completed"] < len(wanted)
+            assert app.state.database.state()["connections_in_use"] == 0
 
 
 async def test_a_server_that_accepts_and_says_nothing_is_unavailable_in_the_end(open_database: NewDatabase) -> None:
