@@ -85,8 +85,8 @@ class Exchange:
         self.scope = {**scope, "method": "GET"} if self._method == "HEAD" else scope
         if self.needs_token and path.endswith("/") and not path.endswith("//"):
             self.scope = {**self.scope, "path": scope["path"][:-1]}
-        if self.is_probe:
-            self.scope = {**self.scope, "query_string": b""}  # nothing is asked of a probe, and parsing costs
+        if self.is_probe or path == "/":
+            self.scope = {**self.scope, "query_string": b""}  # nothing is asked there, and parsing costs
         self.scope["request_id"] = self.request_id
         self._max_body = max_size(path.removesuffix("/"))
 

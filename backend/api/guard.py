@@ -16,7 +16,6 @@ from backend.api.cors import CORS
 from backend.api.exchange import Exchange, Observe
 from backend.api.limits import ConcurrencyLimit, RateLimit, UserConcurrencyLimit
 from backend.api.problems import ENDING, Problem
-from backend.api.requests import check_query_size
 from backend.auth.identity import Identity
 from backend.auth.tokens import TokenVerifier
 from backend.config import Settings
@@ -91,10 +90,8 @@ class Guard:
         if self._places.is_reached:  # before the token, which costs more than the refusal
             raise Problem("overloaded")
         if not exchange.needs_token:
-            # Of a request with a token the route checks the query, once it is known who asks, and for what. No body is
-            # read here: no address takes one without a token, and those of strangers would fill the memory for bodies.
-            # Nor do strangers take a place: with the last one the service would look overloaded to its users.
-            check_query_size(exchange.scope)
+            # No body is read: no address takes one without a token, and those of strangers would fill the memory for
+            # bodies. Nor do strangers take a place: with the last one the service would look overloaded to its users.
             await exchange.pass_on(self._app)
             return
         identity = exchange.scope["identity"] = await self._identify(exchange)

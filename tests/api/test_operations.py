@@ -1,12 +1,17 @@
 """The table of operations is complete, and what holds for every one of them."""
 
+from typing import Any
+
 import httpx
 import pytest
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
 
+from backend.config import Settings
 from tests.api.operations import OPERATIONS, RESTORE, Operation
 from tests.api.shared import ABSENT, assert_common_headers, assert_problem, create, on_one_engine, token_of
+from tests.applications import client_of, running
+from tests.contract.document import OPERATIONS as DOCUMENTED
 
 every_operation = pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.name)
 PATHS = sorted({operation.path for operation in OPERATIONS})
@@ -91,6 +96,37 @@ async def test_an_operation_refuses_a_query_parameter_that_it_does_not_have(
 async def test_a_malformed_id_is_422(alice: httpx.AsyncClient, operation: Operation, task_id: str) -> None:
     response = await operation.call(alice, task_id)
     assert_problem(response, 422, "validation_error", ("path", "/id", "not_a_uuid"))
+
+
+BEFORE_A_ROUTE: dict[str, dict[str, Any]] = {
+    "a long query": {"params": "x" * 21_000},
+    "no token": {"headers": {"Authorization": ""}},
+    "a bad token": {"headers": {"Authorization": "Bearer x"}},
+    "two lengths": {"headers": {"Content-Length": "2", "Transfer-Encoding": "chunked"}, "content": b"{}"},
+    "a large body": {"content": b" " * 2_000_000},
+    "no place": {},
+}
+
+
+@on_one_engine
+@pytest.mark.parametrize("fault", BEFORE_A_ROUTE)
+async def test_what_comes_of_a_request_before_its_route_is_documented(settings: Settings, fault: str) -> None:
+    places = {"max_concurrent_requests": 0} if fault == "no place" else {}
+    async with running(settings.model_copy(update=places)) as app, client_of(app, settings, "alice") as alice:
+        for name, operation in DOCUMENTED.items():
+            method, path = name.replace("{id}", ABSENT).split(" ")
+            response = await alice.request(method, path, **BEFORE_A_ROUTE[fault])
+            assert str(response.status_code) in operation["responses"], name
+
+
+@on_one_engine
+@pytest.mark.parametrize(
+    ("method", "path", "status"), [("GET", "/", 200), ("POST", "/", 405), ("GET", "/nowhere", 404)]
+)
+async def test_without_a_token_the_address_and_the_method_come_before_the_query(
+    anonymous: httpx.AsyncClient, method: str, path: str, status: int
+) -> None:
+    assert (await anonymous.request(method, path, params="x" * 21_000)).status_code == status
 
 
 async def test_an_id_may_be_written_in_upper_case(alice: httpx.AsyncClient) -> None:
