@@ -1,4 +1,4 @@
-"""The end under load, of one process and of several: what was let in is not lost. A worker that dies is replaced.
+"""The end under load, of one process and of several: what was let in is not lost. Workers are replaced under load.
 
 `FAULT_ROUNDS` ends in a test; `make faults` asks for many. What a round took is printed, not judged.
 """
@@ -11,7 +11,7 @@ import socket
 import sqlite3
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
 
@@ -26,13 +26,22 @@ from tests.settings import make_settings, settings_of
 ROUNDS = int(os.environ.get("FAULT_ROUNDS", "1"))
 CLIENTS = 8
 LONGER_THAN_THE_TEST = "300"
-HEADERS = {"Authorization": f"Bearer {mint(make_settings('sqlite+aiosqlite://'), 'alice', 24 * 3600)}"}
+NEW_SECRET = "the-secret-that-replaces-the-one-before-it"
+
+
+def headers_of(user: str, **settings: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {mint(make_settings('sqlite+aiosqlite://', **settings), user, 24 * 3600)}"}
+
+
+HEADERS = headers_of("alice")
 
 
 @contextmanager
-def service(folder: Path, workers: int, drain: str = "0") -> Iterator[Server]:
+def service(
+    folder: Path, workers: int, drain: str = "0", settings: Mapping[str, str] | None = None
+) -> Iterator[Server]:
     """The service, with all its workers started."""
-    variables = settings_of(folder)
+    variables = settings or settings_of(folder)
     command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", str(workers), "--drain", drain]
     with serving(command, folder, **variables) as server:
         eventually(lambda: len(started(server)) == workers, "all workers have started")
@@ -48,21 +57,25 @@ def started(server: Server) -> list[int]:
 class Load:
     """Clients that create tasks one after the other: half of them keep their connections, half open one each time."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, headers: dict[str, str] = HEADERS, clients: int = CLIENTS) -> None:
         self.responses: Counter[int] = Counter()
+        self.kept_out = 0
         self.dropped: list[str] = []
         self.stopping = False
         self._moved = asyncio.Condition()
         keep, close = httpx.Limits(), httpx.Limits(max_keepalive_connections=0)
-        self._tasks = [asyncio.create_task(self._create(url, limits)) for limits in CLIENTS // 2 * (keep, close)]
+        self._tasks = [
+            asyncio.create_task(self._create(url, headers, limits)) for limits in clients // 2 * (keep, close)
+        ]
 
-    async def _create(self, url: str, limits: httpx.Limits) -> None:
-        async with httpx.AsyncClient(base_url=url, headers=HEADERS, limits=limits, timeout=DEADLINE) as client:
+    async def _create(self, url: str, headers: dict[str, str], limits: httpx.Limits) -> None:
+        async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, timeout=DEADLINE) as client:
             while not self.stopping:
                 try:
                     response = await client.post("/api/tasks", json={"title": "t"})
                 except httpx.ConnectError:
-                    return  # it was not let in, and knows it
+                    self.kept_out += 1  # and knows it
+                    return
                 except httpx.TransportError as error:
                     self.dropped.append(repr(error))
                     return
@@ -211,6 +224,30 @@ def refuses(server: Server) -> bool:
             return False
     except ConnectionRefusedError:
         return True
+
+
+async def test_sighup_gives_new_workers_the_settings_as_they_are_now_and_fails_no_request(tmp_path: Path) -> None:
+    for number in range(ROUNDS):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        settings = settings_of(folder)
+        secret = settings.pop("BETTER_AUTH_SECRET")
+        (folder / ".env").write_text(f"BETTER_AUTH_SECRET={secret}\n")
+        with service(folder, 2, settings=settings) as server:
+            old = Load(server.url, clients=2)  # they must leave new workers the time to start
+            await old.served(50)
+            (folder / ".env").write_text(f"BETTER_AUTH_SECRET={NEW_SECRET}\nBETTER_AUTH_PREVIOUS_SECRET={secret}\n")
+            server.process.send_signal(signal.SIGHUP)
+            await asyncio.to_thread(
+                eventually, lambda: server.stderr.count("Finished server process") == 2, "all workers were replaced"
+            )
+            new = Load(server.url, headers_of("bob", better_auth_secret=NEW_SECRET), clients=2)
+            await asyncio.gather(old.served(50), new.served(50))
+            for load in (old, new):
+                load.stopping = True
+                await load.ended()
+                assert (load.dropped, load.kept_out) == ([], 0)
+        assert dict(old.responses + new.responses) == {201: count_tasks(folder)}
 
 
 def test_a_worker_that_is_killed_is_replaced_and_the_other_goes_on(tmp_path: Path) -> None:

@@ -643,19 +643,6 @@ def test_workers_that_start_slowly_are_left_to_start(tmp_path: Path) -> None:
         assert "died" not in server.stderr
 
 
-def test_sighup_gives_new_workers_the_settings_as_they_are_now(tmp_path: Path) -> None:
-    settings = settings_of(tmp_path)
-    (tmp_path / ".env").write_text("SERVER_TIMING=false\n")
-    command = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"]
-    with serving(command, tmp_path, **settings) as server:
-        eventually(lambda: server.stderr.count("startup complete") == 2, "all workers have started")
-        assert "server-timing" not in httpx.get(f"{server.url}/health").headers
-        (tmp_path / ".env").write_text("SERVER_TIMING=true\n")
-        server.process.send_signal(signal.SIGHUP)
-        eventually(lambda: server.stderr.count("Finished server process") == 2, "all workers were replaced")
-        assert "server-timing" in httpx.get(f"{server.url}/health").headers
-
-
 def test_a_single_process_ignores_sighup(tmp_path: Path) -> None:
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings_of(tmp_path)) as server:
         server.process.send_signal(signal.SIGHUP)
