@@ -59,6 +59,8 @@ class Database:
     async def ping(self, *, max_age: float = 0) -> None:
         """Return when the database has shown that it has every column that we need, and lets us read it.
 
+        An SQLite file must have room to grow, too, unless it can only be read.
+
         Those who ask at the same time share one query. Its outcome, good or bad, serves for `max_age` seconds. Raises
         `DatabaseError`.
         """
@@ -71,6 +73,8 @@ class Database:
         try:
             # Not tried twice: it is to tell how things are.
             result = await self.executor.exec(_question(on_postgres=on_postgres), retry=False)
+            if isinstance(self.url, SQLiteURL):
+                sqlite.require_room(self.url)
         finally:
             self._asked_at = time.monotonic()
         self.has_responded = True

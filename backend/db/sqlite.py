@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
+from shutil import disk_usage
 from typing import Any
 
 from sqlalchemy import Connection, Executable, event, util
@@ -34,6 +35,9 @@ from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
 
 CONNECTIONS = 10
 """The executor's to an SQLite file, and as many for sessions. Each has a thread; only one can write at a time."""
+
+LEAST_ROOM = 64 * 1024
+"""Bytes that a small write may add to the log of an SQLite file."""
 
 _AUTOCOMMIT = "todo_autocommit"
 _BUFFERED = util.immutabledict({"prebuffer_rows": True})
@@ -107,6 +111,12 @@ def require_file(url: SQLiteURL) -> None:
     if url.path is not None and not url.path.exists():
         require_usable(url.path)
         raise DatabaseNotMigrated("DATABASE_URL: there is no such file yet; run todo-backend migrate")
+
+
+def require_room(url: SQLiteURL) -> None:
+    """Raise `DatabaseUnavailable` where a file may be written, but its disk is full."""
+    if url.path is not None and os.access(url.path, os.W_OK) and disk_usage(url.path).free < LEAST_ROOM:
+        raise DatabaseUnavailable("DATABASE_URL: the file's disk is full")
 
 
 def _is_frozen(path: Path) -> bool:

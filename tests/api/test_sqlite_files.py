@@ -12,7 +12,9 @@ import pytest
 
 from tests.applications import client_of, running
 from tests.databases import create_tables, execute
-from tests.settings import make_settings
+from tests.processes import ROOT, environment
+from tests.programs import IMPOSSIBLE, needed_program
+from tests.settings import SECRET, make_settings
 
 
 @pytest.mark.not_root
@@ -69,6 +71,57 @@ async def test_another_process_that_reads_and_ends_takes_nothing_away(tmp_path: 
             other = await asyncio.create_subprocess_exec(sys.executable, "-c", read, path, stdout=subprocess.PIPE)
             assert (await other.communicate())[0].split() == [b"%d" % (at_once * (at_once + 1) // 2)]
             assert path.with_name("todo.db-wal").exists()
+
+
+ON_A_SMALL_DISK = """
+import asyncio
+from pathlib import Path
+
+from tests.applications import client_of, running
+from tests.settings import make_settings
+
+
+async def main() -> None:
+    settings = make_settings("sqlite+aiosqlite:///todo.db")
+    async with running(settings) as app, client_of(app, settings, "alice") as alice:
+        async def look() -> None:
+            print((await alice.post("/api/tasks", json={"title": "x"})).status_code, end=" ")
+            print((await alice.get("/api/tasks")).status_code, (await alice.get("/health/db")).status_code)
+
+        await look()
+        with Path("other").open("wb", buffering=0) as other:
+            try:
+                while True:
+                    other.write(bytes(4096))
+            except OSError:
+                pass
+        await look()
+        Path("other").unlink()
+        await look()
+
+
+asyncio.run(main())
+"""
+MOUNT = 'mount -t tmpfs -o size=2m tmpfs "$0" && cd "$0" && exec "$@"'
+
+
+def test_a_full_disk_refuses_writes_and_the_probe_says_so(tmp_path: Path) -> None:
+    in_namespace = [
+        needed_program("util-linux", "unshare"),
+        "--user",
+        "--map-root-user",
+        "--mount",
+        "sh",
+        "-c",
+        MOUNT,
+        str(tmp_path),
+    ]
+    if subprocess.run([*in_namespace, "true"], capture_output=True).returncode:
+        pytest.skip(f"{IMPOSSIBLE}: a file system of one's own")
+    command = [*in_namespace, sys.executable, "-c", ON_A_SMALL_DISK]
+    variables = {"PYTHONPATH": str(ROOT), "BETTER_AUTH_SECRET": SECRET}
+    result = subprocess.run(command, env=environment(**variables), capture_output=True, text=True)
+    assert result.stdout.splitlines() == ["201 200 200", "503 200 503", "201 200 200"], result.stderr
 
 
 FOREIGN: dict[str, Callable[[Path], object]] = {
