@@ -6,6 +6,8 @@ import random
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing, suppress
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,7 +27,7 @@ from backend.services.changes import Checkpoint
 from backend.services.maintenance import purge, resync
 from backend.services.rows import Limits, owners, tasks
 from backend.services.tasks import TaskService
-from tests.databases import connect, create_tables
+from tests.databases import connect, create_tables, new_postgres_database
 from tests.neon import until
 from tests.services.conftest import ServiceOf, all_of, make, new, page_of
 from tests.services.following import Replica, expire, write_anything
@@ -226,24 +228,59 @@ async def test_a_follower_of_a_later_state_starts_anew(alice: TaskService) -> No
             await alice.changes(since, limit=1)
 
 
-async def test_after_a_restore_and_resync_every_follower_ends_equal(tmp_path: Path) -> None:
+@dataclass
+class Copied:
+    """A migrated database of the test's own, which an operator dumps and restores while nobody is connected to it."""
+
+    url: str
+    dump: Callable[[], Awaitable[None]]
+    restore: Callable[[], Awaitable[None]]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def copied(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Copied]:
+    if request.param == "sqlite":
+        stored, dump = tmp_path / "todo.db", tmp_path / "dump.db"
+        url = f"sqlite+aiosqlite:///{stored}"
+        await create_tables(url)
+        yield Copied(url, partial(copy_file, stored, dump), partial(copy_file, dump, stored))
+        return
+    server_url = request.getfixturevalue("postgres_server_url")
+    async with new_postgres_database(server_url) as url, closing_connection(server_url) as server:
+        await create_tables(url)
+        name = url.rpartition("=")[2]
+        dumped = f"{name}_dump"
+        yield Copied(url, partial(copy_database, server, name, dumped), partial(copy_database, server, dumped, name))
+        await server.execute(f"DROP DATABASE IF EXISTS {dumped}")
+
+
+async def copy_file(source: Path, target: Path) -> None:
+    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
+
+
+async def copy_database(server: asyncpg.Connection, source: str, target: str) -> None:
+    await server.execute(f"DROP DATABASE IF EXISTS {target}")
+    await server.execute(f"CREATE DATABASE {target} TEMPLATE {source}")
+
+
+async def test_after_a_restore_and_resync_every_follower_ends_equal(copied: Copied) -> None:
     """Later writes pass the followers' checkpoints, so that only `resync` tells them what the restore took back."""
-    stored, dump = tmp_path / "todo.db", tmp_path / "dump.db"
-    settings = make_settings(f"sqlite+aiosqlite:///{stored}")
-    await create_tables(settings.database_url.get_secret_value())
+    settings = make_settings(copied.url)
     database = Database(settings)
     service = TaskService(database.executor, "alice")
     seldom, always = Replica(service), Replica(service)
     changed, deleted = await make(service, "changed"), await make(service, "deleted")
     await seldom.follow()
-    copy(stored, dump)
+    await database.close()
+    await copied.dump()
     await make(service, "lost")
     await service.toggle(changed["id"])
     await service.delete(deleted["id"])
     await always.follow()
     await database.close()
 
-    copy(dump, stored)
+    await copied.restore()
     database = Database(settings)
     service = seldom.service = always.service = TaskService(database.executor, "alice")
     await make(service, "after the restore")
@@ -253,12 +290,6 @@ async def test_after_a_restore_and_resync_every_follower_ends_equal(tmp_path: Pa
         assert replica.restarts == 1
         assert {task["title"] for task in replica.tasks.values()} == {"changed", "deleted", "after the restore"}
     await database.close()
-
-
-def copy(source: Path, target: Path) -> None:
-    """Copy an SQLite database over another, as an operator dumps and restores it."""
-    with closing(sqlite3.connect(source)) as read, closing(sqlite3.connect(target)) as written:
-        read.backup(written)
 
 
 async def test_all_of_a_user_can_be_erased(alice: TaskService, bob: TaskService) -> None:
