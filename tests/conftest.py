@@ -46,9 +46,9 @@ os.environ["BETTER_AUTH_SECRET"] = canaries.SECRET  # for importing backend.main
 
 from fastapi import FastAPI  # noqa: E402
 
-from backend.db.session import Database, create_db_and_tables  # noqa: E402
+from backend.db.session import Database  # noqa: E402
 from tests.applications import client_of, running  # noqa: E402
-from tests.databases import new_postgres_database, start_postgres  # noqa: E402
+from tests.databases import create_tables, new_postgres_database, start_postgres  # noqa: E402
 from tests.programs import IMPOSSIBLE, install_in_background, packages_of  # noqa: E402
 from tests.settings import make_settings  # noqa: E402
 
@@ -164,7 +164,7 @@ async def postgres_url(postgres_server_url: str) -> AsyncIterator[str]:
 
 @pytest.fixture(scope="session", params=["sqlite", "postgres"])
 def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A migrated database of either engine."""
+    """The address of a database of either engine, which `settings` migrates."""
     if request.param == "sqlite":
         return f"sqlite+aiosqlite:///{tmp_path_factory.mktemp('sqlite') / 'todo.db'}"
     url: str = request.getfixturevalue("postgres_url")
@@ -172,8 +172,9 @@ def database_url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPa
 
 
 @pytest.fixture(scope="session")
-def settings(database_url: str) -> Settings:
-    """The settings of the application under test."""
+async def settings(database_url: str) -> Settings:
+    """The settings of the application under test, with a migrated database."""
+    await create_tables(database_url)
     return make_settings(database_url)
 
 
@@ -181,7 +182,6 @@ def settings(database_url: str) -> Settings:
 async def database(settings: Settings) -> AsyncIterator[Database]:
     """The database itself, for looking behind the API's back."""
     database = Database(settings)
-    await create_db_and_tables(database)
     yield database
     await database.close()
 
