@@ -50,8 +50,10 @@ async def known(request: Request, tasks: OwnedTasks, suffix: str = "") -> Respon
     """
     header = _header(request, "if-none-match")
     tags = (tag.removesuffix(suffix) for _, tag in _tags(header) if tag.endswith(suffix)) if header else ()
-    newest = max(tasks.revisions(tags), default=None)
-    return not_modified(tasks.etag(newest) + suffix) if newest is not None and await tasks.is_current(newest) else None
+    revisions = tasks.revisions(tags)
+    if not revisions or (head := await tasks.head()) not in revisions:
+        return None
+    return not_modified(tasks.etag(head) + suffix)
 
 
 def _header(request: Request, name: str) -> str:

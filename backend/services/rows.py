@@ -239,8 +239,8 @@ class OwnedTasks:
             raise TaskNotFound
         return self._task(row)
 
-    async def is_current(self, revision: int) -> bool:
-        """Tell whether the owner has written nothing since this revision.
+    async def head(self) -> int:
+        """Return the owner's revision: who knows it has this state already.
 
         Asked for alone, it is one row by its key. Within the statement that reads tasks it would save a round trip
         where something is new; but where nothing is, which is what clients that poll meet, PostgreSQL would plan all
@@ -249,7 +249,7 @@ class OwnedTasks:
         head = (await self._run(_select_revision)).scalar_one_or_none()
         if head is None:
             head = (await self._run(_select_head)).scalar_one()
-        return bool(head == revision)
+        return cast(int, head)
 
     async def _unchanged(self, task_id: UUID, match: Match, *, within: Executor | None = None) -> TaskPublic:
         """Return a task that is not in the trash. Raises `TaskNotFound`, `PreconditionFailed`."""
