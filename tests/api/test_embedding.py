@@ -100,8 +100,7 @@ def test_a_test_client_needs_no_with(embedded: tuple[FastAPI, Settings], user_id
 
 
 @pytest.mark.parametrize("before", ["", "/proxy"])
-async def test_another_application_can_mount_it(before: str, database_url: str, user_id: Callable[[str], str]) -> None:
-    settings = make_settings(database_url)
+async def test_another_application_can_mount_it(before: str, settings: Settings, user_id: Callable[[str], str]) -> None:
     outer, inner = FastAPI(), create_app(settings)
     outer.mount("/todo", inner)
     transport = httpx.ASGITransport(outer, root_path=before)  # which a proxy has taken off
