@@ -1,5 +1,7 @@
 """One request and its response, on their way through the guard."""
 
+import asyncio
+import contextlib
 import hmac
 import logging
 import re
@@ -25,8 +27,8 @@ from backend.config import Settings
 from backend.errors import TokenError
 from backend.observation import Observation
 
-PIECE = 64 * 1024
-"""Bytes of a body that are sent at once. The server takes more when it is rid of nearly all of them."""
+DRAIN = "todo_backend.drain"
+"""The extension of ASGI by which our server tells when a client has taken nearly all that it was sent."""
 PROBES = frozenset({"/health", "/health/ready", "/health/db"})
 
 _TRACEPARENT = re.compile(rb"[0-9a-f]{2}-([0-9a-f]{32})-[0-9a-f]{16}-[0-9a-f]{2}")
@@ -65,6 +67,7 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._status: int | None = None
+        self._seconds: float | None = None
         self._places: ConcurrencyLimit | None = None
         self._is_passed_on = False
         self._more_headers: list[tuple[bytes, bytes]] = []
@@ -117,11 +120,7 @@ class Exchange:
         return self._is_passed_on and self._method not in {"GET", "HEAD", "OPTIONS"}
 
     async def send(self, message: Message) -> None:
-        """Send a message of the response, with the headers that every response has; a long body in pieces.
-
-        So a request is under way until its client has taken nearly all of the response, and a user who reads none
-        fills the memory with as many as may be under way at once, instead of one for each connection.
-        """
+        """Send a message of the response, with the headers that every response has."""
         if message["type"] == "http.response.start":
             self.give_place_back()
             self._status = message["status"]
@@ -133,11 +132,19 @@ class Exchange:
             message = {**message, "headers": [*message["headers"], *extra]}
         elif self._method == "HEAD":
             message = {**message, "body": b""}
-        body: bytes = message.get("body", b"")
-        last = max(len(body) - 1, 0) // PIECE * PIECE
-        for start in range(0, last, PIECE):
-            await self._send({**message, "body": body[start : start + PIECE], "more_body": True})
-        await self._send({**message, "body": body[last:]} if last else message)
+        await self._send(message)
+
+    async def taken(self) -> None:
+        """Wait until the client has taken nearly all of the response, where the server can tell.
+
+        A user who reads none fills the memory then with as many as may be under way at once, instead of one for each
+        connection. The ending server does not wait for it: the response is complete.
+        """
+        self._seconds = time.perf_counter() - self._started_at  # how long the client takes is not our time
+        extension = self._original_scope.get("extensions", {}).get(DRAIN)
+        if extension is not None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await extension["wait"]()
 
     async def respond(self, response: Response) -> None:
         """Send a whole response."""
@@ -168,7 +175,7 @@ class Exchange:
     def log(self, observe: Observe | None) -> None:
         """Count the request, and write its line: nothing of what the client wrote but the method and two ids."""
         status = self._status
-        seconds = time.perf_counter() - self._started_at
+        seconds = self._seconds if self._seconds is not None else time.perf_counter() - self._started_at
         milliseconds = seconds * 1000
         if observe is not None:
             observe(self._method, route_of(self.scope), status, seconds, self.observation)

@@ -104,6 +104,7 @@ class Guard:
             exchange.observation.waited += time.perf_counter() - started
             await exchange.read_body()
             await exchange.pass_on(self._app, self._places)
+            await exchange.taken()
 
     async def _identify(self, exchange: Exchange) -> Identity:
         values = [value for name, value in exchange.scope["headers"] if name == b"authorization"]

@@ -15,6 +15,7 @@ import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from backend.api.body import content_length
+from backend.api.exchange import DRAIN
 from backend.api.overload import Overload
 from backend.serving.heads import HOST, MAX_HEAD, BadHead, Unparsed, refusal
 from backend.serving.sockets import SmallReads, Unsent
@@ -114,6 +115,7 @@ class LimitedProtocol(HttpToolsProtocol):
         if not self._parses_head:
             raise ValueError("a request behind a body in chunks")  # the response before it says that it is the last
         super().on_message_begin()
+        self.scope["extensions"] = {DRAIN: {"wait": self.flow.drain}}
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take a header of the head, and drop those behind the body (RFC 9110, section 6.5.1)."""

@@ -32,8 +32,8 @@ LET_IN_AT_ONCE = 20
 LAST_CALLS = 1
 """Seconds at the end for which an open connection is kept: a request may be on its way."""
 MAX_CONNECTIONS = 10_000
-"""Connections that a process has open, unless told otherwise: some 20 KiB each, and of one
-whose client reads nothing up to 128 KiB more."""
+"""Connections that a process has open, unless told otherwise: some 20 KiB each, and 64 KiB more of a
+client that sends slowly or reads nothing; the longer responses of one user are bounded by its requests under way."""
 SPARE_FILES = 32
 """Open files that are left for all else, or a quarter of them: connections of the database, its files, the log."""
 GARBAGE_THRESHOLDS = (10_000, 10, 10)

@@ -221,14 +221,14 @@ def list_of(token: str, query: bytes = b"") -> bytes:
     )
 
 
-def test_a_user_who_reads_no_response_fills_no_memory_with_them(tmp_path: Path) -> None:
-    """They are under way until they have been taken: more of the same user's wait, and nobody else's do."""
-    settings = settings_of(tmp_path, MAX_CONCURRENT_REQUESTS_PER_USER="2")
-    reader, other = (mint(make_settings("sqlite+aiosqlite://"), user, 3600) for user in ("reader", "other"))
+@contextmanager
+def unread(tmp_path: Path, token: str) -> Iterator[tuple[Server, list[socket.socket]]]:
+    """A service that lets a user do two things at once, and two lists of which the user has read a word."""
+    settings = settings_of(tmp_path, MAX_CONCURRENT_REQUESTS_PER_USER="2", LOG_FORMAT="json")
     task = {"title": "long", "description": "\U0001f600" * 2000}
     operations = [{"op": "put", "id": str(uuid7()), "task": task} for _ in range(100)]
     body = json.dumps({"operations": operations}, ensure_ascii=False).encode()
-    headers = {"Authorization": f"Bearer {reader}", "Content-Type": "application/json"}
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     with serving([FORKED, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server, ExitStack() as stack:
         with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=DEADLINE)) as writing:
             writing.request("POST", "/api/tasks/batch", body, headers)
@@ -238,9 +238,24 @@ def test_a_user_who_reads_no_response_fills_no_memory_with_them(tmp_path: Path) 
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             connection.settimeout(DEADLINE)
             connection.connect(("127.0.0.1", server.port))
-            connection.sendall(list_of(reader))
+            connection.sendall(list_of(token))
             assert connection.recv(12) == b"HTTP/1.1 200"
+        yield server, connections
+
+
+def test_a_user_who_reads_no_response_fills_no_memory_with_them(tmp_path: Path) -> None:
+    """They are under way until they have been taken: more of the same user's wait, and nobody else's do."""
+    reader, other = (mint(make_settings("sqlite+aiosqlite://"), user, 3600) for user in ("reader", "other"))
+    with unread(tmp_path, reader) as (server, connections):
         one = [statuses(server.exchange(list_of(user, b"?limit=1"))) for user in (reader, other)]
         assert one == [[429], [200]]
         assert all(len(read_to_end(connection)) > 800_000 for connection in connections)
         assert statuses(server.exchange(list_of(reader, b"?limit=1"))) == [200]
+
+
+def test_an_ending_service_says_nothing_wrong_of_responses_that_are_not_read(tmp_path: Path) -> None:
+    """They are complete: nothing was unavailable, and no outcome is unknown."""
+    with unread(tmp_path, mint(make_settings("sqlite+aiosqlite://"), "reader", 3600)) as (server, _):
+        server.stop()
+        assert '"code"' not in server.stderr
+        assert "ASGI" not in server.stderr
