@@ -17,10 +17,14 @@ RENEWED_AT_ONCE = 500
 
 _users_with_expired = select(tasks.c.user_id).where(tasks.c.deleted_at < bindparam("expired")).distinct()
 _clock = bindparam("clock", type_=BigInteger)
-# Who writes meanwhile has a new revision, which is asked for again once the row is locked; the tasks are not.
-_forget_idle = delete(owners).where(
-    owners.c.revision < _clock, ~select(literal(1)).where(tasks.c.user_id == owners.c.user_id).exists()
+# Whoever writes now is left out: nobody waits for another. Who has written meanwhile has a new revision, which is asked
+# for again once the row is locked; the tasks are not.
+_idle = (
+    select(owners.c.user_id)
+    .where(owners.c.revision < _clock, ~select(literal(1)).where(tasks.c.user_id == owners.c.user_id).exists())
+    .with_for_update(skip_locked=True)
 )
+_forget_idle = delete(owners).where(owners.c.user_id.in_(_idle))
 _later = case((owners.c.revision >= _clock, owners.c.revision + 1), else_=_clock)
 _locked = owners.alias("locked")
 # Locked in the order in which a transfer locks its two, and in one statement, which sees no row that is made meanwhile.
