@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
+
+from pydantic_core.core_schema import ErrorType
 
 MAX_ERRORS = 20
 """How many places one 422 points at; more would make a small request a large response."""
@@ -35,13 +37,8 @@ _RULES: Mapping[str, tuple[str, str]] = {
 }
 """pydantic's error types that can occur here."""
 
-_OWN_RULES = frozenset(
-    """
-    invalid_character blank comma not_a_date not_a_time not_a_wall_clock_time needs_due_date unsupported_recurrence
-    not_a_uuid not_a_uuid7 not_a_boolean not_an_integer unknown_order unknown_priority one_of conflict id_mismatch
-    """.split()  # noqa: SIM905 # a list would be twenty lines
-)
-"""Error types of our own validators, whose messages hold nothing that was sent."""
+_PYDANTICS = frozenset(get_args(ErrorType))
+"""All other error types are of our own validators, whose messages hold nothing that was sent."""
 
 _BOUNDS = {
     "string_too_long": ("too_long", "must have at most {max_length} characters"),
@@ -68,7 +65,7 @@ def _field_error(error: Mapping[str, Any]) -> FieldError:
     if rule in _BOUNDS:
         code, detail = _BOUNDS[rule]
         detail = detail.format(**error["ctx"])
-    elif rule in _OWN_RULES:
+    elif rule not in _PYDANTICS:
         code, detail = rule, error["msg"]
         # Raised of a whole operation of a batch, whose `task` has another id than the operation itself.
         path += ["task", "id"] if rule == "id_mismatch" else []

@@ -205,7 +205,13 @@ def _find_connections(settings: Settings, url: PostgresURL, available: int) -> l
     needed = each * (int(workers) if workers.isdecimal() else 1)
     if needed <= available:
         return [Finding("connections", "ok", f"the server allows {available}, and {needed} may be needed")]
-    return [Finding("connections", "warn", f"the server allows {available}, but {needed} may be needed at once")]
+    return [
+        Finding(
+            "connections",
+            "warn",
+            f"the server allows {available}, but {needed} may be needed at once: bound them by DATABASE_POOL_SIZE",
+        )
+    ]
 
 
 async def _find_tables(settings: Settings, connection: DriverConnection, facts: Any) -> list[Finding]:

@@ -157,7 +157,7 @@ def _bind(host: str, port: int) -> list[socket.socket]:
     except OSError as error:
         reason = error.strerror or "no such address"
         if error.errno == errno.EADDRINUSE:
-            reason += "; set PORT to another, such as PORT=8001"
+            reason += "; choose another by PORT or --port, such as 8001"
         print(f"todo-backend: cannot listen on {host}, port {port}: {reason}", file=sys.stderr)
         sys.exit(ADDRESS_IN_USE)
 

@@ -75,7 +75,10 @@ def examine(connection: Connection, *, adopt: bool = False) -> str | None:
             " with an empty one"
         )
     elif version == head() and (lacking := missing(connection) or _retyped(connection)):
-        raise Unusable(f"the database is at revision {version}, but has no {_some(lacking)}: restore what is lost")
+        raise Unusable(
+            f"the database is at revision {version}, but has no {_some(lacking)}: restore what is lost; what is new in"
+            " the model needs a migration"
+        )
     return version
 
 
