@@ -67,7 +67,6 @@ class Exchange:
         self._receive = receive
         self._send = send
         self._status: int | None = None
-        self._seconds: float | None = None
         self._places: ConcurrencyLimit | None = None
         self._is_passed_on = False
         self._more_headers: list[tuple[bytes, bytes]] = []
@@ -140,7 +139,6 @@ class Exchange:
         A user who reads none fills the memory then with as many as may be under way at once, instead of one for each
         connection. The ending server does not wait for it: the response is complete.
         """
-        self._seconds = time.perf_counter() - self._started_at  # how long the client takes is not our time
         extension = self._original_scope.get("extensions", {}).get(DRAIN)
         if extension is not None:
             with contextlib.suppress(asyncio.CancelledError):
@@ -175,7 +173,7 @@ class Exchange:
     def log(self, observe: Observe | None) -> None:
         """Count the request, and write its line: nothing of what the client wrote but the method and two ids."""
         status = self._status
-        seconds = self._seconds if self._seconds is not None else time.perf_counter() - self._started_at
+        seconds = time.perf_counter() - self._started_at
         milliseconds = seconds * 1000
         if observe is not None:
             observe(self._method, route_of(self.scope), status, seconds, self.observation)

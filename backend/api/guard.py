@@ -8,6 +8,7 @@ the frontend.
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -51,19 +52,20 @@ class Guard:
         scope = self._under_prefix(scope)
         exchange = Exchange(scope, receive, send, self._cors, self._settings)
         observation.set(exchange.observation)
-        try:
-            await self._handle(exchange)
-        except Disconnected:
-            pass
-        except asyncio.CancelledError:
-            # The server is ending, and has waited as long as it may. A response is all that can still be sent.
-            unknown, unwritten = Problem("outcome_unknown"), Problem("database_unavailable", detail=ENDING)
-            await exchange.respond_to_error(unknown if exchange.may_have_written else unwritten)
-        except Exception as error:  # noqa: BLE001 # the last place where an error can become a response
-            await exchange.respond_to_error(error)
-        finally:
-            exchange.give_place_back()
-            exchange.log(self._observe)
+        async with AsyncExitStack() as turn:
+            try:
+                await self._handle(exchange, turn)
+            except Disconnected:
+                pass
+            except asyncio.CancelledError:
+                # The server is ending, and has waited as long as it may. A response is all that can still be sent.
+                unknown, unwritten = Problem("outcome_unknown"), Problem("database_unavailable", detail=ENDING)
+                await exchange.respond_to_error(unknown if exchange.may_have_written else unwritten)
+            except Exception as error:  # noqa: BLE001 # the last place where an error can become a response
+                await exchange.respond_to_error(error)
+            finally:
+                exchange.give_place_back()
+                exchange.log(self._observe)
 
     def _under_prefix(self, scope: Scope) -> Scope:
         """Return the scope with the whole prefix in its path, as ASGI wants it.
@@ -79,7 +81,7 @@ class Guard:
         whole = next((each for each in candidates if f"{each}/".startswith(f"{prefix}/")), prefix + path)
         return {**scope, "root_path": prefix, "path": whole}
 
-    async def _handle(self, exchange: Exchange) -> None:
+    async def _handle(self, exchange: Exchange, turn: AsyncExitStack) -> None:
         if exchange.is_preflight:
             await exchange.respond(self._cors.preflight(exchange.origin))
             return
@@ -100,11 +102,11 @@ class Guard:
         started = time.perf_counter()
         # Who waits for requests of the same user holds none of the places, and no body: those of a user that are under
         # way at once are bounded, so one user cannot fill the memory for bodies.
-        async with self._user_limit.of(identity.user_id):
-            exchange.observation.waited += time.perf_counter() - started
-            await exchange.read_body()
-            await exchange.pass_on(self._app, self._places)
-            await exchange.taken()
+        await turn.enter_async_context(self._user_limit.of(identity.user_id))
+        turn.push_async_callback(exchange.taken)
+        exchange.observation.waited += time.perf_counter() - started
+        await exchange.read_body()
+        await exchange.pass_on(self._app, self._places)
 
     async def _identify(self, exchange: Exchange) -> Identity:
         values = [value for name, value in exchange.scope["headers"] if name == b"authorization"]

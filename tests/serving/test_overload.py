@@ -253,6 +253,14 @@ def test_a_user_who_reads_no_response_fills_no_memory_with_them(tmp_path: Path) 
         assert statuses(server.exchange(list_of(reader, b"?limit=1"))) == [200]
 
 
+def test_a_requests_line_does_not_wait_for_its_client_to_read(tmp_path: Path) -> None:
+    """Whoever looks into the log now sees what has been responded now, and the metrics count it."""
+    with unread(tmp_path, mint(make_settings("sqlite+aiosqlite://"), "reader", 3600)) as (server, connections):
+        line = re.compile(r'"method": ?"GET", "route": ?"/api/tasks", "status": ?200')
+        eventually(lambda: len(line.findall(server.stderr)) == 2, "both lists have their lines")
+        assert all(len(read_to_end(connection)) > 800_000 for connection in connections)  # they were not given up
+
+
 def test_an_ending_service_says_nothing_wrong_of_responses_that_are_not_read(tmp_path: Path) -> None:
     """They are complete: nothing was unavailable, and no outcome is unknown."""
     with unread(tmp_path, mint(make_settings("sqlite+aiosqlite://"), "reader", 3600)) as (server, _):
