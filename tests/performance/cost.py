@@ -42,16 +42,22 @@ def measure_cost(rounds: int, seconds: int, only: list[str]) -> dict[str, Any]:
         return {
             **({"no_peer": no_peer} if no_peer else {}),
             "pool": measure_requests(
-                direct, POOL_SIZE, [name for name in COMMANDS if name != "peer" or not no_peer], rounds, seconds, only
+                direct,
+                direct,
+                POOL_SIZE,
+                [name for name in COMMANDS if name != "peer" or not no_peer],
+                rounds,
+                seconds,
+                only,
             ),
             "NullPool": measure_requests(
-                pooled, 0, [name for name in COMMANDS if name not in ONLY_POOLED], rounds, seconds, only
+                direct, pooled, 0, [name for name in COMMANDS if name not in ONLY_POOLED], rounds, seconds, only
             ),
         }
 
 
 def measure_requests(
-    port: int, pool_size: int, names: list[str], rounds: int, seconds: int, only: list[str]
+    direct: int, port: int, pool_size: int, names: list[str], rounds: int, seconds: int, only: list[str]
 ) -> dict[str, Any]:
     """Measure every scenario on these services, at 1 and at 8 connections, in alternating rounds."""
     samples: dict[tuple[str, str, int], list[Figures]] = {}
@@ -65,7 +71,7 @@ def measure_requests(
                     continue
                 for connections in (1, 8):
                     for target in targets:
-                        sample = load(target, request, connections, seconds)
+                        sample = load(target, request, connections, seconds, direct)
                         samples.setdefault((name, target.name, connections), []).append(sample)
     return {
         "memory_bytes": memory,
@@ -141,13 +147,14 @@ def print_cost(found: dict[str, Any]) -> None:
 
 def print_requests(title: str, cost: dict[str, Any]) -> None:
     """Print a table of CPU and times."""
-    print(f"\n{title}: CPU µs a request (and p50, p99 in µs)\n")
+    print(f"\n{title}: CPU µs a request, and of the database (p50, p99 in µs)\n")
     rows = {(row["request"], row["service"], row["connections"]): row for row in cost["requests"]}
     for connections in (1, 8):
         for name in dict.fromkeys(row["request"] for row in cost["requests"]):
             found = {who: rows[name, who, connections] for who in COMMANDS if (name, who, connections) in rows}
             cells = [
-                f"{who} {row['cpu_us']:6.0f} ({row['p50_us']:.0f}, {row['p99_us']:.0f})" for who, row in found.items()
+                f"{who} {row['cpu_us']:5.0f} + {row['database_us']:5.0f} ({row['p50_us']:.0f}, {row['p99_us']:.0f})"
+                for who, row in found.items()
             ]
             own = found["service"]["cpu_us"]
             ratios = [f"/ {who} {own / row['cpu_us']:.2f}" for who, row in found.items() if who != "service"]

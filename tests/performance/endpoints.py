@@ -13,7 +13,7 @@ from uuid_utils.compat import uuid7
 
 from tests.performance.load import POOL_SIZE, Figures, load, medians
 from tests.performance.queries import LISTS
-from tests.performance.servers import Request, Service, database_cpu, database_url, databases, service
+from tests.performance.servers import Request, Service, database_url, databases, service
 
 TASKS = 10_000
 READER = ("reader",)
@@ -105,11 +105,7 @@ def measure_endpoints(rounds: int, seconds: int) -> list[dict[str, Any]]:
         for _ in range(rounds):
             for name, request in wanted.items():
                 for target in targets:
-                    before = database_cpu(direct)
-                    figures = load(target, request, 1, seconds)
-                    requests = figures["per_second"] * seconds
-                    figures["database_us"] = (database_cpu(direct) - before) / requests * 1e6
-                    samples.setdefault((name, target.name), []).append(figures)
+                    samples.setdefault((name, target.name), []).append(load(target, request, 1, seconds, direct))
     return [{"request": name, "service": who, **medians(values)} for (name, who), values in samples.items()]
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import asyncpg
 from uuid_utils.compat import uuid7
 
-from tests.performance.servers import Request, Service, database_url, token_of
+from tests.performance.servers import Request, Service, database_cpu, database_url, token_of
 
 SCRIPTS = Path(__file__).parent
 POOL_SIZE = 5
@@ -48,13 +48,16 @@ def run_wrk(target: Service, script: str, *arguments: str, path: str = "", conne
     return {**figures, "cpu": cpu}
 
 
-def load(target: Service, request: Request, connections: int, seconds: int) -> Figures:
-    """Load a service with one request; return what each cost."""
+def load(target: Service, request: Request, connections: int, seconds: int, database_port: int) -> Figures:
+    """Load a service with one request; return what each cost, the PostgreSQL of that port included."""
     target.respond(request)  # it is what it should be
+    before = database_cpu(database_port)
     with tempfile.NamedTemporaryFile("w", suffix=".lua") as file:
         file.write(script_of(request))
         file.flush()
-        return each(run_wrk(target, file.name, path=request.path, connections=connections, seconds=seconds))
+        figures = run_wrk(target, file.name, path=request.path, connections=connections, seconds=seconds)
+    database = database_cpu(database_port) - before
+    return {**each(figures), "database_us": database / figures["requests"] * 1e6}
 
 
 def script_of(request: Request) -> str:
