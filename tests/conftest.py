@@ -86,12 +86,13 @@ NEEDS_ROOT = "needs root"
 NEEDS_NOT_ROOT = "needs a user who is not root"
 
 
-@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
+@pytest.hookimpl(optionalhook=True)  # without xdist there is no such hook
 def pytest_xdist_auto_num_workers() -> int:
     """Half as many more workers as there are cores: half of the time is waited for other processes."""
     return (os.cpu_count() or 1) * 3 // 2
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark tests after the folder that they are in, and skip those that another user must run."""
     here = Path(__file__).parent
