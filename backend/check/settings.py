@@ -1,5 +1,6 @@
 """What is wrong with the settings as such: what keeps the service from starting, and what is likely a mistake."""
 
+import os
 from collections.abc import AsyncIterator
 from difflib import get_close_matches
 from urllib.parse import urlsplit
@@ -7,8 +8,11 @@ from urllib.parse import urlsplit
 from backend.auth.tokens import TokenVerifier
 from backend.check import Finding
 from backend.config import Settings, is_loopback, is_plain, load_settings
-from backend.config.sources import EnvFile
+from backend.config.sources import ConfigurationError, EnvFile
 from backend.db.url import PostgresURL, SQLiteURL, database_url, direct_database_url
+
+ENVIRONMENT_ALONE = {"PORT": 65_535, "WEB_CONCURRENCY": 256}
+"""What `serve` takes from the environment and no `.env` holds, as platforms set it: whole numbers, up to these."""
 
 HS256_IN_PRODUCTION = "BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody"
 
@@ -18,12 +22,38 @@ def checked_settings() -> Settings:
     return load_settings(database_url, direct_database_url, TokenVerifier)
 
 
+def whole_number(variable: str, text: str) -> int:
+    """Read a number of `ENVIRONMENT_ALONE`. Raises `ConfigurationError`."""
+    most = ENVIRONMENT_ALONE[variable]
+    try:
+        number = int(text) if text.isascii() else 0
+    except ValueError:
+        number = 0
+    if not 1 <= number <= most:
+        raise ConfigurationError(variable, f"must be a whole number from 1 to {most}")
+    return number
+
+
+def wrong_numbers() -> list[Finding]:
+    """Return a failure for each number of the environment that `serve` would refuse; an empty one is none."""
+    found = []
+    for variable in ENVIRONMENT_ALONE:
+        try:
+            whole_number(variable, os.environ.get(variable) or "1")
+        except ConfigurationError as error:
+            found.append(Finding("settings", "FAIL", str(error)))
+    return found
+
+
 async def look_at_settings(settings: Settings) -> AsyncIterator[Finding]:
-    """Yield a warning for each setting that is likely a mistake."""
+    """Yield a failure for each number that `serve` would refuse, and a warning for each likely mistake."""
     warnings = [*_misspelt(), *_warnings(settings)]
     for warning in warnings:
         yield Finding("settings", "warn", warning)
-    if not warnings:
+    wrong = wrong_numbers()
+    for finding in wrong:
+        yield finding
+    if not warnings and not wrong:
         yield Finding("settings", "ok", f"environment {settings.environment}")
     yield Finding("origins", "ok", f"browsers on {', '.join(settings.allowed_origins)} may call")
 

@@ -57,6 +57,7 @@ def check(
 ) -> None:
     """Look at everything that must be right in production, one line each. Fails where the service would not work."""
     from backend.check import Finding, Report, check_all, check_token
+    from backend.check.settings import wrong_numbers
 
     def finish(report: Report) -> NoReturn:
         print(report.document() if as_json else report.lines(), flush=True)
@@ -67,7 +68,8 @@ def check(
     try:
         settings = read_settings()
     except SystemExit as wrong:  # a finding like any other, for who reads the document
-        finish(Report([Finding("settings", "FAIL", str(wrong.code).partition("wrong setting: ")[2])]))
+        reason = str(wrong.code).partition("wrong setting: ")[2]
+        finish(Report([Finding("settings", "FAIL", reason), *([] if token is not None else wrong_numbers())]))
     logging.getLogger("backend").setLevel(logging.CRITICAL)  # the report says it
 
     async def run() -> None:

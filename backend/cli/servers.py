@@ -18,10 +18,10 @@ import typer
 import backend
 from backend import __version__
 from backend.auth.tokens import TokenVerifier, mint
-from backend.check.settings import HS256_IN_PRODUCTION
+from backend.check.settings import ENVIRONMENT_ALONE, HS256_IN_PRODUCTION, whole_number
 from backend.cli.common import fail, on_database, read_settings
 from backend.cli.data import migrate_to
-from backend.config import Settings, is_loopback, needs_extra
+from backend.config import ConfigurationError, Settings, is_loopback, needs_extra
 from backend.db.url import SQLiteURL, database_url
 from backend.errors import DatabaseError, DatabaseNotMigrated, IssuerUnavailable, TokenError, TokenExpired
 from backend.log import logging_in_background
@@ -55,35 +55,28 @@ logger = logging.getLogger(__name__)
 Host = Annotated[str, typer.Option(help="The address to listen on.")]
 
 
-def _up_to(most: int, variable: str) -> Callable[[str], int]:
+def _number(variable: str) -> Callable[[str], int]:
     """Return a reader of an option that a variable stands for: a wrong variable is told as every wrong setting is."""
 
     def read(text: str) -> int:
         try:
-            number = int(text) if str(text).isascii() else 0  # typer hands the default over as it is
-        except ValueError:
-            number = 0
-        if 1 <= number <= most:
-            return number
-        reason = f"must be a whole number from 1 to {most}"
-        if text == os.environ.get(variable):
-            fail(f"wrong setting: {variable}: {reason}")
-        raise typer.BadParameter(reason)
+            return whole_number(variable, str(text))  # typer hands the default over as it is
+        except ConfigurationError as error:
+            if text == os.environ.get(variable):
+                fail(f"wrong setting: {error}")
+            raise typer.BadParameter(str(error).removeprefix(f"{variable}: ")) from None
 
     return read
 
 
-MAX_PORT = 65_535
-
 Port = Annotated[
-    int,
-    typer.Option(help="The port to listen on.", metavar="PORT", parser=_up_to(MAX_PORT, "PORT"), envvar="PORT"),
+    int, typer.Option(help="The port to listen on.", metavar="PORT", parser=_number("PORT"), envvar="PORT")
 ]
 
 Workers = Annotated[
     int,
     typer.Option(
-        help="How many processes.", metavar="NUMBER", parser=_up_to(256, "WEB_CONCURRENCY"), envvar="WEB_CONCURRENCY"
+        help="How many processes.", metavar="NUMBER", parser=_number("WEB_CONCURRENCY"), envvar="WEB_CONCURRENCY"
     ),
 ]
 
@@ -180,7 +173,8 @@ def serve(
         str | None, typer.Option(help="The path in front of /api, which a proxy takes off or leaves.")
     ] = None,
     admin_port: Annotated[
-        int | None, typer.Option(help="A port for /metrics and probes, for the operator.", min=1, max=MAX_PORT)
+        int | None,
+        typer.Option(help="A port for /metrics and probes, for the operator.", min=1, max=ENVIRONMENT_ALONE["PORT"]),
     ] = None,
     admin_host: Annotated[str, typer.Option(help="The address of the admin port.")] = "127.0.0.1",
 ) -> None:

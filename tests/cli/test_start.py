@@ -57,6 +57,14 @@ def test_a_wrong_number_of_workers_is_refused_as_other_settings_are(tmp_path: Pa
     assert_refused(ended, "wrong setting: WEB_CONCURRENCY: must be a whole number from 1 to 256")
 
 
+@pytest.mark.parametrize("other", [{"BETTER_AUTH_SECRET": SECRET}, WRONG], ids=["alone", "with another"])
+def test_check_names_each_number_that_serve_refuses(other: dict[str, str], tmp_path: Path) -> None:
+    ended = backend("check", cwd=tmp_path, **other, PORT=CANARY, WEB_CONCURRENCY="0")
+    assert (ended.returncode, ended.stderr, CANARY in ended.stdout) == (1, "", False)
+    assert "FAIL  settings   PORT: must be a whole number from 1 to 65535\n" in ended.stdout
+    assert "FAIL  settings   WEB_CONCURRENCY: must be a whole number from 1 to 256\n" in ended.stdout
+
+
 def test_without_a_way_to_verify_tokens_the_start_ends(tmp_path: Path) -> None:
     ended = backend("serve", cwd=tmp_path)
     assert_refused(ended, "BETTER_AUTH_SECRET")
