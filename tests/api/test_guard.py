@@ -165,8 +165,9 @@ async def test_under_a_prefix_tokens_are_asked_for_and_addresses_have_it(
 
 async def test_the_document_is_sent_once(anonymous: httpx.AsyncClient) -> None:
     first = await anonymous.get("/openapi.json")
-    again = await anonymous.get("/openapi.json", headers={"If-None-Match": first.headers["ETag"]})
-    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    for known in (first.headers["ETag"], "*"):
+        again = await anonymous.get("/openapi.json", headers={"If-None-Match": known})
+        assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
 
 
 @pytest.mark.parametrize("prefix", ["", "/todo"], ids=["taken off by the proxy", "left by the proxy"])

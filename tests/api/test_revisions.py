@@ -39,6 +39,8 @@ async def test_what_is_known_is_304_without_a_body_until_something_changes(
             again = await alice.get(path, headers={"If-None-Match": first.headers["ETag"]})
         assert (again.status_code, again.content) == (304, b"")
         assert again.headers["ETag"] == first.headers["ETag"]
+        whatever = await alice.get(path, headers={"If-None-Match": "*"})  # RFC 9110, section 13.1.2
+        assert (whatever.status_code, whatever.headers["ETag"]) == (304, first.headers["ETag"])
         number, rest = first.headers["ETag"].removeprefix('W/"').split("-", 1)
         newer = f'W/"{int(number) + 1}-{rest}, {first.headers["ETag"]}'  # as of a database that was restored to before
         assert (await alice.get(path, headers={"If-None-Match": newer})).status_code == 304
@@ -61,8 +63,9 @@ async def test_a_tag_of_another_page_of_changes_hides_nothing(alice: httpx.Async
     await alice.delete(f"/api/tasks/{task['id']}")
     await alice.delete(f"/api/tasks/{task['id']}?permanent=true")
     known = {"If-None-Match": (await alice.get("/api/tasks")).headers["ETag"]}
-    expired = await alice.get(f"/api/tasks/changes?since={rest.json()['checkpoint']}", headers=known)
-    assert_problem(expired, 410, "checkpoint_expired")
+    for headers in (known, {"If-None-Match": "*"}):
+        expired = await alice.get(f"/api/tasks/changes?since={rest.json()['checkpoint']}", headers=headers)
+        assert_problem(expired, 410, "checkpoint_expired")
 
 
 @pytest.mark.parametrize("path", READS)

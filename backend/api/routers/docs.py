@@ -30,7 +30,8 @@ def _document_route() -> Route:
             made[prefix] = content, f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         content, etag = made[prefix]
         headers = {"ETag": etag, "Cache-Control": "no-cache"}
-        if etag in request.headers.get("if-none-match", ""):
+        known = request.headers.get("if-none-match", "")
+        if etag in known or known.strip() == "*":
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type="application/json")
 

@@ -234,6 +234,8 @@ async def list_changes(request: Request) -> Response:
     if (response := await known(request, tasks, suffix)) is not None:
         return response
     found = await tasks.changes(checkpoint, limit=query.limit)
+    if must_not_exist(request):  # the checkpoint has not expired, which would be 410
+        return not_modified(tasks.etag(found.head) + suffix)
     content, shown = changes_content(found.changes)
     cut = shown < len(found.changes)
     checkpoint_text = encode_checkpoint(found.checkpoints[shown - 1] if cut else found.last, user_id).encode()
