@@ -24,6 +24,8 @@ _BEGINNING = re.compile(_TOKEN + rb"|\r?\Z")
 _REQUEST_LINE = re.compile(_TOKEN + rb"+ ([!-\"$-~]+) HTTP/1\.[01]\r\n")
 _METHODS = (b"DELETE", b"GET", b"HEAD", b"OPTIONS", b"PATCH", b"POST", b"PUT")
 _COMMON = re.compile(rb"(?:%b) /" % b"|".join(_METHODS))
+# The parser takes a blank behind it, but no tab (RFC 9110, section 5.5: either may be there).
+_CHUNKED = re.compile(rb"(\ntransfer-encoding:[ \t]*chunked)[ \t]+(?=\r\n)", re.IGNORECASE)
 _EMPTY_PATH = re.compile(rb"\Ahttps?://[^/? ]+(?=[? ])", re.IGNORECASE)  # RFC 9110, section 4.2.3: it is "/"
 
 logger = logging.getLogger(__name__)
@@ -76,6 +78,8 @@ class Unparsed:
             return None
         self._searched = 0
         del self._bytes[:size]
+        if b"\t" in head:
+            head = _CHUNKED.sub(rb"\1", head)
         return head if _COMMON.match(head) else _as_the_parser_takes_it(head)
 
 

@@ -100,6 +100,14 @@ CHUNKED = ("Content-Type: application/json", "Transfer-Encoding: chunked", "Conn
 CHUNKS = f"{len(TITLE):x}\r\n{TITLE}\r\n0\r\n"
 
 
+@pytest.mark.parametrize("blanks", ["\t", " \t "])
+def test_blanks_behind_a_header_are_no_part_of_it(server: Server, user: User, blanks: str) -> None:
+    headers = [header + blanks for header in CHUNKED]
+    response = server.exchange(user.request("POST", "/api/tasks", *headers, body=CHUNKS + "\r\n"))
+    assert statuses(response) == [201]
+    assert user.tasks() == 1
+
+
 def test_a_trailer_is_no_header(server: Server, user: User) -> None:
     body = CHUNKS + user.authorization + "\r\n"
     response = server.exchange(user.request("POST", "/api/tasks", *CHUNKED, body=body, authorized=False))
