@@ -11,18 +11,29 @@ export class TasksError extends Error {
     status;
     code;
     detail;
-    /** Names the request in the service's log; null where none was sent. */ requestId;
-    /** With status 422: which field breaks which rule. */ errors;
-    /** With status 412: the task as it is now. */ current;
-    retryAfter; // seconds; 0 where the service does not ask to wait
-    constructor({ status, code, detail, request_id = "", errors, current }, retryAfter = 0) {
-        super(detail);
-        [this.name, this.status, this.code, this.detail] = ["TasksError", status, code, detail];
-        [this.requestId, this.errors, this.current, this.retryAfter] = [request_id || null, errors ?? [], current ?? null, retryAfter];
+    /** Names the request in the service's log; null where none was sent. */
+    requestId;
+    /** With status 422: which field breaks which rule. */
+    errors;
+    /** With status 412: the task as it is now. */
+    current;
+    /** How many seconds the service asks to wait; 0 where it does not. */
+    retryAfter;
+    constructor(problem, retryAfter = 0) {
+        super(problem.detail);
+        this.name = "TasksError";
+        this.status = problem.status;
+        this.code = problem.code;
+        this.detail = problem.detail;
+        this.requestId = problem.request_id || null;
+        this.errors = problem.errors ?? [];
+        this.current = problem.current ?? null;
+        this.retryAfter = retryAfter;
     }
     /** Whether the API would refuse the same request again. */
     get isFinal() {
-        return (this.code !== "not_the_api" || BY_CONTENT.has(this.status)) && this.status !== 401 && !passes(this);
+        const isSaidByTheApi = this.code !== "not_the_api"; // what a captive portal says is no refusal
+        return (isSaidByTheApi || BY_CONTENT.has(this.status)) && this.status !== 401 && !passes(this);
     }
 }
 let lastTime = 0;
@@ -30,31 +41,36 @@ let lastTime = 0;
 export function uuid7() {
     const bytes = crypto.getRandomValues(new Uint8Array(16));
     const chance = Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-    lastTime = Math.max(Date.now(), lastTime + 1); // no millisecond twice
+    lastTime = Math.max(Date.now(), lastTime + 1); // no millisecond twice, also where the clock is set back
     const time = lastTime.toString(16).padStart(12, "0");
-    const rest = `${"89ab".charAt(bytes[15] & 3)}${chance.slice(3, 6)}-${chance.slice(6, 18)}`;
+    const variant = "89ab".charAt(bytes[15] & 3); // the two bits that the RFC fixes, and two by chance
+    const rest = `${variant}${chance.slice(3, 6)}-${chance.slice(6, 18)}`;
     return `${time.slice(0, 8)}-${time.slice(8)}-7${chance.slice(0, 3)}-${rest}`;
 }
 /** The operation that makes of a task what it is now: of one that was known before, only the fields that differ. */
 export function operationOf({ deleted, ...now }, before) {
-    const differs = ([name, value]) => JSON.stringify(value) !== JSON.stringify(before?.[name]);
-    const task = Object.fromEntries(Object.entries(now).filter(differs));
-    return deleted ? { op: "delete", id: now.id } : { op: before ? "patch" : "put", id: now.id, task };
+    if (deleted)
+        return { op: "delete", id: now.id };
+    const differing = Object.entries(now).filter(([name, value]) => !isEqual(value, before?.[name]));
+    return { op: before ? "patch" : "put", id: now.id, task: Object.fromEntries(differing) };
 }
-const ATTEMPTS = 3;
+const MAX_ATTEMPTS = 3; // of a request that is not patient
 const MAX_PAUSE = 15; // seconds between attempts: longer only where the service asks a patient request to wait
-const KEPT = 20;
+const MAX_RETRY_AFTER = 3600; // seconds: a timer of months, which a proxy may ask for, would end at once
+const MAX_SILENCE = 60_000; // milliseconds without a byte, after which a request is given up
+const MAX_SEEN = 20; // responses that are kept, to be revalidated
 /** With these nothing was done, and any request can be sent again; with others that pass, one that may run twice. */
 const NOT_DONE = new Set(["database_unavailable", "overloaded", "issuer_unavailable", "too_many_requests"]);
 /** With these one change is refused for what is in it, also by a proxy or a firewall; a captive portal has others. */
 const BY_CONTENT = new Set([403, 406, 413, 422]);
-const passes = ({ status }) => status >= 500 || status === 408 || status === 429;
 /** What belongs to one user, and is thrown away as a whole. */
 class Session {
     id = uuid7();
     ended = new AbortController();
+    /** The last responses with an ETag, by their address, oldest first. */
     seen = new Map();
-    turns = new Map(); // by a task's id: when what was asked of it so far is over
+    /** By a task's id: when what was asked of it so far is over. */
+    turns = new Map();
     user = null;
     token = null;
 }
@@ -99,19 +115,21 @@ export class TasksClient {
     }
     /** All pages, one after the other: `for await (const { tasks } of client.pages({ completed: false }))`. */
     async *pages(query = {}, signal) {
-        const own = AbortSignal.any([this.ended, signal ?? []].flat()); // the next page must not be another user's
+        const own = either(this.ended, signal); // the next page must not be another user's
         let page = await this.list(query, own);
         yield page;
-        const { skip: _, ...rest } = query;
-        while (page.next !== null)
-            yield (page = await this.list({ ...rest, cursor: page.next }, own));
+        const { skip: _, ...rest } = query; // the cursor knows what was skipped
+        while (page.next !== null) {
+            page = await this.list({ ...rest, cursor: page.next }, own);
+            yield page;
+        }
     }
     /** What TanStack Query's `useInfiniteQuery` takes. The key changes with the session: no cache crosses users. */
     infiniteQuery(query = {}) {
         const { ended } = this;
         return {
             queryKey: ["tasks", this.#session.id, query],
-            queryFn: ({ pageParam, signal }) => this.list(pageParam === null ? query : { ...query, cursor: pageParam }, AbortSignal.any([signal, ended])),
+            queryFn: ({ pageParam, signal }) => this.list(pageParam === null ? query : { ...query, cursor: pageParam }, either(ended, signal)),
             initialPageParam: null,
             getNextPageParam: (page) => page.next,
         };
@@ -131,53 +149,70 @@ export class TasksClient {
     }
     /** Create the task, or change the fields that are given. */
     put(id, task, options = {}) {
-        return this.#write([{ id }], "PUT", path(id), { ...options, body: task });
+        return this.#write("PUT", path(id), { ids: [id], body: task, options });
     }
     update(id, changes, options = {}) {
-        return this.#write([{ id }], "PATCH", path(id), { ...options, body: changes });
+        return this.#write("PATCH", path(id), { ids: [id], body: changes, options });
     }
     toggle(id, options = {}) {
-        return this.#write([{ id }], "POST", path(id, "/toggle"), options);
+        return this.#write("POST", path(id, "/toggle"), { ids: [id], options });
     }
     /** Move a task in the manual order (`sort=position`). */
     move(id, to) {
-        return this.#write([{ id }], "POST", path(id, "/move"), { body: to }, true);
+        return this.#write("POST", path(id, "/move"), { ids: [id], body: to, mayRunTwice: true });
     }
     async delete(id, options = {}) {
-        await this.#write([{ id }], "DELETE", path(id), options);
+        await this.#write("DELETE", path(id), { ids: [id], options });
     }
     /** Take a task out of the trash. */
     restore(id) {
-        return this.#write([{ id }], "POST", path(id, "/restore"));
+        return this.#write("POST", path(id, "/restore"), { ids: [id] });
     }
     /** Up to 100 operations: all or nothing, or, with `atomic: false`, each for itself with a status of its own. */
-    async batch(operations, { atomic = true, ...options } = {}, after = operations) {
-        const mayRunTwice = ({ op, if_match }) => op === "put" || op === "patch" || (!atomic && (op === "delete" || if_match !== undefined));
-        const write = { ...options, body: { operations, atomic } };
-        return (await this.#write(after, "POST", path("batch"), write, operations.every(mayRunTwice))).results;
+    batch(operations, options = {}) {
+        return this.#batch(operations, operations.map(({ id }) => id), options);
+    }
+    /** Send a batch after all that was asked of the tasks with these ids before. */
+    async #batch(operations, ids, { atomic = true, ...options }) {
+        const mayRunTwice = operations.every(({ op, if_match }) => {
+            if (op === "put" || op === "patch")
+                return true;
+            // These are refused the second time, which must not be told of an atomic batch that was done.
+            return !atomic && (op === "delete" || if_match !== undefined);
+        });
+        const body = { operations, atomic };
+        const write = { ids, body, options, mayRunTwice };
+        return (await this.#write("POST", path("batch"), write)).results;
     }
     /** Up to 100 changes made offline, in order, each for itself. Where this rejects, `results` has those of the first ones. */
     push(operations, waiting = {}, results = []) {
-        return this.#inTurn(operations, waiting.signal, (signal) => this.#push(operations, { ...waiting, signal }, results));
+        const ids = operations.map(({ id }) => id);
+        return this.#inTurn(ids, waiting.signal, (signal) => this.#push(operations, { ...waiting, signal }, results));
     }
     async #push(operations, waiting, results) {
         try {
-            const pushed = await this.batch(operations, { atomic: false, ...waiting }, []); // whose turn it is
-            for (const { problem } of pushed)
-                if (problem)
-                    alone(problem);
-            const isGone = ({ problem }, at) => operations[at].op === "delete" && problem?.status === 404;
-            results.push(...pushed.map((result, at) => (isGone(result, at) ? { id: result.id, status: 204 } : result)));
+            const pushed = await this.#batch(operations, [], { ...waiting, atomic: false }); // it is their turn already
+            pushed.forEach((result, index) => {
+                const { id, problem } = result;
+                const isGone = operations[index].op === "delete" && problem?.status === 404;
+                if (isGone)
+                    results.push({ id, status: 204 }); // as it was meant to be, perhaps by an attempt before
+                else if (problem)
+                    results.push({ ...result, problem: ofOneTask(problem) });
+                else
+                    results.push(result);
+            });
         }
         catch (error) {
             if (!(error instanceof TasksError && BY_CONTENT.has(error.status)))
                 throw error;
+            if (operations.length === 1) {
+                results.push({ id: operations[0].id, status: error.status, problem: ofOneTask(error) });
+                return results;
+            }
             // One that cannot be read is no reason to refuse the others.
-            if (operations.length > 1)
-                for (const operation of operations)
-                    await this.#push([operation], waiting, results);
-            else
-                results.push({ id: operations[0].id, status: error.status, problem: alone(error) });
+            for (const operation of operations)
+                await this.#push([operation], waiting, results);
         }
         return results;
     }
@@ -191,12 +226,14 @@ export class TasksClient {
                 const { body: page } = await this.#read(path, waiting);
                 for (const change of page.changes)
                     changes.set(change.id, change);
-                ({ checkpoint: since, more } = page);
+                since = page.checkpoint;
+                more = page.more;
             }
             catch (error) {
                 if (since === null || !(error instanceof TasksError && error.code === "checkpoint_expired"))
                     throw error;
-                [since, anew] = [null, true];
+                since = null;
+                anew = true;
                 changes.clear();
             }
         }
@@ -208,78 +245,101 @@ export class TasksClient {
      */
     follow(apply, onError, every = 10_000) {
         const stopping = new AbortController();
-        const signal = AbortSignal.any([this.ended, stopping.signal]); // what is sent later would be sent as the next user's
-        let [checkpoint, turn] = [null, Promise.resolve()];
-        const end = (error) => signal.aborted || (stopping.abort(error), onError(error));
+        const signal = either(this.ended, stopping.signal); // what is sent later would be sent as the next user's
+        const waiting = { signal, patient: true };
+        let checkpoint = null;
+        let turn = Promise.resolve();
+        const end = (error) => {
+            if (signal.aborted)
+                return;
+            stopping.abort(error);
+            onError(error);
+        };
         const read = async () => {
-            const found = await this.changes(checkpoint, 500, { signal, patient: true });
+            const found = await this.changes(checkpoint, 500, waiting);
             await apply(found);
-            ({ checkpoint } = found);
+            checkpoint = found.checkpoint; // what could not be applied is read again
         };
         const exchange = (operations, results = []) => {
             const exchanged = turn.then(async () => {
-                if (operations.length === 0)
-                    return read().then(() => []);
-                await this.push(operations, { signal, patient: true }, results);
+                if (operations.length === 0) {
+                    await read();
+                    return [];
+                }
+                await this.push(operations, waiting, results);
                 await read().catch(end); // what was pushed is done, whatever becomes of this
                 return results;
             });
             turn = exchanged.catch(() => undefined);
             return exchanged;
         };
-        const goOn = async () => { for (;; await pause(every / 1000, signal))
-            await exchange([]); };
+        const goOn = async () => {
+            for (;;) {
+                await exchange([]);
+                await pause(every / 1000, signal);
+            }
+        };
         goOn().catch(end);
         return { exchange, stop: () => stopping.abort() };
     }
     async #read(path, options = {}) {
         const { seen } = this.#session; // of the user who asks: by the time of the response it may be another's turn
         const known = seen.get(path);
-        const request = { method: "GET", headers: known && { "If-None-Match": known.headers.get("ETag") } };
-        const received = await this.#send(path, request, options, true);
+        const headers = known && { "If-None-Match": known.headers.get("ETag") };
+        const received = await this.#send(path, { method: "GET", headers }, { ...options, mayRunTwice: true });
         if (received.status === 304 && known)
-            return copied(known);
-        seen.delete(path);
+            return copyOf(known);
+        seen.delete(path); // what is set anew is the newest
         if (received.headers.has("ETag"))
-            seen.set(path, copied(received)); // who asks may change what it gets
-        if (seen.size > KEPT)
+            seen.set(path, copyOf(received)); // who asks may change what it gets
+        if (seen.size > MAX_SEEN)
             seen.delete(seen.keys().next().value); // the oldest
         return received;
     }
-    async #write(tasks, method, path, options = {}, repeatable = method !== "POST") {
-        const body = options.body === undefined ? null : JSON.stringify(options.body); // as it is now
+    async #write(method, path, write) {
+        const { ids, options = {}, mayRunTwice = method !== "POST" } = write;
+        const body = write.body === undefined ? null : JSON.stringify(write.body); // as it is now, not in its turn
         const headers = {
             ...(body !== null && { "Content-Type": "application/json" }),
             ...(options.ifMatch !== undefined && { "If-Match": `"${options.ifMatch}"` }),
             ...(options.ifNoneMatch && { "If-None-Match": options.ifNoneMatch }),
         };
-        const send = (signal) => this.#send(path, { method, headers, body }, { ...options, signal }, repeatable);
-        return (await this.#inTurn(tasks, options.signal, send)).body;
+        const send = (signal) => this.#send(path, { method, headers, body }, { ...options, signal, mayRunTwice });
+        return (await this.#inTurn(ids, options.signal, send)).body;
     }
     /** Write after all that was asked of these tasks before, which may have to be sent again: the newest comes last. */
-    #inTurn(tasks, signal, write) {
+    #inTurn(ids, signal, write) {
         const { turns, ended } = this.#session;
-        const own = AbortSignal.any([ended.signal, signal ?? []].flat()); // its turn may come in another user's session
-        const ids = tasks.map(({ id }) => id);
+        const own = either(ended.signal, signal); // its turn may come in another user's session
         const before = Promise.all(ids.map((id) => turns.get(id)));
         const written = until(before, own).then(() => write(own));
-        const end = () => ids.forEach((id) => turns.get(id) === turn && turns.delete(id));
-        const turn = Promise.allSettled([before, written]).then(end);
-        ids.forEach((id) => turns.set(id, turn));
+        // A write that was given up before its turn ends no turn: those that follow it must not pass those before it.
+        const turn = Promise.allSettled([before, written]).then(() => {
+            for (const id of ids)
+                if (turns.get(id) === turn)
+                    turns.delete(id);
+        });
+        for (const id of ids)
+            turns.set(id, turn);
         return written;
     }
     /** Send a request: once more with a new token after a 401, and again, after a pause, where that cannot do harm. */
-    async #send(path, request, options, repeatable) {
+    async #send(path, request, options) {
         const session = this.#session;
-        const signal = AbortSignal.any([session.ended.signal, options.signal ?? []].flat());
-        for (let [attempt, refused, mayHaveRun] = [1, false, false];;) {
+        const signal = either(session.ended.signal, options.signal);
+        let attempt = 1;
+        let refused = false; // this attempt's first token
+        let mayHaveRun = false; // in an attempt before
+        for (;;) {
             const silence = new AbortController();
             try {
                 const token = this.#token(session);
                 const authorization = `Bearer ${await until(token, signal)}`;
                 const fetching = fetch(this.#base + path, {
-                    ...request, headers: { ...request.headers, Authorization: authorization }, cache: "no-store",
-                    signal: AbortSignal.any([signal, silence.signal]),
+                    ...request,
+                    headers: { ...request.headers, Authorization: authorization },
+                    cache: "no-store", // a browser's cache knows no users
+                    signal: either(signal, silence.signal),
                 });
                 const response = await unlessSilent(fetching, silence);
                 if (response.status !== 401 || refused)
@@ -294,19 +354,24 @@ export class TasksClient {
                 if (done !== undefined)
                     return { status: 200, headers: new Headers(), body: done };
                 const isNotDone = NOT_DONE.has(problem?.code ?? "");
-                const isAway = options.patient && problem?.code === "not_the_api" && !problem.isFinal; // a captive portal, or a proxy
-                const harmless = isNotDone || (repeatable && (problem === null || isAway || passes(problem)));
-                const wait = Math.max(Math.min(attempt, MAX_PAUSE), problem?.retryAfter ?? 0);
-                if (signal.aborted || !harmless || (!options.patient && (attempt === ATTEMPTS || wait > MAX_PAUSE)))
+                // A captive portal, or a proxy in the service's place.
+                const isAway = options.patient && problem?.code === "not_the_api" && !problem.isFinal;
+                const isHarmless = isNotDone || (options.mayRunTwice && (problem === null || isAway || passes(problem)));
+                if (signal.aborted || !isHarmless)
                     throw error;
-                [attempt, refused, mayHaveRun] = [attempt + 1, false, mayHaveRun || !isNotDone];
+                const wait = Math.max(Math.min(attempt, MAX_PAUSE), problem?.retryAfter ?? 0);
+                if (!options.patient && (attempt === MAX_ATTEMPTS || wait > MAX_PAUSE))
+                    throw error;
+                attempt += 1;
+                refused = false;
+                mayHaveRun ||= !isNotDone;
                 await pause(wait, signal);
             }
         }
     }
     /** The session's token, fetched once for all who wait for it. Raises `TasksError` where nobody is signed in. */
     #token(session) {
-        const fetching = (session.token ??= this.#getToken().then((token) => {
+        session.token ??= this.#getToken().then((token) => {
             if (!token)
                 throw new TasksError({ status: 401, code: "token_missing", detail: "Sign in first." });
             const user = subject(token);
@@ -319,31 +384,59 @@ export class TasksClient {
             }
             session.user = user;
             return token;
-        }));
-        fetching.catch(() => session.token === fetching && (session.token = null)); // the next request tries again
+        });
+        const fetching = session.token;
+        fetching.catch(() => {
+            if (session.token === fetching)
+                session.token = null; // the next request tries again
+        });
         return fetching;
     }
 }
+/** Whether a problem is one of the moment. */
+const passes = ({ status }) => status >= 500 || status === 408 || status === 429;
+/** Whether two values are one in JSON. */
+const isEqual = (one, other) => JSON.stringify(one) === JSON.stringify(other);
 const path = (id, action = "") => `/api/tasks/${encodeURIComponent(id)}${action}`;
-const copied = (response) => ({ ...response, body: structuredClone(response.body) });
+const copyOf = (response) => ({ ...response, body: structuredClone(response.body) });
+/** A signal that aborts with the first of two. */
+function either(one, other) {
+    return other === undefined ? one : AbortSignal.any([one, other]);
+}
 /** Tell a problem of an operation as a request of its own would have it: `title: …`, not `operations.3.task.title: …`. */
-const alone = (problem) => Object.assign(problem, {
-    detail: problem.detail.replace(/^operations\.\d+\.(task\.)?/, ""),
-    errors: problem.errors?.map((one) => ({ ...one, pointer: one.pointer.replace(/^\/operations\/\d+(\/task)?/, "") })) ?? [],
-});
+function ofOneTask(problem) {
+    return Object.assign(problem, {
+        detail: problem.detail.replace(/^operations\.\d+\.(task\.)?/, ""),
+        errors: (problem.errors ?? []).map((error) => ({
+            ...error,
+            pointer: error.pointer.replace(/^\/operations\/\d+(\/task)?/, ""),
+        })),
+    });
+}
 /** What an attempt before has done, as the refusal of the next one tells; undefined where it does not. */
 function doneBefore({ method, headers, body }, { code, current }) {
     if (method === "DELETE" && code === "task_not_found")
         return null;
-    const isIn = ([name, value]) => JSON.stringify(value) === JSON.stringify(current?.[name]);
-    const isDone = headers?.["If-None-Match"] || (body && Object.entries(JSON.parse(body)).every(isIn));
-    return (isDone && current) || undefined;
+    if (current === null)
+        return undefined; // this refusal is no 412
+    if (headers?.["If-None-Match"])
+        return current; // the task is there: it was made by the attempt before
+    if (!body)
+        return undefined; // nothing tells a toggle from somebody else's
+    const sent = Object.entries(JSON.parse(body));
+    return sent.every(([name, value]) => isEqual(value, current[name])) ? current : undefined;
 }
 function search(query) {
-    const named = ([name, value]) => [value ?? []].flat().map((one) => [name, String(one)]);
-    const pairs = Object.entries(query).flatMap(named);
-    return pairs.length === 0 ? "" : `?${new URLSearchParams(pairs)}`;
+    const parameters = new URLSearchParams();
+    for (const [name, value] of Object.entries(query)) {
+        // A list gives its name to each of its values; what is null or undefined is left out.
+        for (const one of [value ?? []].flat())
+            parameters.append(name, String(one));
+    }
+    const text = parameters.toString();
+    return text && `?${text}`;
 }
+/** Whose token it is: its `sub`, unverified, which is the service's business. */
 function subject(token) {
     const claims = token.split(".")[1]?.replaceAll("-", "+").replaceAll("_", "/") ?? "";
     try {
@@ -357,39 +450,51 @@ function subject(token) {
 /** What a response holds. Raises `TasksError` where that is a problem. */
 async function received(response, silence) {
     const { status, headers } = response;
-    const isEmpty = status === 204 || status === 304;
-    if (response.ok || isEmpty)
-        return { status, headers, body: isEmpty ? null : await json(response, silence) };
+    if (status === 204 || status === 304)
+        return { status, headers, body: null };
+    if (response.ok)
+        return { status, headers, body: await json(response, silence) };
     const isProblem = headers.get("Content-Type")?.startsWith("application/problem+json");
     const other = { status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
     const problem = isProblem ? await json(response, silence) : other;
-    throw new TasksError(problem, Math.min(Number(headers.get("Retry-After")) || 0, 3600));
+    const retryAfter = Number(headers.get("Retry-After")) || 0; // a proxy may send a date: as if it had sent none
+    throw new TasksError(problem, Math.min(retryAfter, MAX_RETRY_AFTER));
 }
 /** Read a response, however slowly it comes. */
 async function json({ body }, silence) {
-    const pieces = body.pipeThrough(new TextDecoderStream()).getReader();
+    const reader = body.pipeThrough(new TextDecoderStream()).getReader();
     let text = "";
-    for (let piece; !(piece = await unlessSilent(pieces.read(), silence)).done;)
-        text += piece.value;
-    return JSON.parse(text);
+    for (;;) {
+        const { done, value } = await unlessSilent(reader.read(), silence);
+        if (done)
+            return JSON.parse(text);
+        text += value;
+    }
 }
 /** What a promise brings, or a `TimeoutError`, which gives its request up, where that takes a minute. */
 function unlessSilent(promise, silence) {
     // Not `AbortSignal.timeout`: Node.js 20 has one that only an `AbortSignal.any` holds collected before its time.
-    const timer = setTimeout(() => silence.abort(new DOMException("Nothing has arrived for a minute.", "TimeoutError")), 60_000);
+    const timer = setTimeout(() => {
+        silence.abort(new DOMException("Nothing has arrived for a minute.", "TimeoutError"));
+    }, MAX_SILENCE);
     return until(promise, silence.signal).finally(() => clearTimeout(timer));
 }
 /** What a promise brings, or the signal's reason where that aborts before. */
 function until(promise, signal) {
     return new Promise((resolve, reject) => {
         const end = () => reject(signal.reason);
-        signal.aborted ? end() : signal.addEventListener("abort", end);
+        if (signal.aborted)
+            end();
+        else
+            signal.addEventListener("abort", end);
         promise.finally(() => signal.removeEventListener("abort", end)).then(resolve, reject);
     });
 }
 /** Wait so many seconds, and up to a half more: clients that failed together should not come back together. */
 async function pause(seconds, signal) {
     let timer;
-    const over = new Promise((resolve) => (timer = setTimeout(resolve, seconds * 1000 * (1 + Math.random() / 2))));
+    const over = new Promise((resolve) => {
+        timer = setTimeout(resolve, seconds * 1000 * (1 + Math.random() / 2));
+    });
     await until(over, signal).finally(() => clearTimeout(timer));
 }

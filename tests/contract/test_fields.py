@@ -18,7 +18,7 @@ SHOWN = set(TaskPublic.__annotations__) | WRITTEN
 MADE_BY_THE_SERVER = set(ListedTask.__annotations__) - WRITTEN
 
 CELL = r"^\| (`[^|]+`) \|"
-PROPERTY = r"(?:^  |; |\*/ )(\w+)\??:"  # several on a line, or behind their comment
+PROPERTY = r"^  (\w+)\??:"
 PLACES = [
     # A file, the text before the names, that after them, what stands between as a name, and the names.
     ("backend/models/task.py", "class TaskPublic(", "class ", r"^    (\w+):", SHOWN),
