@@ -57,13 +57,13 @@ async def purge(executor: Executor, trash_days: int) -> int:
     """Erase every task whose time in the trash is over; return how many they were.
 
     So are users who have had no task for as long, and for a day at least: that is more than clocks differ. Where one
-    comes back, its followers start anew.
+    comes back, its followers start anew. What is of a user who writes meanwhile is left to the next time.
     """
     erased = 0
     expired = now() - timedelta(days=trash_days)
     for user_id in (await executor.exec(_users_with_expired, params={"expired": expired})).scalars().all():
         service = TaskService(executor, user_id, Limits(trash_days=trash_days))
-        while count := await service.erase_expired():
+        while count := await service.erase_expired(waits=False):
             erased += count
     await executor.exec(_forget_idle, params=_clock_of(now() - timedelta(days=max(trash_days, 1))))
     return erased

@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any, NoReturn
 from uuid import UUID
 
-from sqlalchemy import Update, bindparam, delete, exists, select, update
+from sqlalchemy import Update, and_, bindparam, delete, exists, select, update
 from sqlalchemy.sql.dml import ReturningDelete
 
 from backend.errors import DatabaseError, PreconditionFailed, TaskNotFound
@@ -46,6 +46,17 @@ _erase_all = owned(delete(tasks))
 _erase_owner = delete(owners).where(owners.c.user_id == bindparam("owner"))
 _expired_ids = trashed(select(tasks.c.id)).where(tasks.c.deleted_at < bindparam("expired")).limit(bindparam("limit"))
 _other_ids = _expired_ids.where(tasks.c.id.not_in(bindparam("but", expanding=True)))
+_is_locked = select(
+    and_(
+        exists().where(owners.c.user_id == bindparam("owner")),
+        select(owners.c.user_id)
+        .where(owners.c.user_id == bindparam("owner"))
+        .with_for_update(skip_locked=True)
+        .scalar_subquery()
+        .is_(None),
+    )
+)
+"""Whether somebody else is writing for the owner; if not, nobody will before the transaction ends."""
 _erase_expired = trashed(delete(tasks)).where(tasks.c.id.in_(_expired_ids)).returning(tasks.c.revision)
 _erase_other_expired = trashed(delete(tasks)).where(tasks.c.id.in_(_other_ids)).returning(tasks.c.revision)
 
@@ -100,9 +111,13 @@ class TaskTrash(OwnedTasks):
             await self._run(_erase_owner, within=within)
             return erased
 
-    async def erase_expired(self, *, limit: int = 1000) -> int:
-        """Erase up to `limit` tasks whose time in the trash is over; return how many they were."""
-        return await self._erase(_erase_expired, from_trash=True, expired=self._expired_before(), limit=limit)
+    async def erase_expired(self, *, limit: int = 1000, waits: bool = True) -> int:
+        """Erase up to `limit` tasks whose time in the trash is over; return how many they were.
+
+        Unless it `waits`, none where somebody else is writing for the owner.
+        """
+        parameters = {"expired": self._expired_before(), "limit": limit}
+        return await self._erase(_erase_expired, from_trash=True, waits=waits, **parameters)
 
     async def _erase_some(self, written: Sequence[Any]) -> None:
         """Erase a few expired tasks after a write whose row ends with `has_expired`.
@@ -127,8 +142,13 @@ class TaskTrash(OwnedTasks):
         await self._run(forget, within=within, owner=owner, erased=max(revisions, default=0))
         return len(revisions)
 
-    async def _erase(self, statement: ReturningDelete[*tuple[Any, ...]], *, from_trash: bool, **parameters: Any) -> int:
+    async def _erase(
+        self, statement: ReturningDelete[*tuple[Any, ...]], *, from_trash: bool, waits: bool = True, **parameters: Any
+    ) -> int:
+        revisions: Sequence[int] = ()
         async with transaction(self._executor) as within:
+            if not waits and (await self._run(_is_locked, within=within)).scalar_one():
+                raise RollBack
             revision = (await self._run(next_revision, within=within)).scalar_one()
             revisions = (await self._run(statement, within=within, **parameters)).scalars().all()
             if not revisions:

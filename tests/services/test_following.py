@@ -727,6 +727,21 @@ async def test_a_purge_leaves_a_user_who_comes_back_meanwhile(alice: TaskService
 
 
 @only_postgres
+async def test_a_purge_leaves_a_user_who_writes_meanwhile_to_the_next(
+    alice: TaskService, bob: TaskService, database: Database
+) -> None:
+    for user in (alice, bob):
+        await user.delete((await make(user))["id"])
+    url = database.settings.database_url.get_secret_value()
+    async with closing_connection(url) as other, other.transaction():
+        await other.execute("SELECT next_revision($1)", alice._user_id)
+        await purge(database.executor, 0)
+        assert [len(await all_of(user, deleted=True)) for user in (alice, bob)] == [1, 0]
+    await purge(database.executor, 0)
+    assert await all_of(alice, deleted=True) == []
+
+
+@only_postgres
 async def test_a_user_who_was_erased_meanwhile_begins_with_a_greater_revision(
     alice: TaskService, database: Database
 ) -> None:
