@@ -33,6 +33,7 @@ from backend.api.overload import Overload
 from backend.api.routers import batch, docs, health, mcp, page, tasks
 from backend.api.tracing import send_the_last, telemetry
 from backend.db.session import Database, create_db_and_tables
+from backend.db.sqlite import require_file
 from backend.db.url import SQLiteURL
 from backend.errors import DatabaseError
 from backend.log import configure_logging, dropped_lines, logging_in_background
@@ -54,8 +55,8 @@ def create_app(settings: Settings) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[Mapping[str, Any]]:
         with logging_in_background():
             database = app.state.database = Database(settings)
-            if isinstance(database.url, SQLiteURL) and not settings.production:
-                await _migrate(database)
+            if isinstance(database.url, SQLiteURL):
+                await _prepare_file(database, database.url)
 
             def state() -> dict[str, float]:
                 of_process = {"places_taken": places.taken, "log_lines_dropped_total": dropped_lines()}
@@ -123,11 +124,15 @@ async def _raise(_request: Request, error: Exception) -> NoReturn:
     raise error
 
 
-async def _migrate(database: Database) -> None:
+async def _prepare_file(database: Database, url: SQLiteURL) -> None:
+    """Bring an SQLite file up to date in development; in production it must be there."""
     try:
-        await create_db_and_tables(database)
+        if database.settings.production:
+            require_file(url)
+        else:
+            await create_db_and_tables(database)
     except DatabaseError as error:  # it says so on every request, too, and may pass
-        logger.error("the database cannot be brought up to date: %s", error)
+        logger.error("the database cannot be used: %s", error)
 
 
 app = create_app(settings)

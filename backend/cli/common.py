@@ -53,16 +53,14 @@ def run(work: Coroutine[Any, Any, T], nothing_done: str) -> T:
         fail(f"{nothing_done}: {error}", error)
 
 
-def on_database(
-    settings: Settings, work: Callable[["Database"], Awaitable[T]], nothing_done: str, *, makes_file: bool = False
-) -> T:
-    """Run work on the database that requests use: see `run`. An SQLite file must be there, unless the work makes it."""
+def on_database(settings: Settings, work: Callable[["Database"], Awaitable[T]], nothing_done: str) -> T:
+    """Run work on the database that requests use: see `run`. An SQLite file must be there."""
     from backend.db.session import Database
     from backend.db.sqlite import require_file
 
     async def work_and_close() -> T:
         database = Database(settings)
-        if isinstance(database.url, SQLiteURL) and not makes_file:
+        if isinstance(database.url, SQLiteURL):
             require_file(database.url)
         try:
             return await work(database)

@@ -251,12 +251,7 @@ def mcp() -> None:
     if settings.mcp_token is None:
         fail("MCP_TOKEN: is required, a token of the user")
     token = settings.mcp_token.get_secret_value()
-    on_database(
-        settings,
-        lambda database: _serve_agent(database, TokenVerifier(settings), token),
-        "it ended",
-        makes_file=not settings.production,
-    )
+    on_database(settings, lambda database: _serve_agent(database, TokenVerifier(settings), token), "it ended")
 
 
 async def _serve_agent(database: "Database", verifier: TokenVerifier, token: str) -> None:

@@ -39,7 +39,7 @@ def make_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
 def make_migration_engine(url: DatabaseURL, settings: Settings) -> AsyncEngine:
     """Make an engine for schema changes: one connection, real transactions."""
     if isinstance(url, SQLiteURL):
-        return sqlite.make_engine(url, settings, begin="BEGIN IMMEDIATE")  # which keeps two migrations apart
+        return sqlite.make_engine(url, settings, begin="BEGIN IMMEDIATE", makes_file=True)  # which keeps two apart
     return create_async_engine(
         URL.create("postgresql+asyncpg"),
         async_creator=lambda: connect(url, settings, command_timeout=MIGRATION_TIMEOUT),

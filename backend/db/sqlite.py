@@ -52,8 +52,8 @@ RETURNING revision
 """`next_revision(owner)`; PostgreSQL's is made by the migration."""
 
 
-def make_engine(url: SQLiteURL, settings: Settings, *, begin: str = "BEGIN") -> AsyncEngine:
-    """Make the engine. `begin` begins a transaction, when SQLAlchemy says so."""
+def make_engine(url: SQLiteURL, settings: Settings, *, begin: str = "BEGIN", makes_file: bool = False) -> AsyncEngine:
+    """Make the engine. `begin` begins a transaction, when SQLAlchemy says so. A file must be there, or `makes_file`."""
     pool = {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS, "pool_timeout": settings.database_pool_timeout}
     engine = create_async_engine(
         url.sqlalchemy_url,
@@ -70,9 +70,10 @@ def make_engine(url: SQLiteURL, settings: Settings, *, begin: str = "BEGIN") -> 
         path = url.path
 
         def find_file(_dialect: Any, _record: Any, arguments: list[Any], options: dict[str, Any]) -> None:
-            with suppress(OSError):
-                path.touch(mode=0o600, exist_ok=False)  # what users write is for nobody else on the machine
-            require_usable(path)
+            if makes_file:
+                with suppress(OSError):
+                    path.touch(mode=0o600, exist_ok=False)  # what users write is for nobody else on the machine
+            require_file(url)
             if _is_frozen(path):
                 arguments[0], options["uri"] = f"{path.absolute().as_uri()}?immutable=1", True
 
@@ -107,9 +108,11 @@ def require_usable(path: Path) -> None:
 
 
 def require_file(url: SQLiteURL) -> None:
-    """Raise `DatabaseError` where a file is not there: to connect would make an empty one."""
-    if url.path is not None and not url.path.exists():
-        require_usable(url.path)
+    """Raise `DatabaseError` where a file is not there, or cannot be opened: to connect would make an empty one."""
+    if url.path is None:
+        return
+    require_usable(url.path)
+    if not url.path.exists():
         raise DatabaseNotMigrated("DATABASE_URL: there is no such file yet; run todo-backend migrate")
 
 

@@ -10,6 +10,7 @@ import pytest
 from mcp import Client, StdioServerParameters
 
 from backend.auth.tokens import LEEWAY, mint
+from tests.databases import create_tables
 from tests.processes import DEADLINE, SCRIPT, environment, run
 from tests.settings import make_settings, settings_of
 
@@ -20,6 +21,11 @@ NOT_WHOLE = "not a whole JWT (three parts with dots): cut short, or with `Bearer
 
 def token(lifetime: int) -> str:
     return mint(make_settings("sqlite+aiosqlite://"), "alice", lifetime)
+
+
+@pytest.fixture(autouse=True)
+async def _file(tmp_path: Path) -> None:
+    await create_tables(settings_of(tmp_path)["DATABASE_URL"])
 
 
 async def test_a_desktop_client_works_on_its_users_tasks(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.api.shared import assert_problem
 from tests.applications import client_of, running
 from tests.databases import create_tables, execute
 from tests.processes import ROOT, environment
@@ -37,6 +38,17 @@ async def test_what_may_not_be_written_is_read(
         assert (await alice.get("/health/db")).status_code == 200
         assert (await alice.post("/api/tasks", json={"title": "x"})).status_code == 503
     place.chmod(0o755)  # for who removes it
+
+
+async def test_where_there_is_no_file_production_makes_none(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mistyped.db"
+    url = f"sqlite+aiosqlite:///{path}"
+    settings = make_settings(url, environment="production")
+    async with running(settings) as app, client_of(app, make_settings(url), "alice") as alice:
+        assert_problem(await alice.get("/api/tasks"), 503, "database_not_migrated")
+        assert_problem(await alice.get("/health/db"), 503, "database_not_migrated")
+    assert "DATABASE_URL: there is no such file yet; run todo-backend migrate" in capfd.readouterr().err
+    assert not path.exists()
 
 
 @pytest.mark.not_root
@@ -148,4 +160,4 @@ async def test_a_file_of_somebody_elses_is_one_line_at_the_start_and_503_at_requ
         ):
             assert response.status_code == 503
     (line,) = [line for line in capfd.readouterr().err.splitlines() if "backend.main" in line]
-    assert "the database cannot be brought up to date: " in line
+    assert "the database cannot be used: " in line

@@ -250,9 +250,10 @@ def test_without_tables_a_command_says_what_makes_them(command: str, tmp_path: P
     assert re.fullmatch(r"todo-backend: [^\n]+; run todo-backend migrate\n", result.stderr)
 
 
-@pytest.mark.parametrize("command", [*COMMANDS_ON_TABLES, "migrate --sql"])
+@pytest.mark.parametrize("command", [*COMMANDS_ON_TABLES, "migrate --sql", "mcp"])
 def test_without_a_file_a_command_says_so_and_makes_none(command: str, tmp_path: Path) -> None:
-    result = backend(*command.split(), cwd=tmp_path, **settings_of(tmp_path))
+    token = mint(make_settings("sqlite+aiosqlite://"), "alice", 60)
+    result = backend(*command.split(), cwd=tmp_path, **settings_of(tmp_path), MCP_TOKEN=token)
     assert (result.returncode, result.stdout) == (1, "")
     reason = "DATABASE_URL: there is no such file yet; run todo-backend migrate"
     assert re.fullmatch(rf"todo-backend: [^\n:]+: {reason}\n", result.stderr)
