@@ -94,7 +94,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(tryfirst=True)  # before -m looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark tests after the folder that they are in, and skip those that another user must run."""
+    """Mark tests after the folder that they are in, skip those that another user must run, and begin with the longest.
+
+    Building the image takes more than a minute: begun late, it has a worker go on alone when the others have ended.
+    """
     here = Path(__file__).parent
     others, reason = ("not_root", NEEDS_NOT_ROOT) if os.geteuid() == 0 else ("root", NEEDS_ROOT)
     for item in items:
@@ -102,6 +105,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(mark)
         if item.get_closest_marker(others):
             item.add_marker(pytest.mark.skip(reason=reason))
+    items.sort(key=lambda item: item.path.parent.name != "deploy")
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
