@@ -157,9 +157,9 @@ export class TasksClient {
     toggle(id, options = {}) {
         return this.#write("POST", path(id, "/toggle"), { ids: [id], options });
     }
-    /** Move a task in the manual order (`sort=position`). */
+    /** Move a task in the manual order (`sort=position`): after all that was asked of the place where it goes. */
     move(id, to) {
-        return this.#write("POST", path(id, "/move"), { ids: [id], body: to, mayRunTwice: true });
+        return this.#write("POST", path(id, "/move"), { ids: [id, ...Object.values(to)], body: to, mayRunTwice: true });
     }
     async delete(id, options = {}) {
         await this.#write("DELETE", path(id), { ids: [id], options });
@@ -175,10 +175,10 @@ export class TasksClient {
     /** Send a batch after all that was asked of the tasks with these ids before. */
     async #batch(operations, ids, { atomic = true, ...options }) {
         const mayRunTwice = operations.every(({ op, if_match }) => {
-            if (op === "put" || op === "patch")
-                return true;
-            // These are refused the second time, which must not be told of an atomic batch that was done.
-            return !atomic && (op === "delete" || if_match !== undefined);
+            // What is refused the second time must not make an atomic batch that was done look refused.
+            if (if_match !== undefined || op === "delete")
+                return !atomic;
+            return op === "put" || op === "patch";
         });
         const body = { operations, atomic };
         const write = { ids, body, options, mayRunTwice };
@@ -186,6 +186,8 @@ export class TasksClient {
     }
     /** Up to 100 changes made offline, in order, each for itself. Where this rejects, `results` has those of the first ones. */
     push(operations, waiting = {}, results = []) {
+        if (operations.length === 0)
+            return Promise.resolve(results);
         const ids = operations.map(({ id }) => id);
         return this.#inTurn(ids, waiting.signal, (signal) => this.#push(operations, { ...waiting, signal }, results));
     }
@@ -217,13 +219,14 @@ export class TasksClient {
         return results;
     }
     /** What has changed since a checkpoint; without one, everything. A replica that applies it has what the service has. */
-    async changes(since = null, limit = 500, waiting = { signal: this.ended }) {
+    async changes(since = null, limit = 500, waiting = {}) {
+        const own = { ...waiting, signal: either(this.ended, waiting.signal) }; // the next page must not be another user's
         const changes = new Map();
         let anew = false;
         for (let more = true; more;) {
             try {
                 const path = `/api/tasks/changes${search({ since, limit })}`;
-                const { body: page } = await this.#read(path, waiting);
+                const { body: page } = await this.#read(path, own);
                 for (const change of page.changes)
                     changes.set(change.id, change);
                 since = page.checkpoint;
@@ -332,9 +335,11 @@ export class TasksClient {
         let mayHaveRun = false; // in an attempt before
         for (;;) {
             const silence = new AbortController();
+            let isSent = false;
             try {
                 const token = this.#token(session);
                 const authorization = `Bearer ${await until(token, signal)}`;
+                isSent = true;
                 const fetching = fetch(this.#base + path, {
                     ...request,
                     headers: { ...request.headers, Authorization: authorization },
@@ -364,7 +369,7 @@ export class TasksClient {
                     throw error;
                 attempt += 1;
                 refused = false;
-                mayHaveRun ||= !isNotDone;
+                mayHaveRun ||= isSent && !isNotDone; // without a token nothing is sent
                 await pause(wait, signal);
             }
         }
@@ -455,10 +460,11 @@ async function received(response, silence) {
     if (response.ok)
         return { status, headers, body: await json(response, silence) };
     const isProblem = headers.get("Content-Type")?.startsWith("application/problem+json");
+    const problem = isProblem ? await json(response, silence) : null;
     const other = { status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
-    const problem = isProblem ? await json(response, silence) : other;
     const retryAfter = Number(headers.get("Retry-After")) || 0; // a proxy may send a date: as if it had sent none
-    throw new TasksError(problem, Math.min(retryAfter, MAX_RETRY_AFTER));
+    // A gateway's problems have no code.
+    throw new TasksError(problem?.code ? problem : other, Math.min(retryAfter, MAX_RETRY_AFTER));
 }
 /** Read a response, however slowly it comes. */
 async function json({ body }, silence) {

@@ -195,7 +195,7 @@ interface WriteOptions extends Waiting {
 
 type Sending = Waiting & { mayRunTwice: boolean };
 type BatchOptions = Waiting & { atomic?: boolean };
-/** `ids`: of the tasks that are written. */
+/** `ids`: of the tasks that are written, and of what they are moved by. */
 type Write = { ids: string[]; body?: object; options?: WriteOptions; mayRunTwice?: boolean };
 type SentRequest = { method: string; headers?: Record<string, string> | undefined; body?: string | null };
 type ReceivedResponse<T> = { status: number; headers: Headers; body: T };
@@ -311,9 +311,9 @@ export class TasksClient {
     return this.#write<Task>("POST", path(id, "/toggle"), { ids: [id], options });
   }
 
-  /** Move a task in the manual order (`sort=position`). */
+  /** Move a task in the manual order (`sort=position`): after all that was asked of the place where it goes. */
   move(id: string, to: { before: string } | { after: string } | { to: "first" | "last" }): Promise<Task> {
-    return this.#write<Task>("POST", path(id, "/move"), { ids: [id], body: to, mayRunTwice: true });
+    return this.#write<Task>("POST", path(id, "/move"), { ids: [id, ...Object.values(to)], body: to, mayRunTwice: true });
   }
 
   async delete(id: string, options: WriteOptions = {}): Promise<void> {
@@ -333,9 +333,9 @@ export class TasksClient {
   /** Send a batch after all that was asked of the tasks with these ids before. */
   async #batch(operations: Operation[], ids: string[], { atomic = true, ...options }: BatchOptions): Promise<Result[]> {
     const mayRunTwice = operations.every(({ op, if_match }) => {
-      if (op === "put" || op === "patch") return true;
-      // These are refused the second time, which must not be told of an atomic batch that was done.
-      return !atomic && (op === "delete" || if_match !== undefined);
+      // What is refused the second time must not make an atomic batch that was done look refused.
+      if (if_match !== undefined || op === "delete") return !atomic;
+      return op === "put" || op === "patch";
     });
     const body = { operations, atomic };
     const write = { ids, body, options, mayRunTwice };
@@ -344,6 +344,7 @@ export class TasksClient {
 
   /** Up to 100 changes made offline, in order, each for itself. Where this rejects, `results` has those of the first ones. */
   push(operations: Operation[], waiting: Waiting = {}, results: Result[] = []): Promise<Result[]> {
+    if (operations.length === 0) return Promise.resolve(results);
     const ids = operations.map(({ id }) => id);
     return this.#inTurn(ids, waiting.signal, (signal) => this.#push(operations, { ...waiting, signal }, results));
   }
@@ -371,13 +372,14 @@ export class TasksClient {
   }
 
   /** What has changed since a checkpoint; without one, everything. A replica that applies it has what the service has. */
-  async changes(since: string | null = null, limit = 500, waiting: Waiting = { signal: this.ended }): Promise<Changes> {
+  async changes(since: string | null = null, limit = 500, waiting: Waiting = {}): Promise<Changes> {
+    const own = { ...waiting, signal: either(this.ended, waiting.signal) }; // the next page must not be another user's
     const changes = new Map<string, Change>();
     let anew = false;
     for (let more = true; more; ) {
       try {
         const path = `/api/tasks/changes${search({ since, limit })}`;
-        const { body: page } = await this.#read<Omit<Changes, "anew"> & { more: boolean }>(path, waiting);
+        const { body: page } = await this.#read<Omit<Changes, "anew"> & { more: boolean }>(path, own);
         for (const change of page.changes) changes.set(change.id, change);
         since = page.checkpoint;
         more = page.more;
@@ -484,9 +486,11 @@ export class TasksClient {
     let mayHaveRun = false; // in an attempt before
     for (;;) {
       const silence = new AbortController();
+      let isSent = false;
       try {
         const token = this.#token(session);
         const authorization = `Bearer ${await until(token, signal)}`;
+        isSent = true;
         const fetching = fetch(this.#base + path, {
           ...request,
           headers: { ...request.headers, Authorization: authorization },
@@ -510,7 +514,7 @@ export class TasksClient {
         if (!options.patient && (attempt === MAX_ATTEMPTS || wait > MAX_PAUSE)) throw error;
         attempt += 1;
         refused = false;
-        mayHaveRun ||= !isNotDone;
+        mayHaveRun ||= isSent && !isNotDone; // without a token nothing is sent
         await pause(wait, signal);
       }
     }
@@ -598,10 +602,11 @@ async function received<T>(response: Response, silence: AbortController): Promis
   if (status === 204 || status === 304) return { status, headers, body: null as T };
   if (response.ok) return { status, headers, body: await json<T>(response, silence) };
   const isProblem = headers.get("Content-Type")?.startsWith("application/problem+json");
+  const problem = isProblem ? await json<ProblemDocument>(response, silence) : null;
   const other = { status, code: "not_the_api", detail: "Something other than the tasks API has answered." };
-  const problem = isProblem ? await json<ProblemDocument>(response, silence) : other;
   const retryAfter = Number(headers.get("Retry-After")) || 0; // a proxy may send a date: as if it had sent none
-  throw new TasksError(problem, Math.min(retryAfter, MAX_RETRY_AFTER));
+  // A gateway's problems have no code.
+  throw new TasksError(problem?.code ? problem : other, Math.min(retryAfter, MAX_RETRY_AFTER));
 }
 
 /** Read a response, however slowly it comes. */

@@ -229,6 +229,21 @@ test("a create that is repeated takes back nothing that came between, and create
   await assert.rejects(client.create({ title: "Mlik" }, task.id), { status: 412 });
 });
 
+test("a create for which there was no token at first is refused where there is a task", async (t) => {
+  hurried(t);
+  let isOffline = false;
+  const { client, requests } = watched(async () => {
+    if (!isOffline) return ALICE;
+    isOffline = false;
+    throw new TypeError("offline");
+  });
+  const { id } = await client.create({ title: "There" });
+  client.forget();
+  isOffline = true;
+  await assert.rejects(client.create({ title: "New" }, id), { status: 412 });
+  assert.equal(requests.length, 2);
+});
+
 test("a write that is sent again comes before those that follow it", async (t) => {
   hurried(t);
   const fates = [];
@@ -252,6 +267,22 @@ test("a write that is sent again comes before those that follow it", async (t) =
   await Promise.all([client.delete(id), client.restore(id)]);
   assert.deepEqual(sent(), ["DELETE", "DELETE", "POST restore"]);
   assert.equal((await client.get(id)).title, "Milk");
+});
+
+test("moves keep their order where they go by the same place, and come after what was asked of that", async (t) => {
+  hurried(t);
+  const fates = [];
+  const { client } = watched(as(ALICE), ({ path }, count, options) => fates.shift()?.({ path }, count, options));
+  const order = async () => (await client.list({ sort: "position", limit: 3 })).tasks.map(({ id }) => id);
+  const [one, two, three] = [uuid7(), uuid7(), uuid7()];
+  await client.create({ title: "One" }, one);
+  await client.create({ title: "Two" }, two);
+  fates.push(lost);
+  await Promise.all([client.move(one, { to: "first" }), client.move(two, { to: "first" })]);
+  assert.deepEqual((await order()).slice(0, 2), [two, one]);
+  fates.push(() => problem(503, "overloaded"));
+  await Promise.all([client.create({ title: "Three" }, three), client.move(one, { after: three })]);
+  assert.deepEqual(await order(), [three, one, two]);
 });
 
 test("a write waits for those of its task alone, and passes none of them when another is given up", async () => {
@@ -314,6 +345,15 @@ test("a safe write whose response was lost is not refused for what it has done i
   await assert.rejects(client.delete(id, { ifMatch: etag }), { status: 412 });
 });
 
+test("an atomic batch that may have been done is not called refused", async (t) => {
+  hurried(t);
+  const fates = [];
+  const { client } = watched(as(ALICE), ({ path }, count, options) => fates.shift()?.({ path }, count, options));
+  const { id, etag } = await client.create({ title: "Mlik" });
+  fates.push(lost);
+  await assert.rejects(client.batch([{ op: "patch", id, if_match: etag, task: { title: "Milk" } }]), TypeError);
+});
+
 test("a follower has what the service has, and starts anew where it must", async () => {
   const { client } = watched(as(ALICE));
   const replica = new Map();
@@ -372,6 +412,20 @@ test("what is pushed is done once, and what cannot be is no reason to refuse the
   await assert.rejects(stranger.push(operations), { status: 401 }); // to be pushed again by who signs in
 });
 
+test("where there is nothing to push, nothing is sent", async () => {
+  const { client, requests } = watched(as(ALICE));
+  assert.deepEqual(await client.push([]), []);
+  assert.deepEqual(requests, []);
+});
+
+test("a gateway's problem is not the API's", async () => {
+  const headers = { "Content-Type": "application/problem+json" };
+  const { client } = watched(as(ALICE), () => new Response('{"title": "Forbidden"}', { status: 403, headers }));
+  const [{ status, problem }] = await client.push([{ op: "put", id: uuid7(), task: { title: "One" } }]);
+  const detail = "Something other than the tasks API has answered.";
+  assert.deepEqual([status, problem.status, problem.code, problem.detail], [403, 403, "not_the_api", detail]);
+});
+
 test("a captive portal refuses no change", async () => {
   const { client, requests } = watched(as(ALICE), () => new Response("<html>", { status: 404 }));
   const operations = ["One", "Two"].map((title) => ({ op: "put", id: uuid7(), task: { title } }));
@@ -419,6 +473,22 @@ test("what was begun in one session does not go on in the next", async () => {
   }
   await assert.rejects(client.push([TOO_LARGE, TOO_LARGE]), { name: "AbortError" });
   assert.deepEqual(requests.map(({ Authorization }) => Authorization), Array(3).fill(`Bearer ${ALICE}`));
+});
+
+test("pages of changes are of one user, at whatever moment the session ends", async () => {
+  let token, wait;
+  const page = { changes: [], checkpoint: "1", more: true };
+  const { client, requests } = watched(async () => token, () => {
+    const end = () => (wait-- > 0 ? queueMicrotask(end) : (client.forget(), (token = BOB)));
+    end();
+    return requests.length > 1 ? Response.json({ ...page, more: false }) : Response.json(page);
+  });
+  for (let moment = 0; moment < 200; moment++) {
+    [token, wait, requests.length] = [ALICE, moment, 0];
+    client.forget();
+    await client.changes(null, 1, {}).catch(({ name }) => assert.equal(name, "AbortError"));
+    assert.ok(!requests.some(({ Authorization }) => Authorization === `Bearer ${BOB}`), `after ${moment} steps`);
+  }
 });
 
 test("pages that one user has begun to read do not go on as another's", async () => {
