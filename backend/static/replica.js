@@ -121,9 +121,13 @@ export class Replica {
     for (let queue; (queue = this.#ready(held)).length > 0; ) {
       const end = queue.findIndex(([, { op }]) => op === "move");
       const sent = end === 0 ? queue.slice(0, 1) : queue.slice(0, Math.min(end < 0 ? Infinity : end, MAX_BATCH));
-      const operations = sent.map(([, { op, id, task }]) => ({ op, id, task }));
-      const results = end === 0 ? [await this.#move(sent[0][1])] : await this.#client.push(operations, this.#waiting);
-      this.#take(sent, results, held);
+      const results = [];
+      try {
+        if (end === 0) results.push(await this.#move(sent[0][1]));
+        else await this.#client.push(sent.map(([, change]) => operationOf(change)), this.#waiting, results);
+      } finally { // those that were sent one by one before the network was lost are done; after signing out nothing is kept
+        if (results.length > 0 && !this.#waiting.signal.aborted) this.#take(sent.slice(0, results.length), results, held);
+      }
     }
     const { changes, checkpoint, anew } = await this.#client.changes(this.#checkpoint, 500, this.#waiting);
     if (checkpoint === this.#checkpoint) return;
@@ -138,7 +142,8 @@ export class Replica {
     const last = new Map(this.#stored(this.#changes).map(([, { op, id }]) => [id, op]));
     const [tasks, refused] = [new Map([...this.#known.values(), ...this.tasks].map((task) => [task.id, task])), []];
     const done = sent.filter(([, { op, id, task: change }], at) => {
-      const { task, problem } = results[at];
+      const { problem: refusal, task = refusal?.current } = results[at];
+      const problem = task ? null : refusal; // a new task that is there was made by an attempt before
       const matters = problem && (op === "delete" || last.get(id) !== "delete"); // unless the task is deleted next
       if (matters && NOT_YET.has(problem.code)) held.set(id, problem);
       if (held.has(id)) return false; // with all that follows: their order must stay
@@ -202,6 +207,11 @@ function read(key) {
   } catch {
     return null;
   }
+}
+
+/** A change as it is pushed. A new task is created only: sent again, it takes nothing back that another device has changed. */
+function operationOf({ op, id, task }) {
+  return op === "put" ? { op, id, task, if_none_match: "*" } : { op, id, task };
 }
 
 /** The manual order. */

@@ -77,11 +77,11 @@ async def sign_in(page: Page, user_id: str) -> None:
     await saved(page)
 
 
-async def elsewhere(page: Page, method: str, path: str) -> APIResponse:
+async def elsewhere(page: Page, method: str, path: str, task: dict[str, str] | None = None) -> APIResponse:
     """Have another device of the page's user send a request."""
     token = await page.evaluate("sessionStorage.token")
     url = f"{page.url}api/tasks{path}"
-    response = await page.request.fetch(url, method=method, headers={"Authorization": f"Bearer {token}"})
+    response = await page.request.fetch(url, method=method, headers={"Authorization": f"Bearer {token}"}, data=task)
     assert response.ok, await response.text()
     return response
 
@@ -417,6 +417,44 @@ async def test_a_change_that_a_firewall_refuses_holds_up_no_other(page: Page, ro
     await saved(page)
     await fetch_anew(page)
     assert sorted(await titles(page)) == ["Buy milk", "Learn <script>", "Pay the rent"]
+
+
+async def test_a_new_task_that_is_sent_again_takes_nothing_back(page: Page):
+    async def lose(route: Route) -> None:
+        await route.fetch()
+        await disown(route)
+
+    await page.route(BATCH, lose)
+    await add(page, "Mlik")
+    await expect(page.locator("#status")).to_contain_text("1 of your changes waits to be sent.")
+    await idle(page)
+    await elsewhere(page, "PATCH", f"/{await id_of(page)}", {"title": "Milk"})
+    await page.unroute(BATCH)
+    await synchronize(page)
+    await saved(page)
+    assert await titles(page) == ["Milk"]
+    await expect(page.get_by_role("alert")).to_be_hidden()
+
+
+async def test_what_was_done_before_the_service_is_lost_does_not_wait(page: Page):
+    async def guard(route: Route) -> None:
+        """Refuse what is more than the first change."""
+        one, two = ((title in (route.request.post_data or "")) for title in ('"One"', '"Two"'))
+        await (route.fulfill(status=403 if one else 404) if two else route.continue_())
+
+    await page.route("**/api/**", disown)
+    await add(page, "One", "Two")
+    await expect(page.locator("#status")).to_contain_text("2 of your changes wait to be sent.")
+    await idle(page)
+    await page.unroute("**/api/**")
+    await page.route(BATCH, guard)
+    await synchronize(page)
+    await expect(page.locator("#status")).to_contain_text("1 of your changes waits to be sent.")
+    await idle(page)
+    await page.unroute(BATCH)
+    await synchronize(page)
+    await saved(page)
+    assert sorted(await titles(page)) == ["One", "Two"]
 
 
 async def test_two_tabs_of_one_user_agree(page: Page, other: Page):
