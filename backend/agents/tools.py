@@ -197,7 +197,8 @@ async def _change(
     def pointer(number: int, field: str) -> str:
         return f"/ids/{named.ids.index(ids[number])}" if by == "ids" else field or f"/{by}"
 
-    return _shown(await _run(tasks, [Operation(op, task_id, changes) for task_id in ids], pointer))
+    operations = [Operation(op, task_id, changes, idempotent=True) for task_id in ids]
+    return _shown(await _run(tasks, operations, pointer))
 
 
 def _object(properties: Mapping[str, Any], required: Sequence[str] = ()) -> dict[str, Any]:

@@ -77,7 +77,10 @@ _update_rows = this(owned(update(tasks))).values(
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One change of one task. `changes` are the fields that were sent; the last two go with `put`."""
+    """One change of one task. `changes` are the fields that were sent.
+
+    `must_exist` and `create_only` go with `put`; a `patch` that is `idempotent` writes nothing when it is repeated.
+    """
 
     op: Literal["put", "patch", "delete", "toggle", "restore"]
     task_id: UUID
@@ -85,6 +88,7 @@ class Operation:
     match: Match = None
     must_exist: bool = False
     create_only: bool = False
+    idempotent: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,11 +244,8 @@ class _UnitOfWork:
         if row["deleted_at"] is not None:
             raise TaskDeleted
         self._check(row, operation.match)
-        changes = dict(operation.changes)
-        if changes.get("completed") is True and row["completed"] and row["recurrence"] is None:
-            changes.pop("recurrence", None)  # a retry of the completion that has moved the rule on
-        values = stored(changes)
-        if all(row[name] == values[name] for name in changes):
+        changes = _news(row, operation.changes)
+        if not changes:
             return Written(self.public(row), changed=False)
         if operation.create_only:
             raise PreconditionFailed(self.public(row))
@@ -260,7 +261,8 @@ class _UnitOfWork:
 
     def _patch(self, operation: Operation) -> Written:
         row = self._found(operation)
-        return self._change(row, operation.changes) if operation.changes else Written(self.public(row), changed=False)
+        changes = _news(row, operation.changes) if operation.idempotent else operation.changes
+        return self._change(row, changes) if changes else Written(self.public(row), changed=False)
 
     def _toggle(self, operation: Operation) -> Written:
         row = self._found(operation)
@@ -340,3 +342,12 @@ class _UnitOfWork:
         self.rows[row["id"]] = row
         self.changed[row["id"]] = None
         return row
+
+
+def _news(row: Row, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the changes that a write is to make: none where the task has all these values, as after a repetition."""
+    news = dict(changes)
+    if changes.get("completed") is True and row["completed"] and row["recurrence"] is None:
+        news.pop("recurrence", None)  # a retry of the completion that has moved the rule on
+    values = stored(news)
+    return {} if all(row[name] == values[name] for name in news) else news

@@ -137,6 +137,24 @@ async def test_several_are_changed_or_none(agent: Agent, user_id: UserId) -> Non
         }
 
 
+async def test_a_call_that_is_repeated_changes_nothing(agent: Agent, user_id: UserId) -> None:
+    rule = {"due_date": "2026-12-01", "recurrence": "FREQ=DAILY"}
+    async with agent(user_id("alice")) as client:
+        one, other = (await call(client, "add_task", tasks=[{"title": "a"}, {"title": "b", **rule}]))["tasks"]
+        for tool, more in (
+            ("complete_task", {"ids": [one["id"], other["id"]]}),
+            ("update_task", {"id": one["id"], "title": "c", "tags": ["x", "y"]}),
+            ("update_task", {"id": one["id"], "completed": False}),
+            ("update_task", {"id": one["id"], "completed": True, **rule}),  # which makes a successor, once
+            ("update_task", {"id": one["id"], "due_date": None}),
+        ):
+            changed = await call(client, tool, **more)
+            stored = await call(client, "list_tasks")
+            assert await call(client, tool, **more) == changed
+            assert await call(client, "list_tasks") == stored
+        assert len(stored["tasks"]) == 4
+
+
 async def test_a_part_of_a_title_names_a_task_where_it_is_in_no_other(agent: Agent, user_id: UserId) -> None:
     async with agent(user_id("alice")) as client:
         tasks = [{"title": "Call Ann"}, {"title": "call bob", "description": "about Zoe"}]
