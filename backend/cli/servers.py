@@ -292,7 +292,9 @@ def health(port: Port = 8000) -> None:
     try:
         connection.request("GET", "/health")
         status = connection.getresponse().status
+    except ConnectionRefusedError as error:
+        fail(f"nothing listens on 127.0.0.1, port {port}: does the service run, and on this port?", error)
     except (OSError, http.client.HTTPException) as error:
-        fail(f"nothing listens on 127.0.0.1, port {port} ({type(error).__name__})")
+        fail(f"what listens on 127.0.0.1, port {port}, does not respond as the service does, or not in time", error)
     if status != HTTPStatus.OK:
         fail(f"/health on port {port} responds with {status}")

@@ -19,7 +19,7 @@ from asyncpg.prepared_stmt import PreparedStatement
 
 from backend import __version__
 from backend.config import Settings
-from backend.db.failures import is_transient, may_be_refused_tls
+from backend.db.failures import in_plain_words, is_transient, may_be_refused_tls
 from backend.db.url import DatabaseURL, PostgresURL
 from backend.observation import observation
 
@@ -161,6 +161,7 @@ async def connect(
     started = time.monotonic()
     retry_after = RETRY_AFTER
     failure: Exception | None = None
+    where = f"{url.host or 'the local socket'}, port {url.port}"
     try:
         async with asyncio.timeout(connect_timeout(url, settings)):
             while True:
@@ -178,7 +179,13 @@ async def connect(
                     return another
                 retry_after = min(2 * retry_after, MAX_RETRY_AFTER)
     except TimeoutError as error:
-        error.args = (f"after {failure!r}",) if failure is not None else ()
+        error.add_note(where)
+        if failure is not None and failure is not error:
+            failure.add_note(where)
+            error.args = (in_plain_words(failure),)
+        raise
+    except OSError as error:
+        error.add_note(where)
         raise
 
 

@@ -5,6 +5,7 @@ SQLSTATE XX000, so that only the message tells them apart (specs/decisions/0004-
 SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
+import os
 import socket
 import sqlite3
 import ssl
@@ -53,6 +54,7 @@ _NOT_YET = (
     "server login has been failing",  # PgBouncer
     "no more connections allowed",  # PgBouncer
 )
+_LOOK_AT = ": does the server run, and are host and port right in the URL?"
 NO_CONNECTION = "no connection of the pool became free in time"
 NO_TLS = "rejected SSL upgrade"
 """asyncpg's words for a server that has no TLS, where the URL asks for it."""
@@ -82,6 +84,28 @@ def reason_of(error: BaseException) -> str:
     driver = _driver_error(error)
     message = driver.args[0] if driver is not None and driver.args else ""
     return " ".join(filter(None, (type(driver).__name__, _sqlstate(driver), str(message))))
+
+
+def in_plain_words(error: BaseException) -> str:
+    """Say what was tried, what happened, and where that helps, what to look at.
+
+    `connect` notes on an error where it was going.
+    """
+    if not isinstance(error, OSError):
+        return reason_of(error)
+    where = "".join(getattr(error, "__notes__", ())) or "the database"
+    if isinstance(error, TimeoutError):
+        # `connect` has put there what every attempt met.
+        tried = error.args[0] if len(error.args) == 1 else None
+        return f"{tried} (tried until the time was over)" if tried else f"{where} did not respond in time"
+    if isinstance(error, socket.gaierror):
+        return f"{where}: the host's name leads nowhere ({error.strerror}): is it spelt right in the URL?"
+    if NO_TLS in str(error):
+        return f"{where} has no TLS, which the URL's sslmode asks for"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS with {where} failed ({error.reason or error.strerror}): is that PostgreSQL's port?"
+    what = os.strerror(error.errno).lower() if error.errno else "connection lost"
+    return f"{where}: {what}" + (_LOOK_AT if isinstance(error, ConnectionRefusedError | FileNotFoundError) else "")
 
 
 def is_transient(error: BaseException) -> bool:
@@ -159,14 +183,12 @@ def translate(error: Exception, *, may_have_run: bool) -> DatabaseError | None:
     if isinstance(error, PoolTimeoutError):
         return DatabaseUnavailable(NO_CONNECTION)
     if isinstance(error, TimeoutError):
-        reason = f"timed out {error}".rstrip()
+        reason = in_plain_words(error)
         return OutcomeUnknown(reason) if may_have_run else DatabaseUnavailable(reason)
     if isinstance(error, ssl.SSLCertVerificationError):
         return DatabaseUnavailable(_UNTRUSTED)
-    if isinstance(error, socket.gaierror):
-        return _lost(f"the host's name leads nowhere: {error.strerror}", may_have_run=may_have_run)
     if isinstance(error, OSError):
-        return _lost(f"{type(error).__name__}: {error}", may_have_run=may_have_run)
+        return _lost(in_plain_words(error), may_have_run=may_have_run)
     driver, sqlstate, reason = _driver_error(error), _sqlstate(error), reason_of(error)
     if sqlstate is not None:
         return _translate_sqlstate(sqlstate, reason, may_have_run=may_have_run)

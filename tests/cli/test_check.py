@@ -225,8 +225,36 @@ async def test_an_address_that_leads_nowhere_fails(which: str, address: str, url
     )
 
 
-async def test_an_unknown_host_is_told_in_plain_words() -> None:
-    assert "the host's name leads nowhere" in (await look(ADDRESSES["an unknown host"](""))).lines()
+PLAIN_WORDS = {
+    "an unknown host": "nowhere.invalid, port 5432: the host's name leads nowhere",
+    "a closed port": "connection refused: does the server run, and are host and port right in the URL?",
+    "no socket": "/nowhere, port 5432: no such file or directory: does the server run",
+}
+
+
+@pytest.mark.parametrize("address", PLAIN_WORDS)
+async def test_what_cannot_be_reached_is_told_in_plain_words(address: str) -> None:
+    addresses = ADDRESSES | {"no socket": lambda _url: "postgresql://u:p@/db?host=/nowhere&connect_timeout=1"}
+    lines = (await look(addresses[address](""))).lines()
+    assert PLAIN_WORDS[address] in lines
+    assert "Error" not in lines
+    assert "Errno" not in lines
+
+
+async def test_a_server_without_tls_and_one_that_is_silent_are_told_in_plain_words() -> None:
+    async def refuse_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(8)
+        writer.write(b"N")
+        writer.close()
+
+    async with await asyncio.start_server(refuse_tls, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        lines = (await look(f"postgresql://u:p@127.0.0.1:{port}/db?sslmode=require")).lines()
+        assert f"127.0.0.1, port {port} has no TLS, which the URL's sslmode asks for" in lines
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        lines = (await look(f"postgresql://u:p@127.0.0.1:{port}/db?connect_timeout=1")).lines()
+        assert f"127.0.0.1, port {port} did not respond in time" in lines
 
 
 async def test_what_hangs_is_left_behind_and_named(url: str) -> None:
