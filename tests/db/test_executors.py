@@ -876,7 +876,9 @@ async def test_a_probe_that_goes_away_does_not_fail_the_others(
 
 
 async def test_sqlite_is_set_up_for_several_readers_and_a_writer(sqlite_url: str, open_database: NewDatabase) -> None:
-    executor = open_database(sqlite_url, database_command_timeout=3).executor
+    database = open_database(sqlite_url, database_command_timeout=3)
+    await create_db_and_tables(database)
+    executor = database.executor
     values = {
         name: (await executor.exec(text(f"PRAGMA {name}"))).scalar_one()
         for name in ("journal_mode", "foreign_keys", "busy_timeout", "synchronous")
