@@ -5,7 +5,9 @@ SQLSTATE XX000, so that only the message tells them apart (specs/decisions/0004-
 SQLSTATEs: https://www.postgresql.org/docs/current/errcodes-appendix.html
 """
 
+import errno
 import os
+import re
 import socket
 import sqlite3
 import ssl
@@ -55,6 +57,7 @@ _NOT_YET = (
     "no more connections allowed",  # PgBouncer
 )
 _LOOK_AT = ": does the server run, and are host and port right in the URL?"
+_NUMBER = re.compile(r"\[Errno (\d+)\]")
 NO_CONNECTION = "no connection of the pool became free in time"
 NO_TLS = "rejected SSL upgrade"
 """asyncpg's words for a server that has no TLS, where the URL asks for it."""
@@ -104,8 +107,10 @@ def in_plain_words(error: BaseException) -> str:
         return f"{where} has no TLS, which the URL's sslmode asks for"
     if isinstance(error, ssl.SSLError):
         return f"TLS with {where} failed ({error.reason or error.strerror}): is that PostgreSQL's port?"
-    what = os.strerror(error.errno).lower() if error.errno else "connection lost"
-    return f"{where}: {what}" + (_LOOK_AT if isinstance(error, ConnectionRefusedError | FileNotFoundError) else "")
+    # Of a name that has several addresses asyncio tells what each has met in one error, which has no number.
+    numbers = {error.errno} if error.errno else {int(number) for number in _NUMBER.findall(str(error))}
+    what = " or ".join(sorted(os.strerror(number).lower() for number in numbers)) or "connection lost"
+    return f"{where}: {what}" + (_LOOK_AT if numbers & {errno.ECONNREFUSED, errno.ENOENT} else "")
 
 
 def is_transient(error: BaseException) -> bool:

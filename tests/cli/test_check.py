@@ -241,6 +241,14 @@ async def test_what_cannot_be_reached_is_told_in_plain_words(address: str) -> No
     assert "Errno" not in lines
 
 
+async def test_each_address_of_a_name_is_told_in_plain_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    port = free_port()
+    both = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (host, port)) for host in ("127.0.0.1", "127.0.0.2")]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_more: both)  # as "localhost" is on many machines
+    lines = (await look(f"postgresql://u:p@both.example:{port}/db?connect_timeout=1")).lines()
+    assert f"both.example, port {port}: connection refused: does the server run" in lines
+
+
 async def test_a_server_without_tls_and_one_that_is_silent_are_told_in_plain_words() -> None:
     async def refuse_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(8)
