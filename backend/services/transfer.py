@@ -61,8 +61,10 @@ class TaskTransfer(TaskTrash):
             excess = moved + there - self._limits.max_tasks
             if excess > 0 and await self._erase_some_within(within, owner=user_id, limit=excess) < excess:
                 raise TooManyTasks
-            for task_id in (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all():
-                await self._run(_give_new_id, within=within, task_id=task_id, new_id=uuid7())
+            shared = (await self._run(_select_shared_ids, within=within, taker=user_id)).scalars().all()
+            if shared:  # all in one go: each alone would be a round trip under both users' locks
+                rows = [{"owner": self._user_id, "task_id": task_id, "new_id": uuid7()} for task_id in shared]
+                await within.exec(_give_new_id, params=rows)
             await self._run(_insert, within=within, taker=user_id, revision=revisions[user_id], now=now())
             moved = changed_rows(await self._run(_delete, within=within))
             await self._run(forget, within=within, erased=revisions[self._user_id])

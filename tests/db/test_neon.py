@@ -12,12 +12,13 @@ import asyncpg
 import httpx
 import pytest
 from sqlalchemy import literal_column, select
+from uuid_utils.compat import uuid7
 
 from backend.db import connection as connection_module
 from backend.db.connection import closed_connections
 from backend.db.session import Database, check_db_health
 from backend.errors import DatabaseUnavailable
-from backend.models.task import TaskCreate
+from backend.models.task import TaskCreate, TaskPut
 from backend.observation import Observation, observation
 from backend.services.tasks import TaskService
 from tests.api.operations import OPERATIONS, RESTORE, Operation
@@ -216,6 +217,23 @@ async def test_every_endpoint_costs_the_fewest_round_trips(neon: Neon, neon_host
                     of_transaction = 2 if operation.statements > 1 and operation not in STALE else 0
                     expected[name] = connections * (NULL_POOL_ROUND_TRIPS - 1) + operation.statements + of_transaction
     assert counted == expected
+
+
+async def test_ids_that_both_have_cost_a_transfer_no_round_trip_each(neon: Neon) -> None:
+    """Both users' other writes wait for it."""
+    database = Database(make_settings(neon.url(), database_pool_size=1))
+    counted = []
+    for shared in (2, 2, 60):
+        giver, taker = (TaskService(database.executor, f"{name}-{uuid.uuid4()}") for name in ("giver", "taker"))
+        for task_id in [uuid7() for _ in range(shared)]:
+            for service in (giver, taker):
+                await service.put(task_id, TaskPut(title="x"))
+        neon.edge.round_trips = 0
+        assert await giver.transfer_to(taker._user_id) == shared
+        counted.append(neon.edge.round_trips)
+    await database.close()
+    _, few, many = counted
+    assert few == many
 
 
 TOTAL = 10_000 if "FAULT_ROUNDS" in os.environ else 1_000
