@@ -115,12 +115,10 @@ class TokenVerifier:
         return verified
 
     def _make_room(self) -> None:
-        """Forget what has expired; where nothing has, the oldest."""
+        """Forget what has expired, and the oldest where a tenth of the room is not free then: looking at all costs."""
         now = self._clock()
-        valid = {digest: each for digest, each in self._kept.items() if now < each.expires + LEEWAY}
-        if len(valid) == len(self._kept):
-            del valid[next(iter(valid))]
-        self._kept = valid
+        valid = [(digest, each) for digest, each in self._kept.items() if now < each.expires + LEEWAY]
+        self._kept = dict(valid[-(MAX_KEPT * 9 // 10) :])
 
     async def _verify(self, token: str) -> _Verified:
         parts = _COMPACT.fullmatch(token) if len(token) <= MAX_TOKEN_LENGTH else None

@@ -362,6 +362,17 @@ async def test_a_signature_is_checked_once(monkeypatch: pytest.MonkeyPatch) -> N
     assert checks == 1
 
 
+async def test_a_full_memory_is_not_looked_through_for_each_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4,096 that would take ten times as long as to verify one."""
+    monkeypatch.setattr(tokens, "MAX_KEPT", 20)
+    verifier = TokenVerifier(make_settings("sqlite+aiosqlite://"), lambda: NOW)
+    looked, make_room = [], verifier._make_room
+    monkeypatch.setattr(verifier, "_make_room", lambda: looked.append(make_room()))
+    for number in range(40):
+        await verifier.verify(sign(claims=CLAIMS | {"sub": f"user-{number}"}))
+    assert len(looked) == 10
+
+
 async def test_what_is_remembered_is_bounded_and_never_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokens, "MAX_KEPT", 16)
     verifier = TokenVerifier(make_settings("sqlite+aiosqlite://"), lambda: NOW)
