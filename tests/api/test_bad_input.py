@@ -6,6 +6,7 @@ from typing import Any
 
 import httpx
 import pytest
+from uuid_utils.compat import uuid7
 
 from tests.api.shared import ABSENT, assert_problem, create, on_one_engine, tasks_of
 
@@ -152,6 +153,40 @@ async def test_a_body_of_any_depth_is_refused(alice: httpx.AsyncClient, method: 
 @pytest.mark.parametrize("body", [b"\xef\xbb\xbf{}", b'{"a": NaN}', b'{"a": 1, "a": 2}', b"[" * 60_000])
 async def test_every_body_is_strict_json(alice: httpx.AsyncClient, path: str, body: bytes) -> None:
     assert_problem(await alice.post(path, content=body, headers=JSON), 400, "malformed_json")
+
+
+@pytest.mark.parametrize("path", ["", "/batch", "/bulk-complete", "/transfer"])
+@pytest.mark.parametrize(
+    "body",
+    [b'{"title": "x", %s}' % b",".join(b'"%d":0' % number for number in range(6500)), b"[%s]" % (b"[]," * 6500)],
+    ids=["names", "lists"],
+)
+async def test_a_body_of_more_values_than_any_request_has_is_not_read(
+    alice: httpx.AsyncClient, path: str, body: bytes
+) -> None:
+    """Each would be an error of its own, and hold everybody up."""
+    assert len(body) < 65_536
+    assert_problem(await alice.post(f"/api/tasks{path}", content=body, headers=JSON), 400, "malformed_json")
+
+
+async def test_the_largest_batch_is_read(alice: httpx.AsyncClient) -> None:
+    """Every field, and what looks like many values but is text."""
+    task = await create(
+        alice,
+        title='Say ",[{' + "\\",
+        description='",[{\\' * 400,
+        priority="high",
+        due_date="2026-12-01",
+        due_time="09:30",
+        remind_at="2026-12-01T09:00",
+        recurrence="FREQ=DAILY",
+        tags=[f"tag {number}" for number in range(20)],
+    )
+    operations = [
+        {"op": "put", "id": made, "task": {**task, "id": made}} for made in (str(uuid7()) for _ in range(100))
+    ]
+    response = await alice.post("/api/tasks/batch", json={"operations": operations})
+    assert [each["status"] for each in response.json()["results"]] == [201] * 100
 
 
 @pytest.mark.parametrize(

@@ -366,7 +366,8 @@ async def test_a_full_memory_is_not_looked_through_for_each_token(monkeypatch: p
     """Of 4,096 that would take ten times as long as to verify one."""
     monkeypatch.setattr(tokens, "MAX_KEPT", 20)
     verifier = TokenVerifier(make_settings("sqlite+aiosqlite://"), lambda: NOW)
-    looked, make_room = [], verifier._make_room
+    looked: list[None] = []
+    make_room = verifier._make_room
     monkeypatch.setattr(verifier, "_make_room", lambda: looked.append(make_room()))
     for number in range(40):
         await verifier.verify(sign(claims=CLAIMS | {"sub": f"user-{number}"}))
