@@ -16,7 +16,7 @@ from backend.auth.tokens import LEEWAY
 from tests.applications import running
 from tests.auth.issuer import PUBLIC_KEY_ALGORITHMS, Clock
 from tests.e2e.conftest import BetterAuth, running_better_auth
-from tests.processes import SERVE, backend, serving
+from tests.processes import FORKED, backend, serving
 from tests.settings import make_settings
 
 TASKS = "/api/tasks"
@@ -63,7 +63,7 @@ async def test_two_lines_of_settings_are_enough(better_auth: BetterAuth, tmp_pat
     settings = {"DATABASE_URL": f"sqlite+aiosqlite:///{tmp_path / 'todo.db'}", "BETTER_AUTH_URL": better_auth.origin}
     async with better_auth.user() as user:
         headers = {"Authorization": f"Bearer {await user.token()}"}
-    with serving(SERVE["todo-backend"], tmp_path, **settings) as server:
+    with serving([FORKED, "serve"], tmp_path, **settings) as server:
         async with httpx.AsyncClient(base_url=server.url, headers=headers) as client:
             created = await client.post(TASKS, json={"title": "Buy milk"})
             assert created.status_code == 201

@@ -16,7 +16,7 @@ import pytest
 
 from backend.serving.admin import FOLDER, prepare_metrics
 from tests.network import free_port, need
-from tests.processes import DEADLINE, SCRIPT, Server, backend, eventually, serving
+from tests.processes import DEADLINE, FORKED, SCRIPT, Server, backend, eventually, serving
 from tests.settings import settings_of
 
 pytest.importorskip("prometheus_client")
@@ -114,7 +114,7 @@ def test_probes_are_there_and_scrapes_are_not_counted(service: Service) -> None:
 def test_an_address_that_others_reach_is_warned_about_and_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     port = free_port()
-    command = [SCRIPT, "serve", "--admin-port", str(port), "--admin-host", "0.0.0.0"]
+    command = [FORKED, "serve", "--admin-port", str(port), "--admin-host", "0.0.0.0"]
     with serving(command, tmp_path, **settings) as server:
         assert "whoever reaches it" in server.stderr
         again = backend("serve", "--admin-port", str(port), cwd=tmp_path, **settings, PORT=str(free_port()))
@@ -125,7 +125,7 @@ def test_an_address_that_others_reach_is_warned_about_and_a_port_in_use_is_one_l
 def test_the_admin_port_can_be_on_an_address_of_ipv6(tmp_path: Path) -> None:
     need("::1")
     port = free_port()
-    command = [SCRIPT, "serve", "--admin-port", str(port), "--admin-host", "::1"]
+    command = [FORKED, "serve", "--admin-port", str(port), "--admin-host", "::1"]
     with serving(command, tmp_path, **settings_of(tmp_path)) as server:
         assert httpx.get(f"http://[::1]:{port}/health").status_code == 200
         assert "whoever reaches it" not in server.stderr

@@ -44,7 +44,7 @@ JSON = b"Content-Type: application/json\r\n"
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server in development, on an SQLite file."""
     folder = tmp_path_factory.mktemp("server")
-    with serving([SCRIPT, "serve", "--host", "127.0.0.1"], folder, **settings_of(folder)) as server:
+    with serving([FORKED, "serve", "--host", "127.0.0.1"], folder, **settings_of(folder)) as server:
         yield server
 
 
@@ -246,7 +246,7 @@ FORWARDED = {
 @pytest.mark.parametrize("options", [[], ["--proxy-headers"]], ids=["as told by nobody", "--proxy-headers"])
 def test_what_a_proxy_says_of_a_request_changes_no_response(options: list[str], tmp_path: Path) -> None:
     with (
-        serving([SCRIPT, "serve", "--host", "127.0.0.1", *options], tmp_path, **settings_of(tmp_path)) as server,
+        serving([FORKED, "serve", "--host", "127.0.0.1", *options], tmp_path, **settings_of(tmp_path)) as server,
         httpx.Client(base_url=server.url, headers={"Authorization": f"Bearer {TOKEN}"}) as client,
     ):
         for number in range(2):
@@ -361,7 +361,7 @@ def test_a_signal_lets_a_request_whose_body_is_arriving_finish(tmp_path: Path, s
 def test_a_signal_lets_a_request_that_waits_for_the_database_finish(tmp_path: Path) -> None:
     body = titled("finished")
     with (
-        serving([SCRIPT, "serve"], tmp_path, **settings_of(tmp_path, LOG_LEVEL="DEBUG")) as server,
+        serving([FORKED, "serve"], tmp_path, **settings_of(tmp_path, LOG_LEVEL="DEBUG")) as server,
         closing(sqlite3.connect(tmp_path / "todo.db", isolation_level=None)) as file,
         server.connect() as connection,
         server.connect() as idle,
@@ -383,7 +383,7 @@ def test_a_signal_lets_a_request_that_waits_for_the_database_finish(tmp_path: Pa
 
 def test_clients_that_go_in_the_middle_of_their_bodies_do_not_hold_up_the_end(tmp_path: Path) -> None:
     started = (post(b"{", b"Content-Length: 100\r\n"), post(b"64\r\n{", CHUNKED))
-    with serving([SCRIPT, "serve"], tmp_path, **settings_of(tmp_path)) as server, ExitStack() as stack:
+    with serving([FORKED, "serve"], tmp_path, **settings_of(tmp_path)) as server, ExitStack() as stack:
         clients = [stack.enter_context(server.connect()) for _ in range(6)]
         for client, request in zip(clients, started * 3, strict=True):
             client.sendall(request)
@@ -405,7 +405,7 @@ def test_clients_that_go_in_the_middle_of_their_bodies_do_not_hold_up_the_end(tm
 
 def test_requests_that_never_end_do_not_keep_the_process(tmp_path: Path) -> None:
     with (
-        serving([SCRIPT, "serve"], tmp_path, **settings_of(tmp_path)) as server,
+        serving([FORKED, "serve"], tmp_path, **settings_of(tmp_path)) as server,
         server.connect() as connection,
     ):
         connection.sendall(post(b"{", b"Content-Length: 100\r\n"))
