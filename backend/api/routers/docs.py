@@ -4,8 +4,6 @@ import base64
 import hashlib
 import json
 import re
-from importlib.resources import files
-from pathlib import Path
 from typing import Any
 
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -63,5 +61,5 @@ def routes(*, development: bool) -> list[BaseRoute]:
     """Return the document's route and, in development, the page's and its assets', which fastapi-offline carries."""
     if not development:
         return [_document_route()]
-    assets = Path(str(files("fastapi_offline") / "static"))
-    return [_document_route(), Route("/docs", docs), Mount("/docs/assets", StaticFiles(directory=assets))]
+    assets = StaticFiles(packages=[("fastapi_offline", "static")])
+    return [_document_route(), Route("/docs", docs), Mount("/docs/assets", assets)]
