@@ -53,13 +53,9 @@ class CORS:
 
     def preflight(self, origin: bytes | None) -> Response:
         """Respond to a browser that asks what it may send."""
-        if not self.headers(origin):
-            return Response(status_code=204)
-        return Response(
-            status_code=204,
-            headers={
-                "Access-Control-Allow-Methods": METHODS,
-                "Access-Control-Allow-Headers": self._allowed_headers,
-                "Access-Control-Max-Age": str(MAX_AGE),
-            },
-        )
+        allowed = {
+            "Access-Control-Allow-Methods": METHODS,
+            "Access-Control-Allow-Headers": self._allowed_headers,
+            "Access-Control-Max-Age": str(MAX_AGE),
+        }
+        return Response(status_code=204, headers=allowed if self.headers(origin) else None)
