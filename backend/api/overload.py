@@ -30,7 +30,8 @@ class Overload:
 
     def __init__(self, places: ConcurrencyLimit, settings: Settings, observe: Observe | None = None) -> None:
         self._places = places
-        self._cors = CORS(settings.allowed_origins)
+        self.cors = CORS(settings.allowed_origins)
+        """That of any refusal, which a browser hides from the frontend without its headers."""
         self._prefix = settings.root_path.encode()
         self._agents = (MCP.encode(), f"{MCP}/".encode()) if settings.mcp else ()
         self._observe = observe
@@ -61,16 +62,12 @@ class Overload:
         request_id = request_id_of(headers.get(b"x-request-id", b""))
         before, between, after = self._parts
         body = b"".join((before, instance_of(path).encode(), between, request_id.encode(), after))
-        cors = _lines(self.cors(headers.get(b"origin")))
+        cors = _lines(self.cors.headers(headers.get(b"origin")))
         self._count(method.decode())
         sent = b"" if method == b"HEAD" else body
         path = path.removeprefix(self._prefix)
         is_api = (path + b"/").startswith(_API) or path in self._agents
         return self._heads[is_api] % (request_id.encode(), len(body), cors, sent)
-
-    def cors(self, origin: bytes | None) -> Headers:
-        """Return the CORS headers of any refusal, without which a browser hides it from the frontend."""
-        return self._cors.headers(origin)
 
     def _count(self, method: str) -> None:
         if self._observe is not None:

@@ -109,7 +109,7 @@ def refusal(code: str, head: bytes, overload: Overload | None) -> bytes:
     path = quote(line[1].partition(b"?")[0][:MAX_PATH], safe="/%") if line else "/"
     body = json.dumps(problem.document(path, request_id)).encode()
     headers = common_headers(request_id, is_api=True, failed=True)  # whose address it is may be unknown: the strictest
-    headers += overload.cors(_value(b"Origin", head)) if overload is not None else []
+    headers += overload.cors.headers(_value(b"Origin", head)) if overload is not None else []
     lines = b"".join(b"%b: %b\r\n" % header for header in headers)
     first = (
         f"HTTP/1.1 {problem.status} {problem.title}\r\nContent-Type: {MEDIA_TYPE}\r\nContent-Length: {len(body)}\r\n"
