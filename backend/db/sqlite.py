@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from shutil import disk_usage
 from typing import Any
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Executable, event, util
 from sqlalchemy.engine.interfaces import DBAPIConnection
@@ -52,12 +53,35 @@ RETURNING revision
 """`next_revision(owner)`; PostgreSQL's is made by the migration."""
 
 
+class _Connection(sqlite3.Connection):
+    """A connection that ends its statements when it is closed, as whoever is cancelled has SQLAlchemy do.
+
+    SQLite itself waits for their end (https://sqlite.org/c3ref/close.html): a write whose rows nobody has read by then
+    would keep the file locked, for every process, until Python collects its cursor; a read would keep the log growing.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._cursors = WeakSet[sqlite3.Cursor]()
+
+    def cursor(self, *args: Any) -> Any:
+        cursor = super().cursor(*args)
+        self._cursors.add(cursor)
+        return cursor
+
+    def close(self) -> None:
+        for cursor in list(self._cursors):
+            cursor.close()
+        self._cursors.clear()  # or it could not be closed twice
+        super().close()
+
+
 def make_engine(url: SQLiteURL, settings: Settings, *, begin: str = "BEGIN", makes_file: bool = False) -> AsyncEngine:
     """Make the engine. `begin` begins a transaction, when SQLAlchemy says so. A file must be there, or `makes_file`."""
     pool = {"pool_size": CONNECTIONS, "max_overflow": CONNECTIONS, "pool_timeout": settings.database_pool_timeout}
     engine = create_async_engine(
         url.sqlalchemy_url,
-        connect_args={"timeout": settings.database_command_timeout},
+        connect_args={"timeout": settings.database_command_timeout, "factory": _Connection},
         **(pool if url.path else {}),
         # Python's sqlite3 begins transactions when it thinks fit, never for DDL. In autocommit we say when.
         isolation_level="AUTOCOMMIT",

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import asyncpg
 import pytest
 from pydantic import SecretStr
-from sqlalchemy import Delete, Select, Update, delete, insert, literal_column, select, table, text, update
+from sqlalchemy import Delete, Select, Update, delete, event, insert, literal_column, select, table, text, update
 from sqlalchemy.exc import IntegrityError
 from sqlmodel import SQLModel
 from uuid_utils.compat import uuid7
@@ -29,6 +29,7 @@ from backend.db.session import (
     Database,
     check_db_health,
     create_db_and_tables,
+    get_session_context,
 )
 from backend.db.url import PostgresURL, parse_database_url
 from backend.errors import (
@@ -896,6 +897,61 @@ async def test_a_file_that_cannot_be_set_up_now_can_be_read(tmp_path: Path, open
         found = await database.executor.exec(select(literal_column("number")).select_from(table("one")))
         assert found.scalar_one() == 1
         await database.close()
+
+
+async def by_statement(database: Database, owner: str) -> None:
+    await database.executor.exec(insert(tasks).returning(tasks.c.id), params=row(owner))
+
+
+async def by_transaction(database: Database, owner: str) -> None:
+    async with database.executor.transaction() as within:
+        for _ in range(2):
+            await within.exec(insert(tasks).returning(tasks.c.id), params=row(owner))
+
+
+async def by_session(database: Database, owner: str) -> None:
+    async with get_session_context(database) as session:
+        for _ in range(2):
+            await session.exec(insert(tasks).returning(tasks.c.id), params=row(owner))
+
+
+async def by_reading(database: Database, _owner: str) -> None:
+    await database.executor.exec(select(literal_column("name")).select_from(table("sqlite_master")))
+
+
+@pytest.mark.parametrize(
+    ("work", "statements", "rows"),
+    [(by_statement, 1, 1), (by_transaction, 4, 2), (by_session, 3, 2), (by_reading, 1, 0)],
+)
+async def test_who_is_cancelled_leaves_no_lock_on_an_sqlite_file_and_nothing_by_halves(
+    sqlite_url: str,
+    tmp_path: Path,
+    open_database: NewDatabase,
+    work: Callable[[Database, str], Coroutine[Any, Any, None]],
+    statements: int,
+    rows: int,
+) -> None:
+    database = open_database(sqlite_url)
+    await create_db_and_tables(database)
+    await database.executor.exec(insert(tasks), params=row("another"))  # there must be something in the log
+    sent = asyncio.Semaphore(0)
+    event.listen(database.engine.sync_engine, "before_cursor_execute", lambda *_: sent.release())
+    gc.disable()  # which would give back what nobody else does, some time
+    try:
+        for number in range(1, statements + 1):
+            owner = f"cancelled at statement {number}"
+            task = asyncio.create_task(work(database, owner))
+            for _ in range(number):
+                await sent.acquire()
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            with closing(sqlite3.connect(tmp_path / "todo.db", timeout=0)) as another:
+                assert another.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0] == 0, "someone reads or writes"
+            assert len(await titles(database, owner)) in {0, rows}
+            sent = asyncio.Semaphore(0)
+    finally:
+        gc.enable()
 
 
 async def test_a_database_in_memory_keeps_its_tables(open_database: NewDatabase, owner: str) -> None:

@@ -3,11 +3,19 @@
 import asyncio
 import random
 import uuid
+from collections.abc import Callable, Coroutine
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from uuid_utils.compat import uuid7
 
+from backend.config import Settings
+from backend.db.session import Database
+from backend.models.task import TaskCreate
+from backend.services.batch import Operation
+from backend.services.tasks import TaskService
 from tests.faults.load import LONG, Service, authorization, pooled_url
 from tests.neon import USER, Neon, until
 from tests.network import reset
@@ -85,6 +93,30 @@ async def test_clients_that_go_away_leave_no_transaction_and_keep_no_connection_
     finally:
         service.stop()
         await admin.close()
+
+
+async def test_whoever_is_cancelled_locks_nothing_and_leaves_nothing_by_halves(
+    settings: Settings, database: Database, user_id: Callable[[str], str]
+) -> None:
+    user, choose = user_id("canceller"), random.Random(1)
+    service = TaskService(database.executor, user)
+    task = await service.create(TaskCreate(title="x"))
+    calls: list[Callable[[], Coroutine[Any, Any, Any]]] = [
+        lambda: service.toggle(task["id"]),
+        lambda: service.batch([Operation("put", uuid7(), {"title": "one of two"}) for _ in range(2)]),
+        service.erase_expired,
+        lambda: service.list(limit=500),
+    ]
+    for _ in range(ABORTS // AT_ONCE):
+        running = [asyncio.create_task(choose.choice(calls)()) for _ in range(AT_ONCE)]
+        for call in running:
+            asyncio.get_running_loop().call_later(choose.uniform(0, 0.05), call.cancel)
+        outcomes = await asyncio.gather(*running, return_exceptions=True)
+        assert [outcome for outcome in outcomes if isinstance(outcome, Exception)] == []
+        another = Database(settings)  # as another process would have
+        await TaskService(another.executor, user).toggle(task["id"])
+        await another.close()
+    assert len((await service.list(limit=500)).tasks) % 2 == 1
 
 
 def code_of(response: httpx.Response) -> str:
