@@ -16,6 +16,7 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 from mcp.shared.exceptions import MCPError
+from mcp.shared.jsonrpc_dispatcher import cancelled_request_id_from_params
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
@@ -127,21 +128,43 @@ def http_application() -> Callable[[Any, Any, Any], Awaitable[None]]:
     return handle
 
 
-async def serve_stdio(tasks_of_call: TasksOf) -> None:
-    """Serve over standard input and output until the input ends.
+async def serve_stdio(tasks_of_call: TasksOf, grace: float) -> None:
+    """Serve over standard input and output until the input ends; calls under way then have `grace` seconds.
 
-    The SDK would be silent on a line that is no message, and whoever sent it would wait.
+    The SDK would drop them, and it would be silent on a line that is no message: whoever sent it would wait.
     """
     server = make_server(tasks_of_call)
     messages, checked = anyio.create_memory_object_stream[SessionMessage | Exception]()
+    responses, sent = anyio.create_memory_object_stream[SessionMessage]()
+    under_way: set[protocol.RequestId] = set()
+    answered = anyio.Condition()
     lines = cast("anyio.AsyncFile[str]", _strict_lines())  # the SDK only iterates over it
+
+    async def respond() -> None:
+        async with outgoing, sent:
+            async for response in sent:
+                await outgoing.send(response)
+                async with answered:
+                    under_way.discard(getattr(response.message, "id", None))
+                    answered.notify_all()
+
     async with stdio_server(lines) as (incoming, outgoing), anyio.create_task_group() as group, messages:
-        group.start_soon(server.run, checked, outgoing, server.create_initialization_options())
+        group.start_soon(server.run, checked, responses, server.create_initialization_options())
+        group.start_soon(respond)
         async for message in incoming:
             if isinstance(message, ValidationError):
                 await outgoing.send(SessionMessage(_refusal(message)))
-            else:
-                await messages.send(message)
+                continue
+            if isinstance(message, SessionMessage):
+                if isinstance(message.message, protocol.JSONRPCRequest):
+                    under_way.add(message.message.id)
+                elif isinstance(message.message, protocol.JSONRPCNotification):
+                    under_way.discard(cancelled_request_id_from_params(message.message.params))
+            await messages.send(message)
+        with anyio.move_on_after(grace):
+            async with answered:
+                while under_way:
+                    await answered.wait()
 
 
 async def _strict_lines() -> AsyncIterator[str]:

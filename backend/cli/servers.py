@@ -275,7 +275,7 @@ async def _serve_agent(database: "Database", verifier: TokenVerifier, token: str
             os._exit(1)
         return tasks_of_user(database, identity.user_id)
 
-    await serve_stdio(tasks_of_call)
+    await serve_stdio(tasks_of_call, GRACEFUL_SHUTDOWN)
 
 
 def _why_refused(error: TokenError | IssuerUnavailable) -> str:

@@ -69,6 +69,33 @@ def test_a_line_that_is_no_message_has_a_response(tmp_path: Path) -> None:
         assert process.wait(DEADLINE) == 0
 
 
+def test_calls_under_way_when_the_input_ends_are_answered(tmp_path: Path) -> None:
+    lines = [CALL.replace(b'"id":1', b'"id":%d' % number) % b'"kept"' for number in range(5)]
+    cancelled = b'{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":%s}}\n'
+    handshake = (
+        b'{"jsonrpc":"2.0","id":"first","method":"initialize","params":{"protocolVersion":"2025-11-25",'
+        b'"capabilities":{},"clientInfo":{"name":"t","version":"1"}}}\n'
+        b'{"jsonrpc":"2.0","method":"notifications/initialized"}\n'
+    )
+    ends = {
+        "calls": lines,
+        "one cancelled, which is answered or not": [*lines, CALL % b'"dropped"', cancelled % b"1"],
+        "cancelled by what is no id": [*lines, cancelled % b"[]"],
+    }
+    for name, messages in ends.items():
+        result = subprocess.run(
+            [SCRIPT, "mcp"],
+            cwd=tmp_path,
+            env=environment(**settings_of(tmp_path, MCP_TOKEN=token(3600))),
+            input=handshake + b"".join(messages),
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        answered = {each["id"] for each in map(json.loads, result.stdout.splitlines()) if "result" in each}
+        assert (name, result.returncode, answered - {1}) == (name, 0, {"first", 0, 2, 3, 4})
+
+
 @pytest.mark.parametrize(
     ("variables", "line"),
     [
