@@ -497,6 +497,39 @@ def test_traces_without_the_extra_are_refused(monkeypatch: pytest.MonkeyPatch) -
 
 
 @pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=b,c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=c4n4ry%0ab"),  # the failed export would say what is wrong with it
+        ("OTEL_EXPORTER_OTLP_HEADERS", "a=c4n4ry%d0%ba"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "a=c4n4ry;b"),
+        ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", "/c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE", "/c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE", "/c4n4ry"),
+        ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/c4n4ry"),
+    ],
+)
+def test_what_opentelemetry_could_not_read_is_refused(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("opentelemetry.exporter")
+    given = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://127.0.0.1:4318", variable: value}
+    assert f" {variable}: " in refusal(monkeypatch, **given)
+    assert CANARY not in capfd.readouterr().err
+
+
+def test_what_opentelemetry_can_read_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("opentelemetry.exporter")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", " Authorization=Bearer a==, x=%20b%2C,")
+    monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment=test,")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_CERTIFICATE", __file__)
+    checked_settings()
+
+
+@pytest.mark.parametrize(
     "content", [b'BETTER_AUTH_SECRET="c4n4ry\nLOG_LEVEL=INFO\n', b"LOG_LEVEL='INFO\n", b"\xff\xfe"]
 )
 def test_a_settings_file_that_cannot_be_read_whole_is_refused(

@@ -1,5 +1,6 @@
 """What is wrong with the settings as such: what keeps the service from starting, and what is likely a mistake."""
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from difflib import get_close_matches
@@ -14,12 +15,38 @@ from backend.db.url import PostgresURL, SQLiteURL, database_url, direct_database
 ENVIRONMENT_ALONE = {"PORT": 65_535, "WEB_CONCURRENCY": 256}
 """What `serve` takes from the environment and no `.env` holds, as platforms set it: whole numbers, up to these."""
 
+_OTLP = "OTEL_EXPORTER_OTLP"
+_FILES_OF_TLS = ("CERTIFICATE", "CLIENT_CERTIFICATE", "CLIENT_KEY")
+
 HS256_IN_PRODUCTION = "BETTER_AUTH_SECRET verifies tokens (HS256): whoever reads it can be anybody"
 
 
 def checked_settings() -> Settings:
     """Return the settings. Exits with one line where the service could not start with them."""
-    return load_settings(database_url, direct_database_url, TokenVerifier)
+    return load_settings(database_url, direct_database_url, TokenVerifier, check_trace_variables)
+
+
+def check_trace_variables(settings: Settings) -> None:
+    """Raise `ConfigurationError` for what OpenTelemetry could not read: it would go on without, and log the value."""
+    if settings.otel_exporter_otlp_endpoint is None:
+        return
+    from opentelemetry.util.re import parse_env_headers
+
+    logging.getLogger("opentelemetry.util.re").disabled = True  # it quotes what it cannot read
+    for variable in (f"{_OTLP}_HEADERS", f"{_OTLP}_TRACES_HEADERS"):
+        for part in _parts(variable):
+            values = parse_env_headers(part, liberal=True).values()
+            if not values or not all(value.isascii() and value.isprintable() for value in values):
+                raise ConfigurationError(variable, "must be name=value, separated by commas, each of printable ASCII")
+    if not all("=" in part for part in _parts("OTEL_RESOURCE_ATTRIBUTES")):
+        raise ConfigurationError("OTEL_RESOURCE_ATTRIBUTES", "must be name=value, separated by commas")
+    for variable in (f"{_OTLP}_{signal}{file}" for signal in ("", "TRACES_") for file in _FILES_OF_TLS):
+        if (path := os.environ.get(variable)) and not os.access(path, os.R_OK):
+            raise ConfigurationError(variable, "names a file that cannot be read")
+
+
+def _parts(variable: str) -> list[str]:
+    return [part for part in os.environ.get(variable, "").split(",") if part.strip()]
 
 
 def whole_number(variable: str, text: str) -> int:
