@@ -139,7 +139,6 @@ async def look_at_migrations(settings: Settings) -> AsyncIterator[Finding]:
 def _examine_schema(connection: Connection) -> tuple[str | None, bool]:
     owns = True
     if connection.dialect.name == "postgresql":
-        connection.execute(text(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'"))
         query = "SELECT pg_has_role(relowner, 'USAGE') FROM pg_class WHERE oid = to_regclass('tasks')"
         owner = connection.scalar(text(query))
         creates = connection.scalar(text("SELECT has_schema_privilege(current_schema(), 'CREATE')"))

@@ -7,16 +7,15 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
-import asyncpg
 from sqlalchemy import Connection
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, PendingRollbackError
 
 from backend.config import Settings
 from backend.db.connection import closed_connections, connect
-from backend.db.engine import make_migration_engine
+from backend.db.engine import MIGRATION_LIMITS, make_migration_engine
 from backend.db.failures import is_lock_timeout, reason_of, translated
 from backend.db.url import DatabaseURL, PostgresURL, direct_database_url
-from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
+from backend.errors import DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
 
 PATIENCE = 300.0
 """Seconds for which a migration waits for another one to end, and then for locks that others hold."""
@@ -66,7 +65,10 @@ async def run_on_schema(settings: Settings, function: Callable[[Connection], T],
     try:
         with translated(may_have_run=lambda: changed):
             async with engine.connect() as connection:
-                result = await connection.run_sync(function)
+                try:
+                    result = await connection.run_sync(function)
+                except PendingRollbackError as error:  # the end of an autocommit block, on a connection that was lost
+                    raise error.__context__ or error from None
                 changed = True  # but for the commit, whose response can be lost
                 await connection.commit()
             return result
@@ -85,6 +87,7 @@ async def _alone(url: PostgresURL, settings: Settings) -> AsyncIterator[None]:
 
     A waiting statement and an open portal both hold a snapshot, for whose end another migration's CREATE INDEX
     CONCURRENTLY would wait. So the lock is polled, and the result is read from the command's status.
+    Where the connection is lost, and the lock with it, the block is cut off: another migration may begin.
     """
     with translated():
         connection = await connect(url, settings)
@@ -92,21 +95,22 @@ async def _alone(url: PostgresURL, settings: Settings) -> AsyncIterator[None]:
         end = time.monotonic() + PATIENCE
         with translated():
             await connection.execute("BEGIN")
+            await connection.execute(MIGRATION_LIMITS)  # nothing is said for as long as the migration lasts
             while await connection.execute(f"SELECT WHERE pg_try_advisory_xact_lock({LOCK_KEY})") != "SELECT 1":
                 if time.monotonic() > end:
                     raise DatabaseUnavailable(f"another migration has not ended in {PATIENCE:.0f} s")
                 await asyncio.sleep(LOOK_AGAIN)
-        keeper = asyncio.create_task(_keep(connection))
-        try:
-            yield
-        finally:
-            keeper.cancel()
+        async with asyncio.timeout(None) as cut:
+
+            def cut_off(_connection: object) -> None:
+                cut.reschedule(0)
+
+            connection.add_termination_listener(cut_off)
+            try:
+                yield
+            finally:
+                connection.remove_termination_listener(cut_off)
+    except TimeoutError as error:
+        raise OutcomeUnknown("the connection that held the lock of migrations was lost") from error
     finally:
         connection.terminate()  # and with it the transaction and its lock
-
-
-async def _keep(connection: asyncpg.Connection) -> None:
-    """Say something now and then: Neon ends transactions in which nothing is said for five minutes."""
-    while True:
-        await asyncio.sleep(60)
-        await connection.execute("SELECT 1")

@@ -4,12 +4,13 @@ import asyncio
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import httpx
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -21,11 +22,13 @@ from uuid_utils.compat import uuid7
 from backend.db import migrations
 from backend.db.migrating import migrate
 from backend.db.session import Database
-from backend.errors import DatabaseNotMigrated, DatabaseUnavailable
+from backend.errors import DatabaseNotMigrated, DatabaseUnavailable, OutcomeUnknown
 from backend.models.queries import Destination, Order, TaskFilter
 from backend.models.task import UTC_DATE_TIME, TaskCreate, TaskUpdate
 from backend.services.tasks import TaskService
+from tests.databases import connect
 from tests.db.conftest import NewDatabase
+from tests.neon import until
 from tests.processes import backend, run, serving
 from tests.settings import SECRET, make_settings
 
@@ -38,6 +41,13 @@ def table_names(connection: Connection) -> set[str]:
 
 def down(connection: Connection) -> None:
     migrations.downgrade(connection, "base")
+
+
+LIMITS = [
+    *("statement_timeout", "lock_timeout", "transaction_timeout"),
+    *("idle_in_transaction_session_timeout", "idle_session_timeout"),
+]
+"""What PostgreSQL has by now; the newer ones are not in every version."""
 
 
 async def look(url: str, at: Callable[[Connection], Any]) -> Any:
@@ -191,7 +201,7 @@ async def test_an_index_that_was_cut_off_is_made_anew(empty_postgres_url: str) -
     assert await look(empty_postgres_url, differences) == []
 
 
-async def test_a_migration_waits_for_no_lock_for_long_and_leaves_no_limit_behind(empty_postgres_url: str) -> None:
+async def test_a_migration_waits_for_no_lock_for_long(empty_postgres_url: str) -> None:
     def limits(connection: Connection) -> tuple[str, str]:
         migrations.upgrade(connection)
         names = ("lock_timeout", "statement_timeout")
@@ -199,7 +209,56 @@ async def test_a_migration_waits_for_no_lock_for_long_and_leaves_no_limit_behind
         return first, second
 
     assert await look(empty_postgres_url, limits) == ("2s", "1min")
-    assert await look(empty_postgres_url, lambda c: c.execute(text("SHOW lock_timeout")).scalar_one()) == "0"
+
+
+WAITING = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'CREATE INDEX%' AND state = 'active'"
+
+
+@pytest.fixture
+async def writer(empty_postgres_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Somebody in the middle of a transaction, for whose end the next revision's indexes wait."""
+    await look(empty_postgres_url, lambda connection: migrations.upgrade(connection, "0002"))
+    connection = await connect(empty_postgres_url)
+    await connection.execute("BEGIN; LOCK TABLE tasks IN ROW EXCLUSIVE MODE")
+    yield connection
+    await connection.close()
+
+
+async def test_a_migration_has_no_limits_of_its_role_or_database(
+    empty_postgres_url: str, writer: asyncpg.Connection
+) -> None:
+    watcher = await connect(empty_postgres_url)
+    database = await watcher.fetchval("SELECT current_database()")
+    for limit in await watcher.fetch("SELECT name FROM pg_settings WHERE name = ANY($1)", LIMITS):
+        await watcher.execute(f"ALTER DATABASE {database} SET {limit['name']} = '300ms'")
+    migration = asyncio.create_task(look(empty_postgres_url, migrations.upgrade))
+    longer = f"SELECT count(*) {WAITING} AND clock_timestamp() - query_start > '600ms'"
+    await until(lambda: watcher.fetchval(longer), "the migration waits")
+    await writer.execute("COMMIT")
+    assert await migration == migrations.head()
+    await watcher.close()
+
+
+HOLDER = "FROM pg_stat_activity JOIN pg_locks USING (pid) WHERE datname = current_database() AND locktype = 'advisory'"
+
+
+@pytest.mark.parametrize(
+    ("lost", "error", "reason"),
+    [(WAITING, DatabaseUnavailable, "terminating connection"), (HOLDER, OutcomeUnknown, "lock of migrations was lost")],
+)
+async def test_a_migration_ends_where_one_of_its_connections_is_lost(
+    empty_postgres_url: str, writer: asyncpg.Connection, lost: str, error: type[Exception], reason: str
+) -> None:
+    watcher = await connect(empty_postgres_url)
+    migration = asyncio.create_task(look(empty_postgres_url, migrations.upgrade))
+    await until(lambda: watcher.fetchval(f"SELECT count(*) {WAITING}"), "the migration waits")
+    await watcher.execute(f"SELECT pg_terminate_backend(pid) {lost}")
+    with pytest.raises(error, match=reason):
+        await migration
+    await until(lambda: watcher.fetchval(f"SELECT count(*) = 0 {WAITING}"), "it has ended on the server, too")
+    await writer.execute("COMMIT")
+    assert await look(empty_postgres_url, migrations.upgrade) == migrations.head()
+    await watcher.close()
 
 
 async def test_a_revision_that_this_version_does_not_know_is_newer_and_left_alone(empty_url: str) -> None:

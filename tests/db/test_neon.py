@@ -11,11 +11,12 @@ from typing import Any
 import asyncpg
 import httpx
 import pytest
-from sqlalchemy import literal_column, select
+from sqlalchemy import literal_column, select, text
 from uuid_utils.compat import uuid7
 
 from backend.db import connection as connection_module
 from backend.db.connection import closed_connections
+from backend.db.migrating import run_on_schema
 from backend.db.session import Database, check_db_health
 from backend.errors import DatabaseUnavailable
 from backend.models.task import TaskCreate, TaskPut
@@ -24,6 +25,7 @@ from backend.services.tasks import TaskService
 from tests.api.operations import OPERATIONS, RESTORE, Operation
 from tests.api.shared import token_of
 from tests.applications import client_of, running
+from tests.db.conftest import NewDatabase
 from tests.neon import HOST, Neon, certificate_of_localhost
 from tests.network import proxy_to
 from tests.processes import DEADLINE
@@ -77,6 +79,13 @@ async def test_tls_on_neon_begins_at_once_where_the_server_lets_it(
     assert (neon.edge.connections, neon.edge.round_trips) == (1, round_trips), "what was refused is not tried again"
     assert [record.levelname for record in caplog.records] == ["WARNING"] * warnings
     await database.close()
+
+
+async def test_a_look_at_the_schema_leaves_no_limit_behind(neon: Neon, open_database: NewDatabase) -> None:
+    settings = make_settings(neon.url())
+    assert await run_on_schema(settings, lambda connection: connection.scalar(text("SHOW lock_timeout"))) == "2s"
+    shown = await open_database(neon.url()).executor.exec(text("SHOW lock_timeout"))  # on the server's same session
+    assert shown.scalar_one() == "0"
 
 
 async def test_require_on_neon_is_no_impostor(neon: Neon, neon_host: str, monkeypatch: pytest.MonkeyPatch) -> None:
