@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Literal, Protocol, Self, TypeVar
 
 import asyncpg
-from sqlalchemy import Executable, Result
+from sqlalchemy import Executable, Result, text
 from sqlalchemy.exc import IntegrityError
 
 from backend.db.connection import DriverConnection
@@ -29,6 +29,8 @@ REPEAT_AFTER = 0.1
 Params = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 Rows = Result[*tuple[Any, ...]]
 T = TypeVar("T")
+
+_SAVEPOINT, _UNDO, _RELEASE = text("SAVEPOINT block"), text("ROLLBACK TO block"), text("RELEASE block")
 
 
 class DatabaseExecutor(Protocol):
@@ -87,6 +89,19 @@ class Transaction:
         self.commits_a_write = self.sent.write
         with translated(lambda: self.commits_a_write):
             await self._commit()
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Self]:
+        """Run the block's statements in a savepoint: kept with the others, or undone alone where the block raises."""
+        await self.exec(_SAVEPOINT)
+        try:
+            yield self
+        except BaseException:
+            if not self._failed:
+                await self.exec(_UNDO)
+                await self.exec(_RELEASE)
+            raise
+        await self.exec(_RELEASE)
 
     def _check(self) -> None:
         if self._failed:  # PostgreSQL would turn COMMIT into a silent ROLLBACK, SQLite would keep the others

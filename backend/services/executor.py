@@ -6,7 +6,9 @@ use a service in a transaction of its own.
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
+
+from sqlalchemy.ext.asyncio import AsyncSession
 
 Params = Mapping[str, Any] | Sequence[Mapping[str, Any]]
 
@@ -26,12 +28,13 @@ class RollBack(Exception):
 async def transaction(executor: Executor) -> AsyncIterator[Executor]:
     """Run the block's statements in one transaction, committed at the end of the block, rolled back on an error.
 
-    A session has a transaction already, and whoever made the session commits it.
+    A session, or such a block, has a transaction already, which whoever made it commits: there this one is a savepoint.
     """
     begin = getattr(executor, "transaction", None)
     with suppress(RollBack):
         if begin is None:
-            yield executor
-            return
-        async with begin() as within:
-            yield within
+            async with cast(AsyncSession, executor).begin_nested():
+                yield executor
+        else:
+            async with begin() as within:
+                yield within

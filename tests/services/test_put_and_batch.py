@@ -1,6 +1,8 @@
 """Writing a task at its own address, and several in one transaction."""
 
 import asyncio
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -9,10 +11,11 @@ import pytest
 from sqlalchemy import update
 from uuid_utils.compat import uuid7
 
-from backend.db.session import Database
+from backend.db.session import Database, get_session_context
 from backend.errors import PreconditionFailed, RuleBroken, TaskDeleted, TaskNotFound, TodoError, TooManyTasks
 from backend.models.task import TaskPut, TaskUpdate
 from backend.services.batch import Operation, OperationFailed, Outcome, Written
+from backend.services.executor import Executor
 from backend.services.rows import Limits, owners, tasks
 from backend.services.tasks import TaskService
 from tests.services.conftest import ServiceOf, all_of, batch_of, make, page_of
@@ -264,6 +267,31 @@ async def test_a_dry_run_tells_all_and_writes_nothing(alice: TaskService) -> Non
     assert (after.tasks, after.head) == (before.tasks, before.head)
     with pytest.raises(OperationFailed):
         await alice.batch([Operation("toggle", uuid7())], dry_run=True)
+
+
+@pytest.mark.parametrize("opened", [get_session_context, lambda database: database.executor.transaction()])
+async def test_a_session_or_a_transaction_keeps_nothing_of_what_is_rolled_back_in_it_and_goes_on(
+    alice: TaskService,
+    bob: TaskService,
+    database: Database,
+    opened: Callable[[Database], AbstractAsyncContextManager[Executor]],
+) -> None:
+    task = await make(alice)
+    before, toggle = await page_of(alice), Operation("toggle", task["id"])
+    async with opened(database) as within:
+        script = TaskService(within, alice._user_id)
+        await batch_of(script, toggle, _new(), dry_run=True)
+        with pytest.raises(OperationFailed):
+            await script.batch([toggle, Operation("toggle", uuid7())])
+        assert await script.erase_expired() == 0
+        assert await TaskService(within, bob._user_id).transfer_to(alice._user_id) == 0
+    after = await page_of(alice)
+    assert (after.tasks, after.head) == (before.tasks, before.head)
+    async with opened(database) as within:
+        script = TaskService(within, alice._user_id)
+        await batch_of(script, toggle, dry_run=True)
+        [done] = await batch_of(script, toggle)
+    assert await all_of(alice) == [done.task]
 
 
 async def put_ahead_of_the_clock(service: TaskService, database: Database) -> None:
