@@ -169,8 +169,10 @@ class TaskBatch(TaskTrash):
         made_room = expired and await self._erase_some_within(within, but=ids) > 0
         rows = (await self._run(_read, within=within, task_ids=ids)).all()
         names = [column.name for column in _COLUMNS]
+        found = {row.id: dict(zip(names, row[1:], strict=True)) for row in rows if row.id is not None}
         return _UnitOfWork(
-            rows={row.id: dict(zip(names, row[1:], strict=True)) for row in rows if row.id is not None},
+            stored=found,
+            rows=dict(found),
             revision=revision,
             made_room=made_room,
             room=self._limits.max_tasks - rows[0][0],
@@ -198,9 +200,12 @@ class TaskBatch(TaskTrash):
 
 @dataclass(slots=True)
 class _UnitOfWork:
-    """The tasks of a batch in memory: as they were read, then as they will be written."""
+    """The tasks of a batch in memory."""
 
+    stored: dict[UUID, Row]
+    """As they were read: a change replaces a row, and leaves this one as it was."""
     rows: dict[UUID, Row]
+    """As they will be written."""
     revision: int
     made_room: bool
     """Whether expired tasks were erased, but for those that are named."""
@@ -211,8 +216,6 @@ class _UnitOfWork:
     trash: bool
     """Whether what is deleted is kept."""
     public: Callable[[Row], TaskPublic]
-    stored: dict[UUID, Row] = field(init=False)
-    """As they were read: a change replaces a row, and leaves this one as it was."""
     changed: dict[UUID, None] = field(default_factory=dict)
     created: dict[UUID, None] = field(default_factory=dict)
     told: bool = False
@@ -220,9 +223,6 @@ class _UnitOfWork:
     erased: dict[UUID, int] = field(default_factory=dict)
     """With the revision that a follower must have seen to miss nothing: see `TaskTrash._erase`."""
     moment: datetime = field(default_factory=now)
-
-    def __post_init__(self) -> None:
-        self.stored = dict(self.rows)
 
     def failed(self, number: int, task_id: UUID, error: TodoError) -> OperationFailed:
         """Return the failure of a batch of which nothing is kept: a task is then as it was before the batch."""
