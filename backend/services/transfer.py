@@ -9,14 +9,14 @@ from uuid_utils.compat import uuid7
 
 from backend.errors import SameUser, TooManyTasks
 from backend.services.executor import RollBack, transaction
-from backend.services.rows import changed_rows, forget, living, next_revision, now, owned, tasks
+from backend.services.rows import changed_rows, forget, how_many, living, next_revision, now, owned, tasks
 from backend.services.trash import TaskTrash
 
 _MOVED = tuple(column.name for column in tasks.c if column.name not in {"user_id", "revision", "updated_at"})
 _taken = tasks.alias("taken")
 
 _count_living = living(select(func.count()).select_from(tasks))
-_count_all = owned(select(func.count()).select_from(tasks))
+_count_all = select(how_many)
 _select_shared_ids = (
     living(select(tasks.c.id))
     .where(tasks.c.id.in_(select(_taken.c.id).where(_taken.c.user_id == bindparam("taker"))))
@@ -47,14 +47,13 @@ class TaskTransfer(TaskTrash):
         """
         if user_id == self._user_id:
             raise SameUser
-        moved = 0
         async with transaction(self._executor) as within:
             # Both owners are locked, in the order of their ids, or two transfers could wait for each other.
             revisions = {
                 owner: (await self._run(next_revision, within=within, owner=owner)).scalar_one()
                 for owner in sorted((self._user_id, user_id))
             }
-            moved = (await self._run(_count_living, within=within)).scalar_one()
+            moved: int = (await self._run(_count_living, within=within)).scalar_one()
             if moved == 0:
                 raise RollBack  # and no revision is taken
             there: int = (await self._run(_count_all, within=within, owner=user_id)).scalar_one()
