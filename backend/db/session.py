@@ -103,13 +103,12 @@ def _question(*, on_postgres: bool) -> Select[*tuple[Any, ...]]:
     the tables look empty.
     """
     tables = SQLModel.metadata.sorted_tables  # of the models that are in use
-    parts = [select(*table.columns).where(false()).subquery() for table in tables]
     active: ColumnElement[Any] = literal_column(
         " OR ".join(f"row_security_active('{table.name}')" for table in tables) or "false"
     )
     source: FromClause = select(literal_column("1").label("one")).subquery()
-    for part in parts:
-        source = source.outerjoin(part, true())
+    for table in tables:
+        source = source.outerjoin(select(*table.columns).where(false()).subquery(), true())
     return select(active if on_postgres else literal_column("0")).select_from(source)
 
 
