@@ -10,7 +10,7 @@ import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import asyncpg
 from sqlalchemy import Executable, Result, text
@@ -33,22 +33,37 @@ T = TypeVar("T")
 _SAVEPOINT, _UNDO, _RELEASE = text("SAVEPOINT block"), text("ROLLBACK TO block"), text("RELEASE block")
 
 
-class DatabaseExecutor(Protocol):
-    """What both executors promise.
+class DatabaseExecutor:
+    """What both executors promise, and their limit of time. A deadline is a moment of the event loop's clock.
 
     Raises `DatabaseUnavailable` where a statement had no effect, `OutcomeUnknown` where a write may have had one,
     `DatabaseNotMigrated`, `DatabaseRefused`, SQLAlchemy's `IntegrityError`, and for what can only be a mistake in the
     statement what SQLAlchemy or the driver raises. Takes no longer than connect and command timeout together.
     """
 
+    shared_deadline: float | None = None
+    """Of all calls; where it is None, each has its own."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+
     def for_request(self) -> Self:
         """Return an executor of which all calls together, from now on, take no longer than one of this one's may."""
+        executor = type(self).__new__(type(self))  # copy.copy() takes four times as long: 5 µs of each request's time
+        vars(executor).update(vars(self), shared_deadline=self._deadline())
+        return executor
+
+    def _deadline(self) -> float:
+        """Return that of a call which begins now."""
+        shared = self.shared_deadline
+        return asyncio.get_running_loop().time() + self._seconds if shared is None else shared
 
     async def exec(self, statement: Executable, *, params: Params | None = None, retry: bool = True) -> Rows:
         """Run one statement, commit it, and return its rows, all of them fetched.
 
         `params` are its parameters by name, or a list of such for many rows. Without `retry` nothing is tried twice.
         """
+        raise NotImplementedError
 
     def transaction(self) -> AbstractAsyncContextManager["Transaction"]:
         """Run the block's statements in one transaction: committed when it ends well, rolled back when it does not.
@@ -56,6 +71,7 @@ class DatabaseExecutor(Protocol):
         Nothing but BEGIN is run twice. Once a statement has failed nothing can be committed: going on raises
         `RuntimeError`. A commit without a response is an `OutcomeUnknown` where something was written.
         """
+        raise NotImplementedError
 
 
 class Sent:
@@ -114,27 +130,6 @@ class Transaction:
         raise NotImplementedError
 
 
-class Limited:
-    """An executor's limit of time. A deadline is a moment of the event loop's clock."""
-
-    shared_deadline: float | None = None
-    """Of all calls; where it is None, each has its own."""
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-
-    def for_request(self) -> Self:
-        """Return an executor whose calls share a deadline: see `DatabaseExecutor`."""
-        executor = type(self).__new__(type(self))  # copy.copy() takes four times as long: 5 µs of each request's time
-        vars(executor).update(vars(self), shared_deadline=self._deadline())
-        return executor
-
-    def _deadline(self) -> float:
-        """Return that of a call which begins now."""
-        shared = self.shared_deadline
-        return asyncio.get_running_loop().time() + self._seconds if shared is None else shared
-
-
 def ending_by(deadline: float) -> asyncio.Timeout:
     """Limit a block's time. Raises `TimeoutError` where it is over: `asyncio` would begin, and might send a write."""
     if asyncio.get_running_loop().time() >= deadline:
@@ -172,8 +167,8 @@ async def repeated(run: Callable[[Sent], Awaitable[T]], *, deadline: float, retr
             return await run(sent)
 
 
-class PostgresExecutor(Limited):
-    """A `DatabaseExecutor`: statements by asyncpg itself, on connections of a pool."""
+class PostgresExecutor(DatabaseExecutor):
+    """Statements by asyncpg itself, on connections of a pool."""
 
     def __init__(self, pool: Pool, seconds: float) -> None:
         super().__init__(seconds)

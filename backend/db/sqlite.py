@@ -18,7 +18,7 @@ from sqlalchemy.util.concurrency import greenlet_spawn
 
 from backend.config import Settings
 from backend.db.executors import (
-    Limited,
+    DatabaseExecutor,
     Params,
     Rows,
     Sent,
@@ -187,8 +187,8 @@ def _set_up(dbapi_connection: DBAPIConnection, _record: ConnectionPoolEntry) -> 
     dbapi_connection.create_function("next_revision", 1, next_revision)
 
 
-class SQLiteExecutor(Limited):
-    """A `DatabaseExecutor`: statements by SQLAlchemy, each committed by itself unless BEGIN was said.
+class SQLiteExecutor(DatabaseExecutor):
+    """Statements by SQLAlchemy, each committed by itself unless BEGIN was said.
 
     SQLite lets one connection write at a time, and a statement that waits for it, up to `lock_timeout`, cannot be given
     up: so there are few connections, whoever finds them all in use waits in order, and nothing begins later than so
