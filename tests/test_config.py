@@ -88,9 +88,11 @@ WRONG: dict[str, tuple[str, ...]] = {
         "https://https://c4n4ry.example.com",
         "https://c4n4ry.example.com:",
         "BETTER_AUTH_URL=https://c4n4ry.example.com",
+        "https://c4n4ry.b\u00fccher.example",
+        "https://c4n4ry.example.com/auth;script-src*",
     ),
     "BETTER_AUTH_PREVIOUS_SECRET": ("c4n4ry", "x" * 40),
-    "BETTER_AUTH_JWKS_URL": ("c4n4ry", "file:///c4n4ry", "https://auth.example.com:c4n4ry"),
+    "BETTER_AUTH_JWKS_URL": ("c4n4ry", "file:///c4n4ry", "https://auth.example.com:c4n4ry", "https://c4n4ry.\u4f8b.jp"),
     "ALLOWED_ORIGINS": (
         "*",
         "c4n4ry",
@@ -154,7 +156,7 @@ WRONG: dict[str, tuple[str, ...]] = {
     "LOG_USER_KEY": ("c4n4ry\n",),
     "HEALTH_DB_TOKEN": ('"c4n4ry"', "c4n4ry\r"),
     "OTEL_EXPORTER_OTLP_ENDPOINT": ("c4n4ry", "ftp://c4n4ry.example.com"),
-    "PUBLIC_URL": ("c4n4ry", "ftp://c4n4ry.example.com"),
+    "PUBLIC_URL": ("c4n4ry", "ftp://c4n4ry.example.com", "https://c4n4ry.\u4f8b.jp", 'https://c4n4ry/"x'),
 }
 
 
@@ -265,6 +267,7 @@ def test_an_empty_secret_counts_as_none(monkeypatch: pytest.MonkeyPatch) -> None
         ("KEEP_ALIVE", "long", "must be a number"),
         ("MCP", "perhaps", "must be true or false"),
         ("BETTER_AUTH_URL", "'https://auth.example.com'", "must have no quotes around it"),
+        ("PUBLIC_URL", "https://\u4f8b.jp", "must be an http or https URL of ASCII letters"),
     ],
 )
 def test_a_wrong_value_is_told_in_plain_words(
@@ -314,7 +317,7 @@ def test_an_origin_is_compared_as_browsers_write_it(given: str, compared: str, m
     [
         ("HTTPS://App.Example.com:443/auth/", "https://app.example.com"),
         ("http://[::1]:3000", "http://[::1]:3000"),
-        ("https://b\u00fccher.example", "https://xn--bcher-kva.example"),
+        ("https://xn--bcher-kva.example", "https://xn--bcher-kva.example"),
         ("http://better_auth:3000", "http://better_auth:3000"),  # as Docker Compose names hosts
     ],
 )

@@ -13,6 +13,8 @@ MINIMUM_SECRET_BYTES = 32
 
 _QUOTES = frozenset("'\"`“”")
 _HOST = re.compile(r"[\w.-]+|[0-9a-fA-F:.]+")
+_URL = re.compile(r"[A-Za-z0-9._~:/\[\]%-]*")
+"""Unreserved characters and what joins them: they stand in a header, a policy and a page as they are."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 _ENDS_IN_A_NUMBER = re.compile(r"(^|\.)(\d+|0x[0-9a-f]*)\.?$")
 _TWO_READINGS = frozenset("ßς\u200c\u200d")
@@ -63,6 +65,15 @@ def origin_of(url: str) -> str:
 
 
 def _http_url(value: str) -> str:
+    if not _URL.fullmatch(value):
+        raise ValueError(
+            "must be an http or https URL of ASCII letters, digits and -._~, others in the path as %XX, in the host as "
+            "xn--…, without user, query or fragment"
+        )
+    return _international_url(value)
+
+
+def _international_url(value: str) -> str:
     try:
         parts = urlsplit(value)
         usable = _HOST.fullmatch(parts.hostname or "") and origin_of(value) and parts.port != 0
@@ -87,7 +98,7 @@ def _origin(value: str) -> str:
         return value.lower().rstrip("/")
     is_pattern = value.startswith("https://*.")
     try:
-        url = _http_url(value.replace("*.", "", 1) if is_pattern else value)
+        url = _international_url(value.replace("*.", "", 1) if is_pattern else value)
         origin = origin_of(url)
         if urlsplit(url).path or (is_pattern and "." not in origin):
             raise ValueError

@@ -48,7 +48,7 @@ async def test_whoever_takes_html_gets_it(anonymous: httpx.AsyncClient, accept: 
     ("url", "allowed"),
     {
         "https://app.example.com": "https://app.example.com/api/auth/",
-        "http://localhost:3000/auth;script-src*": "http://localhost:3000/auth%3Bscript-src%2A/",
+        "http://localhost:3000/auth%3Bscript-src%2A": "http://localhost:3000/auth%3Bscript-src%2A/",
     }.items(),
 )
 async def test_the_page_may_ask_better_auth_where_there_is_one(url: str, allowed: str) -> None:
