@@ -56,14 +56,15 @@ async def test_an_outcome_is_kept_as_long_as_the_setting_says(settings: Settings
         assert (await anonymous.get("/health/ready")).json() == {"status": "ready"}
 
 
-async def test_a_token_hides_the_probe_from_everybody_else(settings: Settings) -> None:
-    changed = settings.model_copy(update={"health_db_token": SecretStr("a-token-of-the-platform")})
+@pytest.mark.parametrize("token", ["a-token-of-the-platform", "ключ-от-проб"])
+async def test_a_token_hides_the_probe_from_everybody_else(token: str, settings: Settings) -> None:
+    changed = settings.model_copy(update={"health_db_token": SecretStr(token)})
     async with running(changed) as app, client_of(app, settings) as anonymous:
         assert_problem(await anonymous.get("/health/db"), 404, "not_found")
-        for sent, status in (("Bearer another", 404), ("bearer a-token-of-the-platform", 200)):
-            response = await anonymous.get("/health/db", headers={"Authorization": sent})
+        for sent, status in ((b"Bearer another", 404), (f"bearer {token}".encode(), 200)):
+            response = await anonymous.get("/health/db", headers={b"Authorization": sent})
             assert response.status_code == status
-            response = await anonymous.post("/health/db", headers={"Authorization": sent})
+            response = await anonymous.post("/health/db", headers={b"Authorization": sent})
             assert (response.status_code, "Allow" in response.headers) == (
                 (404, False) if status == 404 else (405, True)
             )

@@ -38,8 +38,8 @@ class _Hidden(Route):
         request = Request(scope)
         token = request.app.state.settings.health_db_token
         if token is not None:
-            scheme, _, sent = request.headers.get("authorization", "").partition(" ")
-            if scheme.lower() != "bearer" or not hmac.compare_digest(sent.encode(), token.get_secret_value().encode()):
+            scheme, _, sent = request.headers.get("authorization", "").encode("latin-1").partition(b" ")
+            if scheme.lower() != b"bearer" or not hmac.compare_digest(sent, token.get_secret_value().encode()):
                 raise Problem("not_found")
         await super().handle(scope, receive, send)
 
