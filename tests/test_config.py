@@ -1,5 +1,6 @@
 """Settings: what each defaults to, and how the start ends where one is wrong."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -457,7 +458,12 @@ def test_a_secrets_file_that_cannot_be_meant_is_refused(
         line = refusal(monkeypatch, **{f"{name}_FILE": str(file)})
         assert f"{name}_FILE" in line
         assert reason in line
+    file.write_bytes(b"xy" * 40_000)
+    os.mkfifo(tmp_path / "pipe")
+    for odd in (file, tmp_path / "pipe", Path("/dev/zero"), tmp_path):
+        assert f"{name}_FILE: must name a regular file" in refusal(monkeypatch, **{f"{name}_FILE": str(odd)})
     file.write_text("x" * 20 + "y" * 20)
+    monkeypatch.setenv(f"{name}_FILE", str(file))
     assert "one of them is too many" in refusal(monkeypatch, **{name: SECRET})
 
 

@@ -1,5 +1,6 @@
 """Where settings come from: the environment, `.env`, and files that hold one secret each."""
 
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,6 +8,9 @@ from dotenv.parser import parse_stream
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, EnvSettingsSource
 from pydantic_settings.sources.utils import parse_env_vars
+
+MAX_SECRET_FILE = 64 * 1024
+"""Bytes of a file that holds a secret."""
 
 
 class ConfigurationError(Exception):
@@ -49,6 +53,9 @@ def _read_secret(name: str, path: str, field: FieldInfo, variables: Mapping[str,
     if variables.get(name):
         raise ConfigurationError(variable, f"is set, and so is {name.upper()}: one of them is too many")
     try:
+        found = Path(path).stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_SECRET_FILE:  # a pipe could hold up the start
+            raise ConfigurationError(variable, f"must name a regular file of at most {MAX_SECRET_FILE // 1024} KiB")
         text = Path(path).read_text("utf-8-sig").rstrip()
     except (OSError, ValueError):
         raise ConfigurationError(variable, "names a file that cannot be read as text") from None
