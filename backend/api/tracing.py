@@ -32,9 +32,11 @@ def telemetry(settings: Settings, routes: Sequence[BaseRoute]) -> TelemetryConfi
     if endpoint is None:
         return OFF
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.propagate import set_global_textmap
     from opentelemetry.sdk.resources import OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import Span, TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
+    from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
     paths = [getattr(route, "path_format", "") for route in routes]
     words = {word for path in paths for word in path.split("/") if not word.startswith("{")}
@@ -54,6 +56,13 @@ def telemetry(settings: Settings, routes: Sequence[BaseRoute]) -> TelemetryConfi
                 span.set_attribute("http.request.method_original", LEFT_OUT)
             super().on_start(span, parent_context)
 
+    class TraceparentAlone(TraceContextTextMapPropagator):
+        """Reads no `tracestate`, which a span would hold, and no `baggage`: what is wrong in either, the SDK logs."""
+
+        def extract(self, carrier: Any, context: Any = None, getter: Any = None) -> Any:
+            return super().extract({"traceparent": carrier.get("traceparent", "")}, context)  # by the default getter
+
+    set_global_textmap(TraceparentAlone())
     resource = Resource({"service.name": "todo-backend", "service.version": __version__})
     provider = TracerProvider(resource=resource.merge(OTELResourceDetector().detect()), shutdown_on_exit=False)
     provider.add_span_processor(WithoutValues(OTLPSpanExporter(f"{endpoint}/v1/traces", timeout=EXPORT_TIMEOUT)))

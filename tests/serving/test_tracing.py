@@ -19,6 +19,7 @@ from tests.settings import SECRET, settings_of
 
 pytest.importorskip("opentelemetry.sdk")
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
+PARENT_ID = "b7ad6b7169203331"
 
 
 class Collector(http.server.ThreadingHTTPServer):
@@ -55,7 +56,8 @@ class Collector(http.server.ThreadingHTTPServer):
                         attributes = {
                             each.key: each.value.string_value or each.value.int_value for each in span.attributes
                         }
-                        found.append({"name": span.name, "trace": span.trace_id.hex(), **attributes})
+                        known = {"name": span.name, "trace": span.trace_id.hex(), "parent": span.parent_span_id.hex()}
+                        found.append({**known, **attributes})
         return found
 
 
@@ -74,7 +76,12 @@ def test_a_span_has_the_route_and_nothing_that_the_client_wrote(collector: Colle
     settings = traced_to(f"http://127.0.0.1:{collector.server_port}/", tmp_path)
     assert backend("migrate", cwd=tmp_path, **settings).returncode == 0
     token = backend("token", "--user", "zebra", cwd=tmp_path, **settings).stdout.strip()
-    headers = {"Authorization": f"Bearer {token}", "traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"}
+    headers = {
+        "Authorization": f"Bearer {token}",
+        "traceparent": f"00-{TRACE_ID}-{PARENT_ID}-01",
+        "tracestate": "zebra=zebra",
+        "baggage": "zebra=zebra,zebra",
+    }
     task_id = str(uuid.uuid4())
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings) as server:
         with httpx.Client(base_url=server.url, headers=headers) as client:
@@ -83,6 +90,7 @@ def test_a_span_has_the_route_and_nothing_that_the_client_wrote(collector: Colle
             assert client.get(f"/api/tasks/{task_id}").status_code == 404
             assert client.get("/api/tasks/zebra/zebra?zebra").status_code == 404
             assert client.request("ZEBRA", "/api/tasks").status_code in {400, 405}
+            assert client.get("/health", headers={"tracestate": "zebra", "traceparent": TRACE_ID}).status_code == 200
         server.process.terminate()
         assert server.process.wait(DEADLINE) == -signal.SIGTERM
         log = server.stderr
@@ -90,6 +98,7 @@ def test_a_span_has_the_route_and_nothing_that_the_client_wrote(collector: Colle
     assert spans["POST /api/tasks"] | {"server.port": 0} == {
         "name": "POST /api/tasks",
         "trace": TRACE_ID,
+        "parent": PARENT_ID,
         "url.scheme": "http",
         "url.path": "/api/tasks",
         "http.request.method": "POST",
@@ -103,6 +112,7 @@ def test_a_span_has_the_route_and_nothing_that_the_client_wrote(collector: Colle
     assert spans["GET /api/tasks/{id}"]["url.path"] == "/api/tasks/*"
     assert spans["GET"]["url.path"] == "/api/tasks/*/*"
     assert f"trace_id={TRACE_ID}" in log
+    assert "zebra" not in log.lower()
     everything = b"".join(collector.received)
     for secret in (b"zebra", b"ZEBRA", task_id.encode(), token.encode(), SECRET.encode()):
         assert secret not in everything
