@@ -1,7 +1,9 @@
 """The issuer: its keys, its clock, and what a token of its must say."""
 
+import asyncio
 import time
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from urllib.parse import urlsplit
 
@@ -15,6 +17,7 @@ CLOCK_LIMIT = 300.0
 
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 _OK_TIMEOUT = 1.0
+"""Seconds for one name, whatever responds there: httpx's own limits are for each read."""
 
 
 async def look_at_issuer(settings: Settings) -> AsyncIterator[Finding]:
@@ -80,14 +83,13 @@ async def _responds(url: str) -> bool:
     import httpx
 
     paths = ("/ok",) if urlsplit(url).path else ("/api/auth/ok", "/ok")
-    async with httpx.AsyncClient(timeout=_OK_TIMEOUT, trust_env=False) as client:
-        for path in paths:
-            try:
-                response = await client.get(url + path)
-            except httpx.HTTPError:
-                continue
-            if response.status_code == httpx.codes.OK:
-                return True
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_OK_TIMEOUT), httpx.AsyncClient(trust_env=False) as client:
+            for path in paths:
+                with suppress(httpx.HTTPError):
+                    async with client.stream("GET", url + path) as response:
+                        if response.status_code == httpx.codes.OK:
+                            return True
     return False
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -292,6 +293,22 @@ async def test_an_issuer_without_keys_fails(document: str, sqlite_url: str) -> N
         issuer.response = response(ISSUERS[document])
         report = await look(sqlite_url, better_auth_url=issuer.origin)
     assert failures(report).startswith("jwks: ")
+
+
+async def test_an_issuer_that_never_comes_to_its_response_fails(sqlite_url: str) -> None:
+    async def hint(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while True:
+                writer.write(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+                await writer.drain()
+
+    await create_tables(sqlite_url)
+    server = await asyncio.start_server(hint, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    report = await look(sqlite_url, better_auth_url=f"http://127.0.0.1:{port}")
+    server.close()  # not waited for: it may still write
+    assert failures(report).startswith("jwks: ")
+    assert "no response within 3 s" in report.lines()
 
 
 @pytest.mark.parametrize(
