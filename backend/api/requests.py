@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Match
+from starlette.routing import Route as PlainRoute
 from starlette.types import Receive, Scope, Send
 
 from backend import strict_json
@@ -51,14 +52,19 @@ class StrictRequest(Request):
         return self._json
 
 
+def whole(route: PlainRoute) -> PlainRoute:
+    """Have a route match its whole address: Starlette's pattern ends in "$", which a line feed may follow."""
+    route.path_regex = re.compile(route.path_regex.pattern.removesuffix("$") + r"\Z")
+    return route
+
+
 class Route(APIRoute):
     """A route that matches its whole address, and refuses another method with all the methods that the address has."""
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **options: Any) -> None:
         options["generate_unique_id_function"] = lambda route: route.name  # generated clients name functions by it
         super().__init__(path, endpoint, **options)
-        # Starlette's pattern ends in "$", which a line feed may follow.
-        self.path_regex = re.compile(self.path_regex.pattern.removesuffix("$") + r"\Z")
+        whole(self)
 
     async def handle(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle the request; refuse its method with an `Allow` header that names all the address's routes have."""

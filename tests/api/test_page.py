@@ -3,6 +3,7 @@
 import httpx
 import pytest
 
+from tests.api.shared import assert_problem
 from tests.applications import client_of, running
 from tests.settings import make_settings
 
@@ -25,6 +26,15 @@ async def test_a_browser_gets_a_page_that_fetches_nothing_from_elsewhere(anonymo
         response = await anonymous.get(f"/static/{file}")
         assert response.headers["Content-Type"].startswith(media_type)
     assert (await anonymous.get("/static/../main.py")).status_code == 404
+
+
+@pytest.mark.parametrize("wanted", ["bytes=a-b", "bytes=99999999-", "bytes=0-1", "lines=1-2"])
+@pytest.mark.parametrize("path", ["/static/tasks.ts", "/docs/assets/favicon.png"])
+async def test_a_range_of_a_file_is_ignored(path: str, wanted: str, anonymous: httpx.AsyncClient) -> None:
+    whole = await anonymous.get(path)
+    part = await anonymous.get(path, headers={"Range": wanted})
+    assert (part.status_code, part.content) == (200, whole.content)
+    assert part.headers["Accept-Ranges"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -66,3 +76,12 @@ async def test_production_has_no_page(path: str) -> None:
         response = await client.get("/", headers=BROWSER)
         assert set(response.json()) == {"name", "version"}
         assert (await client.get(path)).status_code == 404
+
+
+async def test_a_line_feed_behind_an_address_makes_another_one() -> None:
+    settings = make_settings("sqlite+aiosqlite://", mcp=True)
+    async with running(settings) as app, client_of(app, settings) as client:
+        well_known = "/.well-known/oauth-protected-resource"
+        for path in ("/docs", "/openapi.json", well_known, f"{well_known}/mcp", "/static/app.js", "/health"):
+            assert (await client.get(path)).status_code == 200
+            assert_problem(await client.get(f"{path}%0a"), 404, "not_found")

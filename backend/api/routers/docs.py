@@ -11,8 +11,26 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Receive, Scope, Send
+
+from backend.api.requests import whole
 
 TITLE = "Tasks API"
+
+
+class Files(StaticFiles):
+    """Whole files. A `Range` is ignored, as it may be: Starlette's refusals of a bad one are no problem documents."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond as to a request without a `Range`."""
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range"]
+        await super().__call__({**scope, "headers": headers}, receive, send)
+
+    def file_response(self, *arguments: Any, **options: Any) -> Response:
+        """Return the file, or that the client has it already."""
+        response = super().file_response(*arguments, **options)
+        response.headers["Accept-Ranges"] = "none"
+        return response
 
 
 def _document_route() -> Route:
@@ -33,7 +51,7 @@ def _document_route() -> Route:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type="application/json")
 
-    return Route("/openapi.json", document)
+    return whole(Route("/openapi.json", document))
 
 
 async def docs(request: Request) -> HTMLResponse:
@@ -61,5 +79,5 @@ def routes(*, development: bool) -> list[BaseRoute]:
     """Return the document's route and, in development, the page's and its assets', which fastapi-offline carries."""
     if not development:
         return [_document_route()]
-    assets = StaticFiles(packages=[("fastapi_offline", "static")])
-    return [_document_route(), Route("/docs", docs), Mount("/docs/assets", assets)]
+    assets = Files(packages=[("fastapi_offline", "static")])
+    return [_document_route(), whole(Route("/docs", docs)), Mount("/docs/assets", assets)]

@@ -4,7 +4,6 @@ Only what concerns HTTP is refused with a problem. What concerns the JSON-RPC me
 clients read the body of a 400 to choose the protocol's version.
 """
 
-import re
 from typing import Any
 
 from starlette.requests import Request
@@ -16,7 +15,7 @@ from backend.api.body import received_again
 from backend.api.cors import CORS
 from backend.api.paths import MCP
 from backend.api.problems import Problem
-from backend.api.requests import JSON, StrictRequest, accepted_types, check_media_type
+from backend.api.requests import JSON, StrictRequest, accepted_types, check_media_type, whole
 from backend.auth.tokens import authorization_server
 from backend.config import Settings
 
@@ -88,11 +87,10 @@ def _json_rpc_error(code: int, message: str) -> Response:
 def routes(handle: ASGIApp, settings: Settings) -> list[BaseRoute]:
     """Return the route of `/mcp`, and those of the document that says who issues its tokens (RFC 9728)."""
     endpoint = Route(MCP, _Endpoint(handle, CORS(settings.allowed_origins)))
-    endpoint.path_regex = re.compile(re.escape(MCP) + r"\Z")  # Starlette's "$" lets a line feed follow
     server = authorization_server(settings)
 
     async def metadata(request: Request) -> Response:
         document = {"resource": resource(request), "bearer_methods_supported": ["header"]}
         return JSONResponse(document | ({"authorization_servers": [server]} if server is not None else {}))
 
-    return [endpoint, Route(METADATA + MCP, metadata), Route(METADATA, metadata)]
+    return [whole(each) for each in (endpoint, Route(METADATA + MCP, metadata), Route(METADATA, metadata))]

@@ -8,12 +8,12 @@ from pydantic import Field
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import BaseRoute, Mount
-from starlette.staticfiles import StaticFiles
 from typing_extensions import TypedDict  # pydantic cannot read typing.TypedDict before Python 3.12
 
 from backend import __version__
 from backend.api.openapi import documented
 from backend.api.requests import Route, accepted_types
+from backend.api.routers.docs import Files
 from backend.auth.tokens import authorization_server
 from backend.config import Settings
 
@@ -45,7 +45,7 @@ class ServiceDescription(TypedDict):
     documentation: NotRequired[Annotated[str, Field(description="In development: where to read it.")]]
 
 
-class _Files(StaticFiles):
+class _Files(Files):
     """Files that get nothing from anywhere else."""
 
     def file_response(self, *arguments: Any, **options: Any) -> Response:
