@@ -6,6 +6,7 @@ end: `/health/ready` and `/health/db` are 503, every request is served, and ever
 
 import asyncio
 import gc
+import logging
 import multiprocessing
 import os
 import signal
@@ -26,6 +27,8 @@ from uvicorn.supervisors.statreload import StatReload
 
 from backend.log import logging_in_background
 from backend.serving.listeners import hear, keep_out
+
+logger = logging.getLogger(__name__)
 
 LET_IN_AT_ONCE = 20
 """Connections that are accepted in a turn of the event loop, where many wait."""
@@ -93,6 +96,8 @@ class Server(uvicorn.Server):
 
     async def _serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serve. From the first line on the log is written by a thread: a worker may start when nobody reads it."""
+        if sys.platform != "win32":
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})  # which a worker has waited with: see its start
         if not self.config.loaded:
             self.config.load()
         with logging_in_background():
@@ -177,19 +182,34 @@ class Worker(multiprocess.Process):
     """One of several processes that serve."""
 
     config: Config
+    _told = False
 
     @cached_property
     def server(self) -> Server:
         """The server, made in the process that runs it."""
         return Server(self.config)
 
+    def start(self) -> None:
+        """Start it. What tells the supervisor to replace workers ends none of them, to whomever it is sent."""
+        if sys.platform == "win32":
+            super().start()
+            return
+        # A process inherits what is blocked, but no handler. SIGINT waits until there is one.
+        blocked = {signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGINT}
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, blocked)
+        try:
+            super().start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
     def drain(self) -> None:
         """Have it drain, and then end."""
         super().terminate()
 
     def terminate(self) -> None:
-        """Have it end."""
-        if self.process.exitcode is None and self.process.pid is not None:
+        """Have it end. It is told once: told again, it would cut off its requests."""
+        if self.process.exitcode is None and self.process.pid is not None and not self._told:
+            self._told = True
             os.kill(self.process.pid, signal.SIGINT)
 
 
@@ -213,6 +233,39 @@ class Supervisor(multiprocess.Multiprocess):
         # terminal's do, the workers are ending already, and whoever is let in from now on would wait for nobody.
         self._ending.append(sig)
         self.should_exit.set()
+
+    def restart_all(self) -> None:
+        """Replace the workers one by one. If all shall end meanwhile, the old one and the new one end with them."""
+        for index, old in enumerate(self.processes.copy()):
+            new = Worker(self.config, self.sockets)
+            new.start()
+            is_ready = new.wait_until_ready(self.config.timeout_worker_healthcheck, self.should_exit)
+            if self.should_exit.is_set():
+                self.processes.append(new)  # it may have a request by now
+                return
+            if not is_ready:
+                new.kill()
+                new.join()
+                logger.error("a new worker did not start: the old ones stay, and those that have started")
+                return
+            self.processes[index] = new
+            if not self._retire(old):
+                return
+
+    def handle_ttou(self) -> None:
+        """Have one worker less, if it is not the last."""
+        if self.processes_num > 1:
+            self.processes_num -= 1
+            self._retire(self.processes.pop())
+
+    def _retire(self, worker: Worker) -> bool:
+        """Have a worker end, and tell whether it has. If all shall end meanwhile, it is waited for like them."""
+        worker.terminate()
+        while worker.process.is_alive():
+            if self.should_exit.wait(0.05):
+                self.processes.append(worker)
+                return False
+        return True
 
     def terminate_all(self) -> None:
         """Have the workers drain, where they should; then close our copy of the listeners, and have them end."""

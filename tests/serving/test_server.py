@@ -643,6 +643,66 @@ def test_workers_that_start_slowly_are_left_to_start(tmp_path: Path) -> None:
         assert "died" not in server.stderr
 
 
+WORKERS = [SCRIPT, "serve", "--host", "127.0.0.1", "--workers", "2"]
+
+
+def workers_of(server: Server) -> list[psutil.Process]:
+    eventually(lambda: server.stderr.count("startup complete") >= 2, "both workers have started")
+    children = psutil.Process(server.process.pid).children()
+    return [each for each in children if "spawn_main" in " ".join(each.cmdline())]
+
+
+def connected_to_each(server: Server, stack: ExitStack) -> list[socket.socket]:
+    """Open connections until each worker has one."""
+    workers, clients = workers_of(server), []
+    while not all(any(each.status == "ESTABLISHED" for each in worker.net_connections()) for worker in workers):
+        clients.append(stack.enter_context(server.connect()))
+        clients[-1].sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert Response(clients[-1]).status == 200
+    return clients
+
+
+def test_sighup_to_the_workers_loses_no_request(tmp_path: Path) -> None:
+    body = titled("under way")
+    with serving(WORKERS, tmp_path, **settings_of(tmp_path)) as server, ExitStack() as stack:
+        clients = connected_to_each(server, stack)
+        for client in clients:
+            client.sendall(post(body[:5], with_length(body)))
+        for process in (*workers_of(server), psutil.Process(server.process.pid)):  # as to the whole group
+            process.send_signal(signal.SIGHUP)
+        for client in clients:
+            client.sendall(body[5:])
+            assert Response(client).status == 201
+        eventually(lambda: server.stderr.count("Finished server process") == 2, "both workers are replaced")
+        assert "died" not in server.stderr
+
+
+@pytest.mark.parametrize("sent", [signal.SIGHUP, signal.SIGTTOU])
+def test_an_end_does_not_wait_for_a_worker_that_is_being_replaced(sent: signal.Signals, tmp_path: Path) -> None:
+    body = titled("under way")
+    # In production a start writes nothing, so it does not wait for the lock.
+    settings = settings_of(tmp_path, DATABASE_COMMAND_TIMEOUT="100", ENVIRONMENT="production")
+    assert backend("migrate", cwd=tmp_path, **settings).returncode == 0
+    with (
+        serving(WORKERS, tmp_path, **settings) as server,
+        closing(sqlite3.connect(tmp_path / "todo.db", isolation_level=None)) as file,
+        ExitStack() as stack,
+    ):
+        workers, clients = workers_of(server), connected_to_each(server, stack)
+        file.execute("BEGIN IMMEDIATE")
+        for client in clients:
+            client.sendall(post(body, with_length(body)))
+        server.process.send_signal(sent)
+        eventually(lambda: "Shutting down" in server.stderr, "one is being replaced")
+        server.process.terminate()
+        all_workers = server.stderr.count("startup complete")
+        eventually(lambda: server.stderr.count("Shutting down") == all_workers, "all of them end")
+        assert not any(f"Finished server process [{each.pid}]" in server.stderr for each in workers)
+        file.execute("ROLLBACK")
+        assert {Response(client).status for client in clients} == {201}
+        assert server.process.wait(DEADLINE) == 0
+
+
 def test_a_single_process_ignores_sighup(tmp_path: Path) -> None:
     with serving([SCRIPT, "serve", "--host", "127.0.0.1"], tmp_path, **settings_of(tmp_path)) as server:
         server.process.send_signal(signal.SIGHUP)
