@@ -113,7 +113,7 @@ def dev(host: Host = "127.0.0.1", port: Port = 8000) -> None:
         asyncio.run(_hint_at_migrate(settings))
     from backend.serving.server import Config, run_with_reload
 
-    options = _server_options(settings, host, port)
+    options = _server_options(host, port)
     config = Config(**options, reload=True, reload_dirs=[str(PACKAGE)])
     run_with_reload(config, sockets, env_file.resolve())
 
@@ -187,10 +187,8 @@ def serve(
         _start_admin_server(admin_host, admin_port, ("127.0.0.1" if host in EVERYWHERE else host, port))
     from backend.serving.server import Config, run
 
-    options = _server_options(settings, host, port) | {"proxy_headers": proxy_headers}
-    if keep_alive is not None:
-        options["timeout_keep_alive"] = keep_alive
-    config = Config(**options, workers=workers, drain=drain)
+    options = _server_options(host, port) | {"proxy_headers": proxy_headers}
+    config = Config(**options, workers=workers, drain=drain, keep_alive=keep_alive)
     with logging_in_background():
         _announce(settings, workers)
         if workers > 1:
@@ -224,7 +222,7 @@ def _start_admin_server(host: str, port: int, service: tuple[str, int]) -> None:
         fail(f"--admin-port {port}: {error.strerror or type(error).__name__}", error)
 
 
-def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
+def _server_options(host: str, port: int) -> dict[str, Any]:
     return {
         "app": "backend.main:app",
         "host": host,
@@ -237,9 +235,7 @@ def _server_options(settings: Settings, host: str, port: int) -> dict[str, Any]:
         "server_header": False,
         "proxy_headers": False,
         "timeout_graceful_shutdown": GRACEFUL_SHUTDOWN,
-        "timeout_keep_alive": settings.keep_alive,
         "timeout_worker_healthcheck": WORKER_SILENCE,
-        "max_connections": settings.max_connections,
     }
 
 

@@ -25,6 +25,7 @@ from uvicorn.config import STARTUP_FAILURE
 from uvicorn.supervisors import multiprocess
 from uvicorn.supervisors.statreload import StatReload
 
+from backend.config import load_settings
 from backend.log import logging_in_background
 from backend.serving.listeners import hear, keep_out
 
@@ -47,12 +48,22 @@ LAST_ARRIVALS = 0.1
 
 
 class Config(uvicorn.Config):
-    """uvicorn's options, the seconds of the drain, and how many connections may be open; None is what is possible."""
+    """uvicorn's options, the seconds of the drain, and of an idle connection where the setting does not count."""
 
-    def __init__(self, app: str, *, drain: float = 0, max_connections: int | None = None, **options: Any) -> None:
+    max_connections: int
+
+    def __init__(self, app: str, *, drain: float = 0, keep_alive: float | None = None, **options: Any) -> None:
         super().__init__(app, **options)
         self.drain = drain
-        self.max_connections = min(_possible_connections(), max_connections or MAX_CONNECTIONS)
+        self._keep_alive = keep_alive
+
+    def load(self) -> None:
+        """Import the application, with the settings as they are by now: a worker may be started long after the rest."""
+        settings = load_settings()
+        idle = settings.keep_alive if self._keep_alive is None else self._keep_alive
+        self.timeout_keep_alive = idle  # type: ignore[assignment] # uvicorn takes a float, too
+        self.max_connections = min(_possible_connections(), settings.max_connections or MAX_CONNECTIONS)
+        super().load()
 
 
 def _possible_connections() -> int:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import select
 import signal
 import socket
 import sqlite3
@@ -675,6 +676,22 @@ def test_sighup_to_the_workers_loses_no_request(tmp_path: Path) -> None:
             assert Response(client).status == 201
         eventually(lambda: server.stderr.count("Finished server process") == 2, "both workers are replaced")
         assert "died" not in server.stderr
+
+
+@pytest.mark.parametrize("setting", ["KEEP_ALIVE=1", "MAX_CONNECTIONS=1"])
+def test_sighup_gives_new_workers_the_limits_of_connections_as_they_are_now(setting: str, tmp_path: Path) -> None:
+    with serving(WORKERS, tmp_path, **settings_of(tmp_path)) as server, ExitStack() as stack:
+        workers_of(server)
+        (tmp_path / ".env").write_text(f"{setting}\n")
+        server.process.send_signal(signal.SIGHUP)
+        eventually(lambda: server.stderr.count("Finished server process") == 2, "both workers are replaced")
+        clients = []
+        for _ in range(3):  # one of the two workers has two of them
+            clients.append(stack.enter_context(server.connect()))
+            clients[-1].sendall(b"GET /health HTTP/1.1\r\nHost: test\r\n\r\n")
+            assert Response(clients[-1]).status == 200
+        closing_first, *_ = select.select(clients, [], [], DEADLINE)[0]
+        assert closes(closing_first)
 
 
 @pytest.mark.parametrize("sent", [signal.SIGHUP, signal.SIGTTOU])
