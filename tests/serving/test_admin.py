@@ -3,10 +3,13 @@
 import os
 import re
 import signal
+import socket
+import struct
 import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +17,7 @@ import httpx
 import psutil
 import pytest
 
-from backend.serving.admin import FOLDER, prepare_metrics
+from backend.serving.admin import FOLDER, PLACES, prepare_metrics
 from tests.network import free_port, need
 from tests.processes import DEADLINE, FORKED, SCRIPT, Server, backend, eventually, serving
 from tests.settings import settings_of
@@ -138,10 +141,63 @@ def test_a_start_removes_what_ended_services_have_left(tmp_path: Path, monkeypat
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
     # In a container the service is process 1 again and again.
     left = [f"{FOLDER}{ended.pid}-left", f"{FOLDER}{os.getpid()}-left"]
-    kept = [f"{FOLDER}{os.getppid()}-in_use", f"{FOLDER}of-others"]
+    # Everybody may make folders there, of any name.
+    kept = [f"{FOLDER}{os.getppid()}-in_use", f"{FOLDER}of-others", f"{FOLDER}{'9' * 20}-x", f"{FOLDER}0-x", FOLDER]
     for name in left + kept:
         (tmp_path / name).mkdir()
         (tmp_path / name / "counter_1.db").touch()
+    link = tmp_path / f"{FOLDER}{ended.pid}-link"
+    link.symlink_to(tmp_path / kept[1])
     prepare_metrics()
     made = Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-    assert set(tmp_path.iterdir()) == {made, *(tmp_path / name for name in kept)}
+    assert set(tmp_path.iterdir()) == {made, link, *(tmp_path / name for name in kept)}
+    assert all((tmp_path / name / "counter_1.db").exists() for name in kept)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_a_start_removes_nothing_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
+    others = tmp_path / f"{FOLDER}{os.getpid()}-x"
+    others.mkdir()
+    os.chown(others, 65534, -1)
+    prepare_metrics()
+    assert others.exists()
+
+
+@pytest.mark.parametrize("version", ["abc", "", "1.x.0", "\xff"])
+def test_a_scraper_that_names_no_version_gets_the_metrics(service: Service, version: str) -> None:
+    accept = f"application/openmetrics-text; version={version}".encode("latin-1")
+    response = httpx.get(f"http://127.0.0.1:{service.admin_port}/metrics", headers={b"Accept": accept})
+    assert (response.status_code, "todo_build_info" in response.text) == (200, True)
+
+
+def test_a_scraper_that_goes_away_leaves_no_traceback(service: Service) -> None:
+    for _ in range(5):
+        with socket.create_connection(("127.0.0.1", service.admin_port)) as scraper:
+            scraper.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # to be reset
+            scraper.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+    assert service.get("/metrics").status_code == 200
+    assert "Traceback" not in service.server.stderr
+
+
+def test_requests_that_drip_have_few_threads_and_are_closed(service: Service) -> None:
+    process = psutil.Process(service.server.process.pid)
+    threads = process.num_threads()
+    with ExitStack() as stack:
+        dripping = []
+        for _ in range(PLACES + 4):
+            dripping.append(stack.enter_context(socket.create_connection(("127.0.0.1", service.admin_port))))
+            dripping[-1].sendall(b"GET / HTTP/1.1\r\nX: ")
+
+        def all_closed() -> bool:
+            for client in dripping.copy():
+                try:
+                    client.sendall(b"x")
+                except OSError:
+                    dripping.remove(client)
+            assert process.num_threads() <= threads + PLACES
+            return not dripping
+
+        eventually(all_closed, "none may go on for ever")
+    assert service.get("/health").status_code == 200
