@@ -16,6 +16,7 @@ import asyncio
 import functools
 import logging
 import os
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, NoReturn
@@ -112,11 +113,15 @@ def _agent_routes(settings: Settings) -> list[BaseRoute]:
 @functools.cache
 def _make_metrics() -> Any:
     """Make the process's metrics where there is an admin port; elsewhere nothing of them is imported."""
-    if "PROMETHEUS_MULTIPROC_DIR" not in os.environ:
+    if not os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)  # set to nothing it would mean the working directory
         return None
     from backend.metrics import Metrics
 
-    return Metrics()
+    try:
+        return Metrics()
+    except OSError as error:
+        sys.exit(f"todo-backend: wrong setting: PROMETHEUS_MULTIPROC_DIR: cannot be written to: {error.strerror}")
 
 
 async def _raise(_request: Request, error: Exception) -> NoReturn:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.processes import SERVE, backend, run
-from tests.settings import SECRET
+from tests.network import free_port
+from tests.processes import SCRIPT, SERVE, backend, run
+from tests.settings import SECRET, settings_of
 
 CANARY = "c4n4ry"
 WRONG = {"BETTER_AUTH_SECRET": SECRET, "DATABASE_POOL_SIZE": CANARY}
@@ -121,3 +122,12 @@ def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text_is_reported_on_one_line(tmp_path: Path) -> None:
     (tmp_path / ".env").write_bytes(b"BETTER_AUTH_SECRET=c4n4ry\xff\xfe\n")
     assert_refused(backend("serve", cwd=tmp_path), ".env")
+
+
+@pytest.mark.parametrize("folder", ["/nonexistent", "/dev/null"])
+def test_a_folder_for_metrics_that_cannot_be_used_is_named(folder: str, tmp_path: Path) -> None:
+    pytest.importorskip("prometheus_client")
+    settings = settings_of(tmp_path, PROMETHEUS_MULTIPROC_DIR=folder)
+    result = run([SCRIPT, "serve", "--host", "127.0.0.1", "--port", str(free_port())], tmp_path, **settings)
+    assert result.returncode == 1
+    assert result.stderr.splitlines()[-1].startswith("todo-backend: wrong setting: PROMETHEUS_MULTIPROC_DIR: ")
