@@ -58,7 +58,7 @@ _CLOSE = {"Connection": "close"}  # the rest of the request is not read, so the 
 PROBLEM_TYPES: Mapping[str, ProblemType] = {
     each.code: each
     for each in (
-        ProblemType(400, "malformed_json", "The body is no JSON in UTF-8, has a name twice, or too many values."),
+        ProblemType(400, "malformed_json", "The body is no JSON in UTF-8, has a name twice, or too many names."),
         ProblemType(400, "malformed_request", "The request is not HTTP/1.1.", _CLOSE),
         ProblemType(400, "ambiguous_length", "The body's length is told in two ways, or in an unknown one.", _CLOSE),
         ProblemType(401, "token_missing", "Send a token: Authorization: Bearer <JWT>.", {"WWW-Authenticate": "Bearer"}),
