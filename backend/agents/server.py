@@ -136,7 +136,7 @@ async def serve_stdio(tasks_of_call: TasksOf, grace: float) -> None:
     server = make_server(tasks_of_call)
     messages, checked = anyio.create_memory_object_stream[SessionMessage | Exception]()
     responses, sent = anyio.create_memory_object_stream[SessionMessage]()
-    under_way: set[protocol.RequestId] = set()
+    under_way: set[str] = set()  # as the SDK compares them: 1 and "1" are one
     answered = anyio.Condition()
     lines = cast("anyio.AsyncFile[str]", _strict_lines())  # the SDK only iterates over it
 
@@ -145,7 +145,7 @@ async def serve_stdio(tasks_of_call: TasksOf, grace: float) -> None:
             async for response in sent:
                 await outgoing.send(response)
                 async with answered:
-                    under_way.discard(getattr(response.message, "id", None))
+                    under_way.discard(str(getattr(response.message, "id", None)))
                     answered.notify_all()
 
     async with stdio_server(lines) as (incoming, outgoing), anyio.create_task_group() as group, messages:
@@ -157,9 +157,9 @@ async def serve_stdio(tasks_of_call: TasksOf, grace: float) -> None:
                 continue
             if isinstance(message, SessionMessage):
                 if isinstance(message.message, protocol.JSONRPCRequest):
-                    under_way.add(message.message.id)
+                    under_way.add(str(message.message.id))
                 elif isinstance(message.message, protocol.JSONRPCNotification):
-                    under_way.discard(cancelled_request_id_from_params(message.message.params))
+                    under_way.discard(str(cancelled_request_id_from_params(message.message.params)))
             await messages.send(message)
         with anyio.move_on_after(grace):
             async with answered:

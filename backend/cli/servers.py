@@ -272,6 +272,10 @@ async def _serve_agent(database: "Database", verifier: TokenVerifier, token: str
         return tasks_of_user(database, identity.user_id)
 
     await serve_stdio(tasks_of_call, GRACEFUL_SHUTDOWN)
+    await database.close()
+    # asyncio would wait at its end for what a call that was cancelled twice may have left: aiosqlite's close(), which
+    # waits for a thread that has ended.
+    os._exit(0)
 
 
 def _why_refused(error: TokenError | IssuerUnavailable) -> str:
