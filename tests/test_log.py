@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
-from backend.db.session import Database
+from backend.db.session import Database, create_db_and_tables
 from backend.log import WRITTEN_WHOLE, JSONFormatter, LogHandler, TextFormatter, configure_logging, describe_exception
 from tests.settings import make_settings
 
@@ -129,8 +129,9 @@ def test_libraries_write_nothing_below_a_warning_whatever_the_level(
 
 async def test_a_statement_writes_nothing_at_debug(sqlite_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings = make_settings(sqlite_url, log_level="DEBUG")
-    configure_logging(settings)
     database = Database(settings)
+    await create_db_and_tables(database)
+    configure_logging(settings)
     await database.executor.exec(text("SELECT :value").columns(), params={"value": "c4n4ry"})
     await database.close()
     assert capsys.readouterr().err == ""

@@ -154,7 +154,7 @@ def test_a_start_removes_what_ended_services_have_left(tmp_path: Path, monkeypat
     assert all((tmp_path / name / "counter_1.db").exists() for name in kept)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+@pytest.mark.root  # who alone can give a folder away
 def test_a_start_removes_nothing_of_another_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", "")
